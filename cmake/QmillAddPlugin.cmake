@@ -1,0 +1,24 @@
+# qmill_add_plugin(name SOURCES file... [LIBRARIES target...])
+#
+# A plugin: libqmill_<name>.so that exports its descriptor and nothing else, links qmill::sdk, and is built to (and installed in)
+# lib/qmill/plugins. For qmill's own plugins and for anybody's.
+set(_qmill_plugin_cmake_dir "${CMAKE_CURRENT_LIST_DIR}")
+
+function(qmill_add_plugin name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBRARIES" ${ARGN})
+  set(target qmill_${name})
+  add_library(${target} MODULE ${ARG_SOURCES})
+  target_compile_features(${target} PRIVATE cxx_std_20)
+  target_link_libraries(${target} PRIVATE qmill::sdk ${ARG_LIBRARIES})
+  set_target_properties(${target} PROPERTIES
+    CXX_VISIBILITY_PRESET hidden
+    VISIBILITY_INLINES_HIDDEN ON
+    LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib/qmill/plugins")
+  if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    target_link_options(${target} PRIVATE "-Wl,--version-script=${_qmill_plugin_cmake_dir}/plugin.map")
+    if(NOT QMILL_SANITIZE)
+      target_link_options(${target} PRIVATE -Wl,-z,defs)
+    endif()
+  endif()
+  install(TARGETS ${target} LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/qmill/plugins")
+endfunction()

@@ -1,0 +1,23 @@
+# Where things are built, and the flags that all targets of this project share.
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
+set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
+
+add_library(qmill_flags INTERFACE)
+target_compile_options(qmill_flags INTERFACE -Wall -Wextra -Wshadow $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
+  # A product that is fused into a sum has other last bits, on some processors only.
+  -ffp-contract=off)
+if(QMILL_WARNINGS_ARE_ERRORS)
+  target_compile_options(qmill_flags INTERFACE -Werror)
+endif()
+if(QMILL_SANITIZE)
+  target_compile_options(qmill_flags INTERFACE -fsanitize=${QMILL_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(qmill_flags INTERFACE -fsanitize=${QMILL_SANITIZE})
+endif()
+
+# Library or program of the project: shared flags, RPATHs for the built and the installed tree.
+function(qmill_target name)
+  target_link_libraries(${name} PRIVATE $<BUILD_INTERFACE:qmill_flags>)
+  set_target_properties(${name} PROPERTIES
+    INSTALL_RPATH "$ORIGIN;$ORIGIN/../${CMAKE_INSTALL_LIBDIR};${LibTorch_LIBRARY_DIR}")
+endfunction()

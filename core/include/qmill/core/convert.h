@@ -1,0 +1,50 @@
+// Runs a plan: reads each tensor once, writes the file, and says what became of every layer.
+#pragma once
+
+#include <qmill/core/plan.h>
+#include <qmill/core/quality.h>
+#include <qmill/error.h>
+
+#include <functional>
+
+namespace qmill {
+
+struct LayerReport {
+  LayerQuality quality;
+  std::string quantizer;
+  std::vector<std::string> notes;
+  std::map<std::string, double> statistics;
+  double seconds = 0;  // from its first value to its last code, one or more threads
+};
+
+struct ConvertReport {
+  std::vector<LayerReport> layers;  // in the order of the plan
+  std::uint64_t bytes_read = 0;     // tensor data of the source
+  std::uint64_t bytes_written = 0;  // the whole file
+  double seconds = 0;
+};
+
+struct Progress {
+  std::size_t layers_done = 0, layers = 0;
+  std::uint64_t bytes_done = 0, bytes = 0;  // of the output
+};
+
+struct RunHooks {
+  std::function<void(const Progress&)> progress;  // called from one thread at a time, after each tensor that is written
+  const std::atomic<bool>* cancel = nullptr;      // once true, the run ends with Error(cancelled)
+};
+
+// A layer is below options.fail_below.
+class QualityError final : public Error {
+ public:
+  explicit QualityError(std::string message) : Error(ErrorKind::numeric, std::move(message), "choose other settings, or keep the layer with --exclude-layers") {}
+};
+
+// Throws Error(usage) when the destination is an input, or exists and may not be overwritten.
+void check_destination(const TensorSource& source, const ConvertOptions& options);
+
+// Publishes options.output, or throws and leaves nothing there. Qualities are measured on the stored bytes. `options` must be those that
+// the plan was made with. Throws QualityError before anything is published.
+ConvertReport run_plan(const TensorSource& source, const Plan& plan, const ConvertOptions& options, const RunHooks& hooks = {});
+
+}  // namespace qmill

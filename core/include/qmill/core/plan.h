@@ -1,0 +1,60 @@
+// The plan of a conversion: one decision per tensor, with the rule that made it, and the exact file that will come of it.
+// A dry run prints this object; a run executes the same object.
+#pragma once
+
+#include <qmill/core/convert_options.h>
+#include <qmill/core/host.h>
+
+namespace qmill {
+
+enum class Action { quantize, cast, copy, remove };
+
+std::string_view action_name(Action action);
+
+struct Decision {
+  TensorInfo source;
+  std::size_t source_index = 0;           // in TensorSource::tensors()
+  bool is_layer = false;                  // a matrix that quantization is about
+  Action action = Action::copy;
+  std::string rule;                       // remove, layer_config, custom, exclude, filter, fallback, heuristic, primary, ...
+  std::string reason;                     // the pattern, filter or number behind it
+  const Quantizer* quantizer = nullptr;   // action quantize
+  LayerTarget target;                     // action quantize
+  FormatLabel label;                      // action quantize
+  std::vector<TensorInfo> outputs;        // empty: removed
+};
+
+// Where a tensor of the output lies.
+struct PlacedTensor {
+  TensorInfo info;
+  std::uint64_t offset = 0;  // in the file
+};
+
+struct OutputPlan {
+  std::string header;                             // the first bytes of the file: length and JSON
+  std::map<std::string, PlacedTensor> tensors;    // by name
+  std::uint64_t file_bytes = 0;
+};
+
+struct Plan {
+  std::vector<Decision> decisions;      // in the order of the source
+  OutputPlan output;
+  std::string chosen_quantizer;         // what "auto" became; else the name that was asked for
+  std::int64_t seed = 0;                // that is used
+  std::vector<std::string> warnings;
+  bool read_data = false;               // a rule needed the values of layers
+
+  std::size_t count(Action action) const;
+};
+
+// Reads headers only, unless a heuristic needs data. Throws Error for everything that would make the run fail and can be known before
+// it: unknown names, contradictions, an already quantized source, no layer selected.
+Plan make_plan(const Host& host, const TensorSource& source, const ConvertOptions& options);
+
+// A layer configuration that names every layer of the source, and loads back as it is.
+std::string layer_config_template(const TensorSource& source);
+
+// <stem>_<quantizer>_<format>[_mixed].safetensors, in the folder of the input.
+std::filesystem::path default_output(const ConvertOptions& options);
+
+}  // namespace qmill

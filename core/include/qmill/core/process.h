@@ -1,0 +1,18 @@
+// What a front end asks the operating system for.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace qmill {
+
+// Largest resident memory of this process so far, in bytes.
+std::uint64_t peak_memory_bytes();
+
+// Becomes true when the person interrupts the program (Ctrl-C) or the system asks it to end. A second signal ends it at once.
+const std::atomic<bool>& watch_interrupts();
+
+enum class Stream { output, error };
+bool is_terminal(Stream stream);
+
+}  // namespace qmill

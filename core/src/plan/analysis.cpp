@@ -1,0 +1,66 @@
+#include "analysis.h"
+
+#include "../run/layer_run.h"
+
+#include <qmill/core/quality.h>
+#include <qmill/numerics/rounding.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+namespace qmill {
+namespace {
+
+constexpr std::int64_t kSmallestSide = 16;
+constexpr double kMargin = 10;  // dB below the quality threshold
+
+// Rounds a layer as the plan would store it, for the figures alone.
+class RoundingQuantizer final : public GridQuantizer {
+ public:
+  const QuantizerInfo& info() const override {
+    static const QuantizerInfo info = {"plain rounding", {}, "", {}, {}, false};
+    return info;
+  }
+
+ protected:
+  CodedWeight choose_codes(at::Tensor weight, const Grid& grid, const Layout& layout, LayerContext& context) const override {
+    return round_to_nearest(weight, grid, layout, context);
+  }
+  CodedWeight code_weight(const at::Tensor& weight, LayerContext& context) const override {
+    return round_to_nearest(weight, *context.target().format->grid(), context.target().layout, context);
+  }
+};
+
+}  // namespace
+
+Analysis::Analysis(const TensorSource& source, const ConvertOptions& options) : source_(source), options_(options) {}
+Analysis::~Analysis() = default;
+
+std::string Analysis::inefficient(const Decision& decision) {
+  const TensorInfo& weight = decision.source;
+  const std::int64_t smallest = *std::min_element(weight.shape.begin(), weight.shape.end());
+  if (smallest < kSmallestSide) return fmt::format("a side of {} is below {}", smallest, kSmallestSide);
+  const bool wanted_blocks = options_.storage.scaling == Scaling::block;
+  if (wanted_blocks && decision.target.layout.scaling != Scaling::block) return decision.target.layout.note;
+  if (decision.target.format->grid() == nullptr) return {};
+
+  if (!tasks_) {
+    tasks_ = std::make_unique<TaskPool>(options_.threads);
+    buffers_ = std::make_shared<BufferPool>(options_.bytes_in_flight);
+  }
+  has_read_ = true;
+  at::Tensor bytes = buffers_->allocate(std::array<std::int64_t, 1>{weight.bytes()}, DType::u8);
+  source_.read(decision.source_index, {static_cast<std::byte*>(bytes.mutable_data_ptr()), bytes.nbytes()});
+  static const RoundingQuantizer rounding;
+  Decision rounded = decision;
+  rounded.quantizer = &rounding;
+  const LayerResult result = run_layer(rounded, bytes.view(scalar_type(weight.dtype)).view(weight.shape), 0, {*tasks_, *buffers_, nullptr});
+  const std::optional<double> sqnr = layer_quality("", "", result.errors).sqnr_db;
+  const double bound = options_.quality_threshold - kMargin;
+  if (sqnr && !(*sqnr >= bound)) return fmt::format("plain rounding gives {:.1f} dB, below {:.1f}", *sqnr, bound);
+  return {};
+}
+
+}  // namespace qmill

@@ -1,0 +1,31 @@
+// The one pass over data that a plan may need: rules that ask how well a layer can be stored.
+#pragma once
+
+#include <qmill/core/plan.h>
+
+#include <memory>
+
+namespace qmill {
+
+class TaskPool;
+class BufferPool;
+
+class Analysis {
+ public:
+  Analysis(const TensorSource& source, const ConvertOptions& options);
+  ~Analysis();
+
+  // Why quantizing this layer is not worth it, by its shape and then by what plain rounding makes of its values; empty: it is.
+  std::string inefficient(const Decision& decision);
+
+  bool has_read() const { return has_read_; }
+
+ private:
+  const TensorSource& source_;
+  const ConvertOptions& options_;
+  std::unique_ptr<TaskPool> tasks_;  // made when data is first read
+  std::shared_ptr<BufferPool> buffers_;
+  bool has_read_ = false;
+};
+
+}  // namespace qmill

@@ -1,0 +1,28 @@
+#include "output_metadata.h"
+
+#include <qmill/names.h>
+#include <qmill/version.h>
+
+#include <nlohmann/json.hpp>
+
+namespace qmill {
+
+std::map<std::string, std::string> output_metadata(const TensorSource& source, const ConvertOptions& options, const Plan& plan) {
+  std::map<std::string, std::string> metadata = source.metadata();
+  metadata.erase("_quantization_metadata");
+  metadata["qmill.version"] = QMILL_VERSION;
+  metadata["qmill.source"] = options.input.filename().string();
+  metadata["qmill.seed"] = std::to_string(plan.seed);
+  metadata["qmill.quantizer"] = plan.chosen_quantizer;
+  metadata["qmill.options"] = nlohmann::json(options.recorded).dump();
+
+  nlohmann::ordered_json layers = nlohmann::ordered_json::object();
+  for (const Decision& decision : plan.decisions)
+    if (!decision.label.marker.empty() && decision.action == Action::quantize)
+      layers[layer_base(decision.source.name)] = nlohmann::ordered_json::parse(decision.label.marker);
+  if (options.save_quant_metadata && !layers.empty())
+    metadata["_quantization_metadata"] = nlohmann::ordered_json{{"format_version", "1.0"}, {"layers", layers}}.dump();
+  return metadata;
+}
+
+}  // namespace qmill

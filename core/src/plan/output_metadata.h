@@ -1,0 +1,12 @@
+// The header metadata of the output.
+#pragma once
+
+#include <qmill/core/plan.h>
+
+namespace qmill {
+
+// All of the source's but what it said of an earlier quantization, what this run did (qmill.*), and the markers again
+// where ComfyUI looks for them (_quantization_metadata).
+std::map<std::string, std::string> output_metadata(const TensorSource& source, const ConvertOptions& options, const Plan& plan);
+
+}  // namespace qmill

@@ -1,0 +1,169 @@
+#include <qmill/core/plan.h>
+
+#include "../plugin_host/guard.h"
+#include "../publish/output_plan.h"
+#include "../rules/rules.h"
+#include "analysis.h"
+#include "output_metadata.h"
+#include "source_checks.h"
+#include "target.h"
+
+#include <qmill/names.h>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <random>
+
+namespace qmill {
+namespace {
+
+class Planner {
+ public:
+  Planner(const Host& host, const TensorSource& source, const ConvertOptions& options)
+      : source_(source), options_(options), rules_(host, options), resolver_(host, options), analysis_(source, options) {}
+
+  Plan make() {
+    require_plain_source(source_);
+    plan_.chosen_quantizer = resolver_.run_quantizer();
+    plan_.seed = options_.seed >= 0 ? options_.seed : draw_seed();
+    for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
+      try {
+        plan_.decisions.push_back(decide(i));
+      } catch (Error& error) {
+        throw error.in(fmt::format("tensor '{}'", source_.tensors()[i].name));
+      }
+    }
+    plan_.warnings = rules_.unused();
+    plan_.read_data = analysis_.has_read();
+    require_selection();
+    std::vector<TensorInfo> outputs;
+    for (const Decision& decision : plan_.decisions) outputs.insert(outputs.end(), decision.outputs.begin(), decision.outputs.end());
+    plan_.output = plan_output(std::move(outputs), output_metadata(source_, options_, plan_));
+    return std::move(plan_);
+  }
+
+ private:
+  Decision decide(std::size_t index) {
+    Decision decision;
+    decision.source = source_.tensors()[index];
+    decision.source_index = index;
+    decision.is_layer = is_layer(decision.source);
+    const Verdict verdict = rules_.decide(decision.source);
+    decision.rule = verdict.rule;
+    decision.reason = verdict.reason;
+    if (verdict.treatment == Treatment::remove) {
+      decision.action = Action::remove;
+    } else if (verdict.treatment == Treatment::keep) {
+      keep(decision);
+    } else if (decision.source.elements() == 0) {
+      keep(decision, decision.is_layer ? "empty" : "not_a_layer", decision.source.shape_text());
+    } else if (decision.is_layer || casts_whole_model(verdict, decision.source)) {
+      quantize(decision, verdict);
+    } else {
+      keep(decision, "not_a_layer", "");
+    }
+    return decision;
+  }
+
+  // The primary quantizer fp16 takes every floating tensor of two or more dimensions, convolutions too.
+  bool casts_whole_model(const Verdict& verdict, const TensorInfo& tensor) const {
+    return verdict.rule == "primary" && !resolver_.run_format_has_grid() && tensor.shape.size() >= 2 && is_floating(tensor.dtype);
+  }
+
+  void quantize(Decision& decision, const Verdict& verdict) {
+    ResolvedTarget resolved;
+    try {
+      resolved = resolver_.resolve(verdict.choice, decision.source);
+    } catch (Error& error) {
+      throw error.in(verdict.reason.empty() ? fmt::format("rule {}", verdict.rule) : fmt::format("rule {} '{}'", verdict.rule, verdict.reason));
+    }
+    decision.quantizer = resolved.quantizer;
+    decision.target = std::move(resolved.target);
+    const std::string& name = decision.quantizer->info().name;
+    decision.label = decision.target.format->label(decision.target.layout);
+    decision.action = Action::quantize;
+    decision.outputs = guard(name, "plan", "", [&] { return decision.quantizer->plan(decision.source, decision.target); });
+    if (decision.outputs.empty() || decision.outputs.front().name != decision.source.name)
+      throw Error(ErrorKind::plugin, fmt::format("plugin '{}' plans no tensor '{}'", name, decision.source.name));
+    if (decision.outputs == std::vector<TensorInfo>{decision.source}) return keep(decision, verdict.rule, "is stored so already");
+    if (!verdict.heuristic) return;
+    if (const std::string reason = analysis_.inefficient(decision); !reason.empty()) keep(decision, "heuristic", reason);
+  }
+
+  void keep(Decision& decision, std::string rule, std::string reason) {
+    decision.rule = std::move(rule);
+    decision.reason = std::move(reason);
+    keep(decision);
+  }
+
+  void keep(Decision& decision) {
+    const bool casts = options_.keep_dtype && is_floating(decision.source.dtype) && decision.source.dtype != *options_.keep_dtype;
+    decision.action = casts ? Action::cast : Action::copy;
+    decision.outputs = {decision.source};
+    if (casts) decision.outputs.front().dtype = *options_.keep_dtype;
+  }
+
+  void require_selection() const {
+    if (plan_.count(Action::quantize) != 0) return;
+    std::map<std::string, int> rules;
+    int layers = 0;
+    for (const Decision& decision : plan_.decisions)
+      if (decision.is_layer) ++layers, ++rules[decision.rule];
+    std::string why = fmt::format("{} tensors, {} layers", plan_.decisions.size(), layers);
+    for (const auto& [rule, count] : rules) why += fmt::format(", {} by {}", count, rule);
+    throw Error(ErrorKind::input, fmt::format("0 layers selected ({})", why), "a layer is a floating matrix named *.weight; see which rule keeps it with --dry-run");
+  }
+
+  static std::int64_t draw_seed() { return static_cast<std::int64_t>(std::random_device()()); }
+
+  const TensorSource& source_;
+  const ConvertOptions& options_;
+  Rules rules_;
+  TargetResolver resolver_;
+  Analysis analysis_;
+  Plan plan_;
+};
+
+}  // namespace
+
+std::string_view action_name(Action action) {
+  switch (action) {
+    case Action::quantize: return "quantize";
+    case Action::cast: return "cast";
+    case Action::copy: return "copy";
+    case Action::remove: return "remove";
+  }
+  return "copy";
+}
+
+std::size_t Plan::count(Action action) const {
+  return static_cast<std::size_t>(
+      std::count_if(decisions.begin(), decisions.end(), [&](const Decision& decision) { return decision.action == action; }));
+}
+
+Plan make_plan(const Host& host, const TensorSource& source, const ConvertOptions& options) {
+  return Planner(host, source, options).make();
+}
+
+std::string layer_config_template(const TensorSource& source) {
+  nlohmann::ordered_json patterns = nlohmann::ordered_json::object();
+  for (const TensorInfo& tensor : source.tensors())
+    if (is_layer(tensor))
+      patterns["^" + escape_regex(layer_base(tensor.name)) + "$"] = {{"format", "int8"}, {"skip", false}, {"_shape", tensor.shape}};
+  return nlohmann::ordered_json{{"layer_patterns", patterns}}.dump(2) + "\n";
+}
+
+std::filesystem::path default_output(const ConvertOptions& options) {
+  std::filesystem::path input = options.input;
+  if (!input.has_filename()) input = input.parent_path();  // "folder/"
+  std::string stem = input.filename().string();
+  for (const std::string_view suffix : {".safetensors.index.json", ".safetensors"})
+    if (stem.ends_with(suffix)) stem.resize(stem.size() - suffix.size());
+  const bool is_mixed = !options.filters.empty() || !options.custom.pattern.empty() || !options.exclude_layers.empty() || options.layer_config;
+  std::string format = options.format;
+  if (options.storage.scaling != Scaling::row && format == "int8") format += fmt::format("_{}", scaling_name(options.storage.scaling));
+  return input.parent_path() / fmt::format("{}_{}_{}{}.safetensors", stem, canonical_name(options.quantizer), format, is_mixed ? "_mixed" : "");
+}
+
+}  // namespace qmill

@@ -1,0 +1,145 @@
+#include <qmill/core/stored_model.h>
+
+#include "../io/json_text.h"
+#include "../plugin_host/guard.h"
+#include "../run/layer_run.h"
+
+#include <qmill/names.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+namespace qmill {
+namespace {
+
+constexpr std::int64_t kMaxMarkerBytes = 64 << 10;  // the smallest limit among readers
+
+std::string read_marker(const TensorSource& source, std::size_t index) {
+  const TensorInfo& info = source.tensors()[index];
+  if (info.dtype != DType::u8 || info.shape.size() != 1 || info.bytes() > kMaxMarkerBytes)
+    throw Error(ErrorKind::input, fmt::format("it is {} {}, expected U8 with one dimension of at most {}", dtype_name(info.dtype), info.shape_text(), kMaxMarkerBytes))
+        .in(fmt::format("marker '{}'", info.name));
+  std::string text(static_cast<std::size_t>(info.bytes()), '\0');
+  source.read(index, std::as_writable_bytes(std::span(text)));
+  return text;
+}
+
+// Markers by layer: tensors, and what the header says. Readers let the header win, so the two must say the same.
+std::map<std::string, std::string> read_markers(const TensorSource& source) {
+  constexpr std::string_view suffix = ".comfy_quant";
+  std::map<std::string, std::string> markers;
+  for (std::size_t i = 0; i < source.tensors().size(); ++i) {
+    const std::string& name = source.tensors()[i].name;
+    if (name.ends_with(suffix)) markers.emplace(name.substr(0, name.size() - suffix.size()), read_marker(source, i));
+  }
+  const auto header = source.metadata().find("_quantization_metadata");
+  if (header == source.metadata().end()) return markers;
+  const nlohmann::ordered_json parsed = parse_json(header->second);
+  if (!parsed.is_object() || !parsed.contains("layers") || !parsed["layers"].is_object())
+    throw Error(ErrorKind::input, "the header's '_quantization_metadata' has no object 'layers'");
+  for (const auto& [base, marker] : parsed["layers"].items()) {
+    const auto [tensor, is_new] = markers.emplace(base, marker.dump());
+    if (!is_new && nlohmann::json::parse(tensor->second, nullptr, false) != nlohmann::json::parse(marker.dump()))
+      throw Error(ErrorKind::input, fmt::format("layer '{}' is marked {} by its tensor and {} by the header", base, tensor->second, marker.dump()));
+  }
+  return markers;
+}
+
+std::string marked_format(const std::string& marker) {
+  const nlohmann::json parsed = nlohmann::json::parse(marker, nullptr, false);
+  return parsed.is_object() && parsed.contains("format") && parsed["format"].is_string() ? parsed["format"].get<std::string>() : "no format";
+}
+
+void identify(StoredLayerEntry& entry, const std::vector<const Format*>& formats) {
+  for (const Format* format : formats) {
+    const std::optional<Layout> layout = guard(format->info().name, "recognise", entry.info.weight.name, [&] { return format->recognise(entry.info); });
+    if (!layout) continue;
+    entry.format = format;
+    entry.layout = *layout;
+    entry.label = format->label(*layout).summary;
+    return;
+  }
+  entry.label = entry.info.marker.empty() ? std::string(dtype_name(entry.info.weight.dtype)) : "unknown: " + marked_format(entry.info.marker);
+}
+
+std::map<std::string, std::size_t> index_of(const TensorSource& source) {
+  std::map<std::string, std::size_t> index;
+  for (std::size_t i = 0; i < source.tensors().size(); ++i) index.emplace(source.tensors()[i].name, i);
+  return index;
+}
+
+at::Tensor read_tensor(const TensorSource& source, std::size_t index, BufferPool& buffers) {
+  const TensorInfo& info = source.tensors()[index];
+  at::Tensor bytes = buffers.allocate(std::array<std::int64_t, 1>{info.bytes()}, DType::u8);
+  source.read(index, {static_cast<std::byte*>(bytes.mutable_data_ptr()), bytes.nbytes()});
+  return bytes.view(scalar_type(info.dtype)).view(info.shape);
+}
+
+}  // namespace
+
+std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource& source) {
+  const std::map<std::string, std::string> markers = read_markers(source);
+  std::map<std::string, std::vector<TensorInfo>> by_base;  // tensors named base + "." + suffix
+  for (const TensorInfo& tensor : source.tensors())
+    if (const std::size_t dot = tensor.name.rfind('.'); dot != std::string::npos) by_base[tensor.name.substr(0, dot)].push_back(tensor);
+
+  const std::vector<const Format*> formats = host.formats();
+  std::vector<StoredLayerEntry> entries;
+  for (const TensorInfo& tensor : source.tensors()) {
+    const std::string base = layer_base(tensor.name);
+    const auto marker = markers.find(base);
+    const bool is_marked = marker != markers.end() && base != tensor.name;
+    if (!is_marked && (tensor.shape.size() < 2 || base == tensor.name)) continue;
+    StoredLayerEntry entry;
+    entry.info = {base, tensor, {}, is_marked ? marker->second : ""};
+    for (const TensorInfo& other : by_base[base])
+      if (other.name != tensor.name) entry.info.others.push_back(other);
+    identify(entry, formats);
+    entries.push_back(std::move(entry));
+  }
+  for (const auto& [base, marker] : markers) {
+    const auto is_this = [&, &layer = base](const StoredLayerEntry& entry) { return entry.info.base == layer; };
+    if (std::none_of(entries.begin(), entries.end(), is_this))
+      throw Error(ErrorKind::input, fmt::format("layer '{}' is marked but has no tensor '{}.weight'", base, base));
+  }
+  return entries;
+}
+
+std::vector<LayerQuality> compare_models(const Host& host, const TensorSource& quantized, const TensorSource& source, int threads,
+                                         const std::atomic<bool>* cancel) {
+  constexpr std::uint64_t kIdleBytes = 256u << 20;
+  TaskPool tasks(threads);
+  const auto buffers = std::make_shared<BufferPool>(kIdleBytes);
+  const std::map<std::string, std::size_t> stored_index = index_of(quantized);
+  const std::map<std::string, std::size_t> source_index = index_of(source);
+  std::vector<LayerQuality> qualities;
+  for (const StoredLayerEntry& entry : stored_layers(host, quantized)) {
+    if (cancel != nullptr && *cancel) throw Error(ErrorKind::cancelled, "interrupted");
+    const TensorInfo& weight = entry.info.weight;
+    if (entry.format == nullptr && !entry.info.marker.empty())
+      throw Error(ErrorKind::unsupported, fmt::format("layer '{}' is stored as '{}', which no plugin decodes", entry.info.base, marked_format(entry.info.marker)));
+    if (entry.format == nullptr) continue;
+    const auto original = source_index.find(weight.name);
+    if (original == source_index.end())
+      throw Error(ErrorKind::input, fmt::format("the source has no tensor '{}'", weight.name), "compare a file with the model that it was made from");
+    const TensorInfo& original_info = source.tensors()[original->second];
+    if (original_info.dtype == weight.dtype) continue;  // not quantized: as it was
+    if (original_info.shape != weight.shape || !is_floating(original_info.dtype))
+      throw Error(ErrorKind::input, fmt::format("tensor '{}' is {} {} in the source, expected a floating {}", weight.name, dtype_name(original_info.dtype),
+                                                original_info.shape_text(), weight.shape_text()),
+                  "compare a file with the model that it was made from");
+    std::vector<at::Tensor> tensors;
+    for (const TensorInfo& stored : entry.format->outputs(weight, entry.layout)) {
+      const auto found = stored_index.find(stored.name);
+      // A marker may stand in the header alone.
+      if (found != stored_index.end()) tensors.push_back(read_tensor(quantized, found->second, *buffers));
+    }
+    const ErrorSums sums = measure_errors(read_tensor(source, original->second, *buffers), tensors, *entry.format, entry.layout, tasks);
+    qualities.push_back(layer_quality(entry.info.base, entry.label, sums));
+  }
+  if (qualities.empty()) throw Error(ErrorKind::input, "no layer of the first file is quantized");
+  return qualities;
+}
+
+}  // namespace qmill

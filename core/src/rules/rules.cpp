@@ -1,0 +1,119 @@
+#include "rules.h"
+
+#include "../plugin_host/guard.h"
+
+#include <qmill/names.h>
+
+#include <algorithm>
+
+namespace qmill {
+namespace {
+
+constexpr const char* kCustomLayers = "--custom-layers";
+constexpr const char* kExcludeLayers = "--exclude-layers";
+
+std::string quoted(std::string_view what, std::string_view name) { return fmt::format("{} '{}'", what, name); }
+
+// A type is a format's name or a quantizer's; formats go first, as fp16 is both.
+void set_type(LayerChoice& choice, const Host& host, std::string_view option, const std::string& type) {
+  if (host.find_format(type) != nullptr) {
+    choice.format = type;
+  } else if (host.find_quantizer(type) != nullptr) {
+    choice.quantizer = type;
+  } else {
+    std::vector<std::string> known;
+    for (const Format* format : host.formats()) known.push_back(format->info().name);
+    for (const Quantizer* quantizer : host.quantizers()) known.push_back(quantizer->info().name);
+    throw Error(ErrorKind::usage, unknown_name_message("format or quantizer", type, known)).in(std::string(option));
+  }
+}
+
+}  // namespace
+
+bool is_layer(const TensorInfo& tensor) {
+  if (tensor.shape.size() != 2 || !is_floating(tensor.dtype)) return false;
+  if (tensor.name.ends_with(".weight")) return true;
+  const auto contains = [&](std::string_view part) { return tensor.name.find(part) != std::string::npos; };
+  return contains("lora_A") || contains("lora_B") || contains("lora_up") || contains("lora_down");
+}
+
+Rules::Rules(const Host& host, const ConvertOptions& options) : options_(options) {
+  for (const std::string& name : options.filters) filters_.push_back(&host.filter(name));
+  if (!options.custom.pattern.empty()) {
+    if (options.custom.type.empty())
+      throw Error(ErrorKind::usage, "--custom-layers needs --custom-type: what these layers become", "for example --custom-type int8");
+    custom_.emplace(options.custom.pattern);
+    set_type(custom_choice_, host, "--custom-type", options.custom.type);
+    custom_choice_.block_size = options.custom.block_size;
+    custom_choice_.scaling = options.custom.scaling;
+    custom_choice_.simple = options.custom.simple;
+  } else if (!options.custom.type.empty()) {
+    throw Error(ErrorKind::usage, "--custom-type needs --custom-layers: a pattern that selects layers");
+  }
+  if (!options.exclude_layers.empty()) exclude_.emplace(options.exclude_layers);
+  if (!options.fallback.type.empty()) {
+    fallback_choice_.emplace();
+    set_type(*fallback_choice_, host, "--fallback", options.fallback.type);
+    fallback_choice_->block_size = options.fallback.block_size;
+    fallback_choice_->simple = options.fallback.simple;
+  }
+}
+
+bool Rules::hits(const std::optional<Regex>& regex, const char* option, const TensorInfo& tensor) {
+  if (!regex || !regex->search(tensor.name)) return false;
+  used_.insert(option);
+  return true;
+}
+
+Verdict Rules::decide(const TensorInfo& tensor) {
+  std::string kept_by_filter;
+  std::string filter_reason;
+  for (const ModelFilter* filter : filters_) {
+    const std::string& name = filter->info().name;
+    const FilterVerdict verdict = guard(name, "classify", tensor.name, [&] { return filter->classify(tensor); });
+    if (verdict.treatment == Treatment::quantize) continue;
+    used_.insert(quoted("filter", name));
+    if (verdict.treatment == Treatment::remove) return {Treatment::remove, "remove", fmt::format("filter {}: {}", name, verdict.reason), {}, false};
+    if (kept_by_filter.empty()) {
+      kept_by_filter = name;
+      filter_reason = verdict.reason;
+    }
+  }
+
+  if (options_.layer_config) {
+    const LayerPattern* pattern = most_specific(*options_.layer_config, layer_base(tensor.name), options_.layer_config_fullmatch);
+    const LayerChoice* choice = pattern != nullptr ? &pattern->choice : options_.layer_config->fallback ? &*options_.layer_config->fallback : nullptr;
+    if (pattern != nullptr) used_.insert(quoted("layer config pattern", pattern->text));
+    if (choice != nullptr)
+      return {choice->skip ? Treatment::keep : Treatment::quantize, "layer_config", pattern != nullptr ? pattern->text : "_default", *choice, false};
+  }
+  if (hits(custom_, kCustomLayers, tensor)) return {Treatment::quantize, "custom", options_.custom.pattern, custom_choice_, options_.custom.heuristic};
+
+  const bool excluded = hits(exclude_, kExcludeLayers, tensor);
+  if (excluded || !kept_by_filter.empty()) {
+    const std::string rule = excluded ? "exclude" : "filter";
+    const std::string reason = excluded ? options_.exclude_layers : fmt::format("{}: {}", kept_by_filter, filter_reason);
+    if (!fallback_choice_) return {Treatment::keep, rule, reason, {}, false};
+    return {Treatment::quantize, "fallback", fmt::format("{} {}", rule, reason), *fallback_choice_, false};
+  }
+  return {Treatment::quantize, "primary", "", {}, options_.skip_inefficient_layers};
+}
+
+std::vector<std::string> Rules::unused() const {
+  std::vector<std::string> lines;
+  const auto check = [&](const std::string& description, const std::string& text) {
+    if (!used_.contains(description)) lines.push_back(fmt::format("{} matched no tensor", text));
+  };
+  if (custom_) check(kCustomLayers, quoted(kCustomLayers, options_.custom.pattern));
+  if (exclude_) check(kExcludeLayers, quoted(kExcludeLayers, options_.exclude_layers));
+  for (const ModelFilter* filter : filters_) check(quoted("filter", filter->info().name), quoted("filter", filter->info().name));
+  if (options_.layer_config)
+    for (const auto* patterns : {&options_.layer_config->patterns, &options_.layer_config->exclusions})
+      for (const LayerPattern& pattern : *patterns) {
+        const std::string description = quoted("layer config pattern", pattern.text);
+        check(description, description);
+      }
+  return lines;
+}
+
+}  // namespace qmill

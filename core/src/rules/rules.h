@@ -1,0 +1,47 @@
+// Which rule decides about a tensor: the first that hits, in the order of docs/rules.md.
+#pragma once
+
+#include "regex.h"
+
+#include <qmill/core/convert_options.h>
+#include <qmill/core/host.h>
+
+#include <map>
+#include <set>
+
+namespace qmill {
+
+// A floating matrix named *.weight, or a matrix of a LoRA.
+bool is_layer(const TensorInfo& tensor);
+
+struct Verdict {
+  Treatment treatment = Treatment::quantize;
+  std::string rule;
+  std::string reason;
+  LayerChoice choice;        // for quantize
+  bool heuristic = false;    // rule 5 has a say, too
+};
+
+class Rules {
+ public:
+  // Compiles the patterns and finds the filters. Throws Error(usage).
+  Rules(const Host& host, const ConvertOptions& options);
+
+  Verdict decide(const TensorInfo& tensor);
+
+  // A line for every pattern and filter that hit nothing in all calls of decide().
+  std::vector<std::string> unused() const;
+
+ private:
+  bool hits(const std::optional<Regex>& regex, const char* option, const TensorInfo& tensor);
+
+  const ConvertOptions& options_;
+  std::optional<Regex> custom_;
+  std::optional<Regex> exclude_;
+  std::vector<const ModelFilter*> filters_;
+  LayerChoice custom_choice_;
+  std::optional<LayerChoice> fallback_choice_;
+  std::set<std::string> used_;  // descriptions of what has hit
+};
+
+}  // namespace qmill

@@ -1,0 +1,239 @@
+// Reader, workers, writer: each tensor passes once, with a bounded number of bytes on the way.
+#include "../io/output_file.h"
+#include "../plugin_host/guard.h"
+#include "channel.h"
+#include "layer_run.h"
+
+#include <qmill/core/convert.h>
+#include <qmill/names.h>
+#include <qmill/numerics/cast.h>
+
+#include <array>
+#include <chrono>
+#include <thread>
+
+namespace qmill {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What the writer does next: write tensors, or copy one from file to file. `reserved` goes back to the budget after it.
+struct WriteJob {
+  std::vector<StoredTensor> tensors;
+  std::optional<Extent> extent;
+  std::string extent_name;
+  std::uint64_t reserved = 0;
+  bool is_layer = false;
+};
+
+std::uint64_t output_bytes(const Decision& decision) {
+  std::uint64_t bytes = 0;
+  for (const TensorInfo& output : decision.outputs) bytes += static_cast<std::uint64_t>(output.bytes());
+  return bytes;
+}
+
+std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+class Pipeline {
+ public:
+  Pipeline(const TensorSource& source, const Plan& plan, const ConvertOptions& options, const RunHooks& hooks)
+      : source_(source), plan_(plan), options_(options), hooks_(hooks),
+        file_(fs::weakly_canonical(options.output), plan.output.file_bytes),
+        buffers_(std::make_shared<BufferPool>(options.bytes_in_flight)),
+        budget_(options.bytes_in_flight) {
+    reports_.resize(plan.decisions.size());
+    progress_.layers = plan.count(Action::quantize);
+    progress_.bytes = plan.output.file_bytes;
+  }
+
+  ConvertReport run() {
+    const auto start = std::chrono::steady_clock::now();
+    file_.write(0, std::as_bytes(std::span(plan_.output.header)));
+    progress_.bytes_done = plan_.output.header.size();
+    {
+      std::thread writer([this] { stage([this] { write_all(); }); });
+      {
+        TaskPool tasks(options_.threads);
+        resources_.emplace(RunResources{tasks, *buffers_, hooks_.cancel});
+        stage([this] { read_all(); });
+      }  // waits for the workers
+      writes_.close();
+      writer.join();
+    }
+    failure_.rethrow();
+    ConvertReport report = make_report();
+    require_quality(report);
+    throw_if_cancelled();
+    file_.publish(options_.sync);
+    report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return report;
+  }
+
+ private:
+  // Runs one stage; what it throws stops the others.
+  template <class Function>
+  void stage(Function function) {
+    try {
+      function();
+    } catch (...) {
+      failure_.set(std::current_exception());
+    }
+  }
+
+  void throw_if_cancelled() const {
+    if (hooks_.cancel != nullptr && *hooks_.cancel) throw Error(ErrorKind::cancelled, "interrupted");
+  }
+
+  void read_all() {
+    for (std::size_t i = 0; i < plan_.decisions.size() && !failure_.happened(); ++i) {
+      throw_if_cancelled();
+      const Decision& decision = plan_.decisions[i];
+      if (decision.action == Action::remove) continue;
+      if (i + 1 < plan_.decisions.size()) source_.prefetch(plan_.decisions[i + 1].source_index);
+      const auto source_bytes = static_cast<std::uint64_t>(decision.source.bytes());
+      if (decision.action == Action::copy) {
+        if (std::optional<Extent> extent = source_.extent(decision.source_index)) {
+          writes_.push({{}, std::move(extent), decision.source.name, 0, false});
+          continue;
+        }
+        budget_.acquire(source_bytes);
+        writes_.push({{{decision.source.name, read_bytes(decision)}}, std::nullopt, "", source_bytes, false});
+        continue;
+      }
+      const std::uint64_t reserved = source_bytes + output_bytes(decision);
+      budget_.acquire(reserved);
+      at::Tensor values = read_bytes(decision).view(scalar_type(decision.source.dtype)).view(decision.source.shape);
+      resources_->tasks.submit([this, i, reserved, values = std::move(values)]() mutable {
+        stage([&] { work(i, reserved, std::move(values)); });
+      });
+    }
+  }
+
+  at::Tensor read_bytes(const Decision& decision) {
+    at::Tensor bytes = buffers_->allocate(std::array<std::int64_t, 1>{decision.source.bytes()}, DType::u8);
+    source_.read(decision.source_index, {static_cast<std::byte*>(bytes.mutable_data_ptr()), bytes.nbytes()});
+    return bytes;
+  }
+
+  void work(std::size_t index, std::uint64_t reserved, at::Tensor values) {
+    const Decision& decision = plan_.decisions[index];
+    // After a failure the layers that are waiting are dropped, but what they hold of the budget must go back.
+    if (failure_.happened()) return budget_.release(reserved);
+    try {
+      WriteJob job;
+      job.is_layer = decision.action == Action::quantize;
+      job.tensors = job.is_layer ? quantize(index, values) : cast(decision, values);
+      const std::uint64_t kept = output_bytes(decision);
+      values = at::Tensor();
+      budget_.release(reserved - kept);
+      job.reserved = kept;
+      reserved = 0;
+      writes_.push(std::move(job));
+    } catch (...) {
+      budget_.release(reserved);
+      throw;
+    }
+  }
+
+  std::vector<StoredTensor> quantize(std::size_t index, const at::Tensor& weight) {
+    const Decision& decision = plan_.decisions[index];
+    LayerResult result = run_layer(decision, weight, plan_.seed, *resources_);
+    LayerReport& report = reports_[index];  // of this layer alone
+    report.quality = layer_quality(layer_base(decision.source.name), decision.label.summary, result.errors);
+    report.quantizer = decision.quantizer->info().name;
+    report.notes = std::move(result.notes);
+    report.statistics = std::move(result.stored.statistics);
+    report.seconds = result.seconds;
+    return std::move(result.stored.tensors);
+  }
+
+  std::vector<StoredTensor> cast(const Decision& decision, const at::Tensor& values) {
+    const TensorInfo& output = decision.outputs.front();
+    at::Tensor target = buffers_->allocate(output.shape, output.dtype);
+    const CastResult result = cast_values(values, target, options_.clamp_overflow);
+    if (result.overflowed != 0 && !options_.clamp_overflow)
+      throw Error(ErrorKind::numeric, fmt::format("{} of {} values are beyond the range of {}", result.overflowed, values.numel(), dtype_name(output.dtype)),
+                  "keep another type with --keep-dtype, or clamp with --fp16-overflow clamp")
+          .in(fmt::format("tensor '{}'", output.name));
+    return {{output.name, target}};
+  }
+
+  void write_all() {
+    while (std::optional<WriteJob> job = writes_.pop()) {
+      // After a failure the rest is only taken off the channel, so that nobody waits for its budget.
+      if (!failure_.happened()) stage([&] { write(*job); });
+      job->tensors.clear();
+      budget_.release(job->reserved);
+    }
+  }
+
+  void write(const WriteJob& job) {
+    throw_if_cancelled();
+    for (const StoredTensor& tensor : job.tensors) {
+      file_.write(plan_.output.tensors.at(tensor.name).offset, bytes_of(tensor.data));
+      progress_.bytes_done += tensor.data.nbytes();
+    }
+    if (job.extent) {
+      file_.copy(*job.extent, plan_.output.tensors.at(job.extent_name).offset);
+      progress_.bytes_done += job.extent->bytes;
+    }
+    if (job.is_layer) ++progress_.layers_done;
+    if (hooks_.progress) hooks_.progress(progress_);
+  }
+
+  ConvertReport make_report() {
+    ConvertReport report;
+    report.bytes_written = plan_.output.file_bytes;
+    for (std::size_t i = 0; i < plan_.decisions.size(); ++i) {
+      const Decision& decision = plan_.decisions[i];
+      if (decision.action != Action::remove) report.bytes_read += static_cast<std::uint64_t>(decision.source.bytes());
+      if (decision.action == Action::quantize) report.layers.push_back(std::move(reports_[i]));
+    }
+    return report;
+  }
+
+  void require_quality(const ConvertReport& report) const {
+    if (!options_.fail_below) return;
+    for (const LayerReport& layer : report.layers)
+      if (layer.quality.sqnr_db && !(*layer.quality.sqnr_db >= *options_.fail_below))
+        throw QualityError(fmt::format("layer '{}' has an SQNR of {:.2f} dB, --fail-below asks for {:.2f}: nothing was published", layer.quality.name,
+                                       *layer.quality.sqnr_db, *options_.fail_below));
+  }
+
+  const TensorSource& source_;
+  const Plan& plan_;
+  const ConvertOptions& options_;
+  const RunHooks& hooks_;
+  OutputFile file_;
+  std::shared_ptr<BufferPool> buffers_;
+  ByteBudget budget_;
+  std::optional<RunResources> resources_;
+  Channel<WriteJob> writes_;
+  Failure failure_;
+  std::vector<LayerReport> reports_;  // by index of the plan's decisions
+  Progress progress_;                 // the writer's
+};
+
+}  // namespace
+
+void check_destination(const TensorSource& source, const ConvertOptions& options) {
+  const std::string output = options.output.string();
+  std::error_code ignored;
+  if (fs::is_directory(options.output, ignored))
+    throw Error(ErrorKind::usage, "the output is a folder, expected a file name", "add a name ending in .safetensors").in(fmt::format("'{}'", output));
+  for (const fs::path& input : source.files())
+    if (fs::equivalent(input, options.output, ignored))
+      throw Error(ErrorKind::usage, fmt::format("the output is the same file as the input '{}'", input.string()), "choose another --output")
+          .in(fmt::format("'{}'", output));
+  if (fs::exists(options.output, ignored) && !options.overwrite)
+    throw Error(ErrorKind::usage, "the output exists already", "add --overwrite to replace it, or choose another --output").in(fmt::format("'{}'", output));
+}
+
+ConvertReport run_plan(const TensorSource& source, const Plan& plan, const ConvertOptions& options, const RunHooks& hooks) {
+  check_destination(source, options);
+  return Pipeline(source, plan, options, hooks).run();
+}
+
+}  // namespace qmill

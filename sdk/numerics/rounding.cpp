@@ -1,0 +1,197 @@
+#include <qmill/numerics/rounding.h>
+
+#include <qmill/error.h>
+#include <qmill/numerics/row_kernels.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <vector>
+
+namespace qmill {
+namespace {
+
+// Enough work to outweigh handing it to a thread, little enough to share a layer among all of them.
+constexpr std::int64_t kValuesPerTask = 1 << 17;
+
+struct RowTasks {
+  std::int64_t rows;
+  std::int64_t rows_per_task;
+
+  RowTasks(std::int64_t row_count, std::int64_t columns)
+      : rows(row_count), rows_per_task(std::max<std::int64_t>(1, kValuesPerTask / std::max<std::int64_t>(1, columns))) {}
+
+  std::int64_t count() const { return (rows + rows_per_task - 1) / rows_per_task; }
+
+  // body(row, thread-local scratch of `columns` values), each row once.
+  template <class Body>
+  void run(LayerContext& context, std::int64_t columns, Body body) const {
+    context.parallel(count(), [&](std::int64_t task) {
+      context.check_cancelled();
+      thread_local std::vector<float> scratch;
+      scratch.resize(static_cast<std::size_t>(columns));
+      const std::int64_t end = std::min(rows, (task + 1) * rows_per_task);
+      for (std::int64_t row = task * rows_per_task; row < end; ++row) body(row, scratch.data());
+    });
+  }
+};
+
+// A weight [N,K] as rows of F32, rotated on the way.
+struct Rows {
+  const std::byte* data;
+  DType dtype;
+  std::int64_t rows;
+  std::int64_t columns;
+  std::int64_t rotation_group;
+
+  Rows(const at::Tensor& weight, std::int64_t group)
+      : data(static_cast<const std::byte*>(weight.const_data_ptr())),
+        dtype(dtype_of(weight)),
+        rows(weight.size(0)),
+        columns(weight.size(1)),
+        rotation_group(group) {}
+
+  void load(std::int64_t row, float* out) const {
+    load_f32(data + row * columns * (dtype_bits(dtype) / 8), dtype, columns, out);
+    if (rotation_group != 0) rotate_groups(out, columns, rotation_group);
+  }
+};
+
+[[noreturn]] void reject_values(const Rows& source) {
+  std::vector<float> row(static_cast<std::size_t>(source.columns));
+  std::int64_t count = 0;
+  std::string first;
+  for (std::int64_t r = 0; r < source.rows; ++r) {
+    load_f32(source.data + r * source.columns * (dtype_bits(source.dtype) / 8), source.dtype, source.columns, row.data());
+    for (std::int64_t c = 0; c < source.columns; ++c) {
+      const float value = row[static_cast<std::size_t>(c)];
+      if (std::isfinite(value)) continue;
+      if (count++ == 0) first = fmt::format("{} at row {}, column {}", std::isnan(value) ? "NaN" : "infinity", r, c);
+    }
+  }
+  if (count == 0)
+    throw Error(ErrorKind::numeric, "values are so large that their rotation is beyond the range of F32",
+                "store this layer without rotation, or keep it with --exclude-layers");
+  throw Error(ErrorKind::numeric,
+              fmt::format("{} of {} values are not finite (first: {})", count, source.rows * source.columns, first),
+              "repair the source, or keep this layer as it is with --exclude-layers");
+}
+
+void require_finite(const std::atomic<bool>& finite, const Rows& source) {
+  if (!finite) reject_values(source);
+}
+
+std::array<std::int64_t, 2> scales_shape(std::int64_t rows, std::int64_t columns, const Layout& layout) {
+  return {(rows + layout.tile_rows - 1) / layout.tile_rows, (columns + layout.tile_columns - 1) / layout.tile_columns};
+}
+
+// Largest magnitudes of the parts of one row that lie in different tiles.
+void tile_magnitudes(const float* row, std::int64_t columns, std::int64_t tile_columns, float* out) {
+  for (std::int64_t first = 0; first < columns; first += tile_columns)
+    *out++ = largest_magnitude(row + first, std::min(tile_columns, columns - first));
+}
+
+// Joins rows of magnitudes [N, tiles] into the scales of the tiles.
+void scales_of(const std::vector<float>& magnitudes, std::int64_t rows, std::int64_t tiles, const Grid& grid,
+               const Layout& layout, float* scales) {
+  for (std::int64_t band = 0; band * layout.tile_rows < rows; ++band) {
+    const std::int64_t end = std::min(rows, (band + 1) * layout.tile_rows);
+    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+      float largest = 0;
+      for (std::int64_t row = band * layout.tile_rows; row < end; ++row)
+        largest = std::max(largest, magnitudes[static_cast<std::size_t>(row * tiles + tile)]);
+      scales[band * tiles + tile] = scale_for(largest, grid);
+    }
+  }
+}
+
+void round_run(const float* values, std::int64_t n, float scale, const Grid& grid, std::int8_t* codes) {
+  if (grid.values.empty()) return round_codes(values, n, scale, grid.lowest, grid.highest, codes);
+  for (std::int64_t i = 0; i < n; ++i) codes[i] = static_cast<std::int8_t>(grid.nearest(values[i] / scale));
+}
+
+at::Tensor measure_scales(const Rows& source, const Grid& grid, const Layout& layout, LayerContext& context) {
+  const std::array<std::int64_t, 2> shape = scales_shape(source.rows, source.columns, layout);
+  const std::int64_t tiles = shape[1];
+  at::Tensor scales = context.allocate(shape, DType::f32);
+  std::vector<float> magnitudes(static_cast<std::size_t>(source.rows * tiles));
+  std::atomic<bool> finite = true;
+  RowTasks(source.rows, source.columns).run(context, source.columns, [&](std::int64_t row, float* values) {
+    source.load(row, values);
+    float* out = magnitudes.data() + row * tiles;
+    tile_magnitudes(values, source.columns, layout.tile_columns, out);
+    for (std::int64_t tile = 0; tile < tiles; ++tile)
+      if (!std::isfinite(out[tile])) finite = false;
+  });
+  require_finite(finite, source);
+  scales_of(magnitudes, source.rows, tiles, grid, layout, scales.mutable_data_ptr<float>());
+  return scales;
+}
+
+}  // namespace
+
+float scale_for(float largest_magnitude, const Grid& grid) {
+  return std::max(largest_magnitude / grid.largest(), kSmallestScale);
+}
+
+at::Tensor to_stored_basis(const at::Tensor& weight, const Layout& layout, LayerContext& context) {
+  const Rows source(weight, layout.rotation_group);
+  const std::array<std::int64_t, 2> shape = {source.rows, source.columns};
+  at::Tensor rotated = context.allocate(shape, DType::f32);
+  auto* out = rotated.mutable_data_ptr<float>();
+  std::atomic<bool> finite = true;
+  RowTasks(source.rows, source.columns).run(context, 0, [&](std::int64_t row, float*) {
+    float* values = out + row * source.columns;
+    source.load(row, values);
+    if (!std::isfinite(largest_magnitude(values, source.columns))) finite = false;
+  });
+  require_finite(finite, source);
+  return rotated;
+}
+
+at::Tensor tile_scales(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context) {
+  return measure_scales(Rows(weight, 0), grid, layout, context);
+}
+
+CodedWeight round_to_nearest(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context) {
+  const Rows source(weight, layout.rotation_group);
+  const std::array<std::int64_t, 2> shape = {source.rows, source.columns};
+  CodedWeight coded;
+  coded.codes = context.allocate(shape, DType::i8);
+  auto* codes = coded.codes.mutable_data_ptr<std::int8_t>();
+  const std::int64_t columns = source.columns;
+
+  if (layout.tile_rows == 1 && layout.tile_columns >= columns) {  // one scale per row: one pass
+    coded.scales = context.allocate(scales_shape(source.rows, columns, layout), DType::f32);
+    auto* scales = coded.scales.mutable_data_ptr<float>();
+    std::atomic<bool> finite = true;
+    RowTasks(source.rows, columns).run(context, columns, [&](std::int64_t row, float* values) {
+      source.load(row, values);
+      const float largest = largest_magnitude(values, columns);
+      if (!std::isfinite(largest)) finite = false;
+      scales[row] = scale_for(largest, grid);
+      round_run(values, columns, scales[row], grid, codes + row * columns);
+    });
+    require_finite(finite, source);
+    return coded;
+  }
+
+  coded.scales = measure_scales(source, grid, layout, context);
+  const std::int64_t tiles = coded.scales.size(1);
+  const auto* scales = coded.scales.const_data_ptr<float>();
+  RowTasks(source.rows, columns).run(context, columns, [&](std::int64_t row, float* values) {
+    source.load(row, values);
+    const float* row_scales = scales + row / layout.tile_rows * tiles;
+    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+      const std::int64_t first = tile * layout.tile_columns;
+      const std::int64_t n = std::min(layout.tile_columns, columns - first);
+      round_run(values + first, n, row_scales[tile], grid, codes + row * columns + first);
+    }
+  });
+  return coded;
+}
+
+}  // namespace qmill

@@ -1,0 +1,256 @@
+#include "int8_format.h"
+
+#include <qmill/error.h>
+#include <qmill/names.h>
+#include <qmill/numerics/row_kernels.h>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <cstring>
+
+namespace qmill {
+namespace {
+
+constexpr const char* kTensorwise = "int8_tensorwise";
+constexpr const char* kBlockwise = "int8_blockwise";
+constexpr const char* kAxiswise = "int8_axiswise";
+
+std::string_view file_name(Scaling scaling) {
+  switch (scaling) {
+    case Scaling::block: return kBlockwise;
+    case Scaling::axis: return kAxiswise;
+    case Scaling::row:
+    case Scaling::tensor: break;
+  }
+  return kTensorwise;
+}
+
+std::vector<std::int64_t> scale_shape(const TensorInfo& weight, const Layout& layout) {
+  const std::int64_t n = weight.shape[0];
+  const std::int64_t k = weight.shape[1];
+  switch (layout.scaling) {
+    case Scaling::tensor: return {};
+    case Scaling::axis: return {n};
+    case Scaling::block: return {n / layout.tile_rows, k / layout.tile_columns};
+    case Scaling::row: break;
+  }
+  // Two dimensions: readers broadcast [N] along the columns when they decode.
+  return {n, 1};
+}
+
+std::int64_t rotation_group(const Rotation& rotation, std::int64_t columns) {
+  const auto divides = [&](std::int64_t group) { return columns % group == 0; };
+  switch (rotation.mode) {
+    case Rotation::Mode::off: return 0;
+    case Rotation::Mode::automatic: return divides(256) ? 256 : 0;
+    case Rotation::Mode::fixed: return divides(rotation.group) ? rotation.group : 0;
+    case Rotation::Mode::any:
+      for (const std::int64_t group : {256, 64, 16})
+        if (divides(group)) return group;
+  }
+  return 0;
+}
+
+void set_tile(Layout& layout, std::int64_t rows, std::int64_t columns) {
+  // A tile is never empty, so that nothing divides by zero for a weight without rows or columns.
+  layout.tile_rows = std::max<std::int64_t>(rows, 1);
+  layout.tile_columns = std::max<std::int64_t>(columns, 1);
+}
+
+std::int64_t positive_integer(const nlohmann::json& marker, const char* key, std::string_view base) {
+  const auto field = marker.find(key);
+  if (field == marker.end() || !field->is_number_integer() || field->get<std::int64_t>() <= 0)
+    throw Error(ErrorKind::input, fmt::format("the marker of layer '{}' has no positive integer '{}'", base, key));
+  return field->get<std::int64_t>();
+}
+
+}  // namespace
+
+const FormatInfo& Int8Format::info() const {
+  static const FormatInfo info = {
+      "int8", {kTensorwise, kBlockwise, kAxiswise}, "8-bit integers with F32 scales per row, tensor, block or axis", true};
+  return info;
+}
+
+std::optional<Scaling> Int8Format::implied_scaling(std::string_view name) const {
+  if (same_name(name, kBlockwise)) return Scaling::block;
+  if (same_name(name, kAxiswise)) return Scaling::axis;
+  return std::nullopt;
+}
+
+Layout Int8Format::layout(const TensorInfo& weight, const StorageOptions& wanted) const {
+  if (weight.shape.size() != 2)
+    throw Error(ErrorKind::unsupported,
+                fmt::format("int8 stores matrices; '{}' has {} dimensions", weight.name, weight.shape.size()));
+  const bool can_rotate = wanted.scaling == Scaling::row && wanted.naming == Naming::comfy;
+  const bool must_rotate = wanted.rotation.mode == Rotation::Mode::any || wanted.rotation.mode == Rotation::Mode::fixed;
+  if (must_rotate && !can_rotate)
+    throw Error(ErrorKind::usage,
+                fmt::format("rotation '{}' needs row scaling and ComfyUI names; found {} scaling and {} names",
+                            rotation_text(wanted.rotation), scaling_name(wanted.scaling),
+                            wanted.naming == Naming::comfy ? "ComfyUI" : "legacy"),
+                "use --scaling-mode row --comfy-quant, or --convrot off");
+
+  const std::int64_t n = weight.shape[0];
+  const std::int64_t k = weight.shape[1];
+  Layout layout;
+  layout.scaling = wanted.scaling;
+  layout.naming = wanted.naming;
+  layout.full_precision_matrix_mult = wanted.full_precision_matrix_mult;
+  layout.legacy_input_scale = wanted.legacy_input_scale && wanted.naming == Naming::legacy;
+  set_tile(layout, 1, k);
+  if (wanted.scaling == Scaling::tensor) set_tile(layout, n, k);
+  if (wanted.scaling == Scaling::block) {
+    if (n % wanted.block_size == 0 && k % wanted.block_size == 0) {
+      set_tile(layout, wanted.block_size, wanted.block_size);
+    } else {
+      layout.scaling = Scaling::row;
+      layout.note = fmt::format("blocks of {} do not divide {}: per row", wanted.block_size, weight.shape_text());
+    }
+  }
+  if (can_rotate) {
+    layout.rotation_group = rotation_group(wanted.rotation, k);
+    if (layout.rotation_group == 0 && wanted.rotation.mode != Rotation::Mode::off)
+      layout.note = fmt::format("rotation '{}' does not divide {} columns: plain per row", rotation_text(wanted.rotation), k);
+  }
+  return layout;
+}
+
+FormatLabel Int8Format::label(const Layout& layout) const {
+  FormatLabel label;
+  label.name = file_name(layout.scaling);
+  label.loads_in_comfyui =
+      layout.naming == Naming::comfy && (layout.scaling == Scaling::row || layout.scaling == Scaling::tensor);
+  if (label.loads_in_comfyui) label.since = "0.27.0";
+  label.summary = fmt::format("int8 {}", scaling_name(layout.scaling));
+  if (layout.scaling == Scaling::block) label.summary += fmt::format(" {}", layout.tile_rows);
+  if (layout.rotation_group != 0) label.summary += fmt::format(", rotated {}", layout.rotation_group);
+  if (layout.naming == Naming::legacy) return label;
+
+  nlohmann::ordered_json marker = {{"format", label.name}};
+  if (layout.scaling == Scaling::block) marker["group_size"] = layout.tile_columns;
+  if (layout.rotation_group != 0) {
+    marker["convrot"] = true;
+    marker["convrot_groupsize"] = layout.rotation_group;
+  }
+  if (layout.full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
+  label.marker = marker.dump();
+  return label;
+}
+
+std::vector<TensorInfo> Int8Format::outputs(const TensorInfo& weight, const Layout& layout) const {
+  const std::string base = layer_base(weight.name);
+  std::vector<TensorInfo> outputs = {{weight.name, DType::i8, weight.shape}};
+  const std::vector<std::int64_t> scales = scale_shape(weight, layout);
+  if (layout.naming == Naming::comfy) {
+    outputs.push_back({base + ".weight_scale", DType::f32, scales});
+    outputs.push_back({base + ".comfy_quant", DType::u8, {static_cast<std::int64_t>(label(layout).marker.size())}});
+  } else {
+    outputs.push_back({base + ".scale_weight", DType::f32, scales});
+    if (layout.legacy_input_scale) outputs.push_back({base + ".scale_input", DType::f32, {}});
+  }
+  return outputs;
+}
+
+const Grid* Int8Format::grid() const {
+  static const Grid grid;
+  return &grid;
+}
+
+std::vector<StoredTensor> Int8Format::encode(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const {
+  const std::vector<TensorInfo> infos = outputs(weight, layout);
+  std::vector<StoredTensor> stored = {{infos[0].name, coded.codes}, {infos[1].name, coded.scales.view(infos[1].shape)}};
+  if (layout.naming == Naming::comfy) {
+    const std::string marker = label(layout).marker;
+    at::Tensor bytes = at::empty({static_cast<std::int64_t>(marker.size())}, at::kByte);
+    std::memcpy(bytes.data_ptr(), marker.data(), marker.size());
+    stored.push_back({infos[2].name, bytes});
+  } else if (layout.legacy_input_scale) {
+    stored.push_back({infos[2].name, at::ones({}, at::kFloat)});
+  }
+  return stored;
+}
+
+std::optional<Layout> Int8Format::recognise(const StoredLayerInfo& layer) const {
+  if (layer.weight.dtype != DType::i8 || layer.weight.shape.size() != 2) return std::nullopt;
+  Layout layout;
+  layout.naming = layer.marker.empty() ? Naming::legacy : Naming::comfy;
+  const std::string scale_name = layer.base + (layout.naming == Naming::comfy ? ".weight_scale" : ".scale_weight");
+  const TensorInfo* scale = nullptr;
+  for (const TensorInfo& other : layer.others) {
+    if (other.name == scale_name) scale = &other;
+    if (other.name == layer.base + ".scale_input") layout.legacy_input_scale = layout.naming == Naming::legacy;
+  }
+  nlohmann::json marker = nlohmann::json::object();
+  if (layout.naming == Naming::comfy) {
+    marker = nlohmann::json::parse(layer.marker, nullptr, false);
+    if (!marker.is_object() || !marker.contains("format") || !marker["format"].is_string())
+      throw Error(ErrorKind::input, fmt::format("the marker of layer '{}' is not a JSON object with a 'format'", layer.base));
+    const std::string format = marker["format"];
+    if (format != kTensorwise && format != kBlockwise && format != kAxiswise) return std::nullopt;
+  } else if (scale == nullptr) {
+    return std::nullopt;  // plain integers
+  }
+  const auto contradiction = [&](std::string_view expected) {
+    return Error(ErrorKind::input,
+                 fmt::format("layer '{}' has {} for its scale, expected {}", layer.base,
+                             scale == nullptr ? "no tensor" : fmt::format("{} {}", dtype_name(scale->dtype), scale->shape_text()),
+                             expected));
+  };
+  if (scale == nullptr || scale->dtype != DType::f32) throw contradiction(fmt::format("F32 '{}'", scale_name));
+
+  const std::int64_t n = layer.weight.shape[0];
+  const std::int64_t k = layer.weight.shape[1];
+  const std::vector<std::int64_t>& shape = scale->shape;
+  const std::string format = marker.value("format", std::string());
+  if (scale->elements() == 1 && shape.size() < 2 && format != kBlockwise && format != kAxiswise) {
+    layout.scaling = Scaling::tensor;
+    set_tile(layout, n, k);
+  } else if (shape == std::vector<std::int64_t>{n, 1} && format != kBlockwise) {
+    layout.scaling = Scaling::row;
+    set_tile(layout, 1, k);
+  } else if (shape == std::vector<std::int64_t>{n}) {
+    layout.scaling = Scaling::axis;
+    set_tile(layout, 1, k);
+  } else if (shape.size() == 2 && shape[0] > 0 && shape[1] > 0 && n % shape[0] == 0 && k % shape[1] == 0) {
+    layout.scaling = Scaling::block;
+    set_tile(layout, n / shape[0], k / shape[1]);
+  } else {
+    throw contradiction(fmt::format("one value, {} values or one per block of {}", n, layer.weight.shape_text()));
+  }
+  if (layout.naming == Naming::comfy && format != file_name(layout.scaling))
+    throw contradiction(fmt::format("the scale of {}", format));
+  if (layout.scaling == Scaling::block && layout.naming == Naming::comfy &&
+      positive_integer(marker, "group_size", layer.base) != layout.tile_columns)
+    throw contradiction(fmt::format("one value per block of {}", marker["group_size"].get<std::int64_t>()));
+  layout.full_precision_matrix_mult = marker.value("full_precision_matrix_mult", nlohmann::json()) == true;
+  if (marker.value("convrot", nlohmann::json()) == true) {
+    layout.rotation_group = positive_integer(marker, "convrot_groupsize", layer.base);
+    if (parse_rotation(std::to_string(layout.rotation_group)).group != layout.rotation_group ||
+        k % layout.rotation_group != 0 || layout.scaling != Scaling::row)
+      throw Error(ErrorKind::input, fmt::format("layer '{}' says it is rotated in groups of {}, which its shape {} or its scale does not allow",
+                                                layer.base, layout.rotation_group, layer.weight.shape_text()));
+  }
+  return layout;
+}
+
+void Int8Format::decode_rows(std::span<const at::Tensor> tensors, const Layout& layout, std::int64_t begin, std::int64_t end,
+                             float* out) const {
+  const std::int64_t columns = tensors[0].size(1);
+  const std::int64_t tiles = (columns + layout.tile_columns - 1) / layout.tile_columns;
+  const auto* codes = tensors[0].const_data_ptr<std::int8_t>();
+  const auto* scales = tensors[1].const_data_ptr<float>();
+  for (std::int64_t row = begin; row < end; ++row, out += columns) {
+    const float* row_scales = scales + row / layout.tile_rows * tiles;
+    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+      const std::int64_t first = tile * layout.tile_columns;
+      scale_codes(codes + row * columns + first, std::min(layout.tile_columns, columns - first), row_scales[tile], out + first);
+    }
+    if (layout.rotation_group != 0) rotate_groups(out, columns, layout.rotation_group);
+  }
+}
+
+}  // namespace qmill

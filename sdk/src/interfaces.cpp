@@ -1,0 +1,19 @@
+// The interfaces' destructors: each vtable and typeinfo exists once, here.
+#include <qmill/format.h>
+#include <qmill/layer_context.h>
+#include <qmill/loader.h>
+#include <qmill/model_filter.h>
+
+namespace qmill {
+
+Format::~Format() = default;
+LayerCalibration::~LayerCalibration() = default;
+LayerContext::~LayerContext() = default;
+ModelFilter::~ModelFilter() = default;
+TensorSource::~TensorSource() = default;
+Loader::~Loader() = default;
+
+std::optional<Scaling> Format::implied_scaling(std::string_view) const { return std::nullopt; }
+void TensorSource::prefetch(std::size_t) const {}
+
+}  // namespace qmill

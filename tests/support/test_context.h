@@ -1,0 +1,41 @@
+// A LayerContext for tests of quantizers and numerics without a host.
+#pragma once
+
+#include <qmill/error.h>
+#include <qmill/layer_context.h>
+
+#include <ATen/ops/empty.h>
+
+#include <string>
+#include <vector>
+
+namespace qmill::testing {
+
+class TestContext final : public LayerContext {
+ public:
+  TestContext(TensorInfo weight, LayerTarget target) : weight_(std::move(weight)), target_(std::move(target)) {}
+
+  const TensorInfo& weight() const override { return weight_; }
+  const LayerTarget& target() const override { return target_; }
+  const LayerCalibration* calibration() const override { return nullptr; }
+  std::uint64_t seed() const override { return 1; }
+  at::Tensor allocate(std::span<const std::int64_t> shape, DType dtype) override {
+    return at::empty(at::IntArrayRef(shape.data(), shape.size()), at::TensorOptions().dtype(scalar_type(dtype)));
+  }
+  void parallel(std::int64_t tasks, const std::function<void(std::int64_t)>& body) override {
+    for (std::int64_t task = tasks; task-- > 0;) body(task);  // backwards: nothing may depend on the order
+  }
+  void note(std::string text) override { notes.push_back(std::move(text)); }
+  void check_cancelled() const override {
+    if (cancelled) throw Error(ErrorKind::cancelled, "interrupted");
+  }
+
+  std::vector<std::string> notes;
+  bool cancelled = false;
+
+ private:
+  TensorInfo weight_;
+  LayerTarget target_;
+};
+
+}  // namespace qmill::testing
