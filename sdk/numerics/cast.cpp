@@ -1,5 +1,6 @@
 #include <qmill/numerics/cast.h>
 
+#include <qmill/error.h>
 #include <qmill/numerics/row_kernels.h>
 
 #include <cmath>
@@ -48,6 +49,8 @@ CastResult cast_values(const at::Tensor& source, at::Tensor& target, bool clamp)
   const DType to = dtype_of(target);
   const auto* in = static_cast<const std::byte*>(source.const_data_ptr());
   auto* out = static_cast<std::byte*>(target.mutable_data_ptr());
+  if (to != DType::f16 && to != DType::bf16 && to != DType::f32)
+    throw Error(ErrorKind::internal, std::string("a cast was asked for to ") + std::string(dtype_name(to)) + ", known are F16, BF16 and F32");
   const std::int64_t element = dtype_bits(from) / 8;
   const float bound = overflow_bound(to);
   CastResult result;

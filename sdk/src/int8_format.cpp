@@ -67,6 +67,18 @@ std::int64_t positive_integer(const nlohmann::json& marker, const char* key, std
   return field->get<std::int64_t>();
 }
 
+// Looks at the value in place: a copy of hostile nesting would recurse as deep.
+bool says_true(const nlohmann::json& marker, const char* key) {
+  const auto field = marker.find(key);
+  return field != marker.end() && field->is_boolean() && field->get<bool>();
+}
+
+bool is_rotation_group(std::int64_t group) {
+  for (std::int64_t power = 4; power <= 65536; power *= 4)
+    if (group == power) return true;
+  return false;
+}
+
 }  // namespace
 
 const FormatInfo& Int8Format::info() const {
@@ -85,6 +97,11 @@ Layout Int8Format::layout(const TensorInfo& weight, const StorageOptions& wanted
   if (weight.shape.size() != 2)
     throw Error(ErrorKind::unsupported,
                 fmt::format("int8 stores matrices; '{}' has {} dimensions", weight.name, weight.shape.size()));
+  if (weight.elements() == 0)
+    throw Error(ErrorKind::unsupported, fmt::format("int8 stores matrices with values; '{}' is {}", weight.name, weight.shape_text()));
+  if (wanted.scaling == Scaling::block && wanted.block_size < 1)
+    throw Error(ErrorKind::usage, fmt::format("the block size is {}; allowed: an integer of at least 1", wanted.block_size));
+  if (wanted.rotation.mode == Rotation::Mode::fixed) parse_rotation(rotation_text(wanted.rotation));
   const bool can_rotate = wanted.scaling == Scaling::row && wanted.naming == Naming::comfy;
   const bool must_rotate = wanted.rotation.mode == Rotation::Mode::any || wanted.rotation.mode == Rotation::Mode::fixed;
   if (must_rotate && !can_rotate)
@@ -224,13 +241,12 @@ std::optional<Layout> Int8Format::recognise(const StoredLayerInfo& layer) const 
   if (layout.naming == Naming::comfy && format != file_name(layout.scaling))
     throw contradiction(fmt::format("the scale of {}", format));
   if (layout.scaling == Scaling::block && layout.naming == Naming::comfy &&
-      positive_integer(marker, "group_size", layer.base) != layout.tile_columns)
+      (positive_integer(marker, "group_size", layer.base) != layout.tile_columns || layout.tile_rows != layout.tile_columns))
     throw contradiction(fmt::format("one value per block of {}", marker["group_size"].get<std::int64_t>()));
-  layout.full_precision_matrix_mult = marker.value("full_precision_matrix_mult", nlohmann::json()) == true;
-  if (marker.value("convrot", nlohmann::json()) == true) {
+  layout.full_precision_matrix_mult = says_true(marker, "full_precision_matrix_mult");
+  if (says_true(marker, "convrot")) {
     layout.rotation_group = positive_integer(marker, "convrot_groupsize", layer.base);
-    if (parse_rotation(std::to_string(layout.rotation_group)).group != layout.rotation_group ||
-        k % layout.rotation_group != 0 || layout.scaling != Scaling::row)
+    if (!is_rotation_group(layout.rotation_group) || k % layout.rotation_group != 0 || layout.scaling != Scaling::row)
       throw Error(ErrorKind::input, fmt::format("layer '{}' says it is rotated in groups of {}, which its shape {} or its scale does not allow",
                                                 layer.base, layout.rotation_group, layer.weight.shape_text()));
   }

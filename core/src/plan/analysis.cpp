@@ -57,7 +57,7 @@ std::string Analysis::inefficient(const Decision& decision) {
   Decision rounded = decision;
   rounded.quantizer = &rounding;
   const LayerResult result = run_layer(rounded, bytes.view(scalar_type(weight.dtype)).view(weight.shape), 0, {*tasks_, *buffers_, nullptr});
-  const std::optional<double> sqnr = layer_quality("", "", result.errors).sqnr_db;
+  const std::optional<double> sqnr = layer_quality("", {}, result.errors).sqnr_db;
   const double bound = options_.quality_threshold - kMargin;
   if (sqnr && !(*sqnr >= bound)) return fmt::format("plain rounding gives {:.1f} dB, below {:.1f}", *sqnr, bound);
   return {};

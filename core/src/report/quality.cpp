@@ -8,8 +8,8 @@
 
 namespace qmill {
 
-LayerQuality layer_quality(std::string name, std::string format, const ErrorSums& sums) {
-  LayerQuality quality{std::move(name), std::move(format), 0, std::nullopt, sums.largest_error};
+LayerQuality layer_quality(std::string name, const FormatLabel& label, const ErrorSums& sums) {
+  LayerQuality quality{std::move(name), label.name, label.summary, 0, std::nullopt, sums.largest_error};
   if (sums.count == 0) return quality;
   quality.mse = sums.squared_error / static_cast<double>(sums.count);
   if (sums.squared_error != 0) quality.sqnr_db = 10 * std::log10(sums.squared_signal / sums.squared_error);

@@ -57,10 +57,11 @@ void identify(StoredLayerEntry& entry, const std::vector<const Format*>& formats
     if (!layout) continue;
     entry.format = format;
     entry.layout = *layout;
-    entry.label = format->label(*layout).summary;
+    entry.label = format->label(*layout);
     return;
   }
-  entry.label = entry.info.marker.empty() ? std::string(dtype_name(entry.info.weight.dtype)) : "unknown: " + marked_format(entry.info.marker);
+  entry.label.name = entry.info.marker.empty() ? std::string(dtype_name(entry.info.weight.dtype)) : marked_format(entry.info.marker);
+  entry.label.summary = entry.info.marker.empty() ? entry.label.name : "unknown: " + entry.label.name;
 }
 
 std::map<std::string, std::size_t> index_of(const TensorSource& source) {

@@ -141,7 +141,7 @@ class Pipeline {
     const Decision& decision = plan_.decisions[index];
     LayerResult result = run_layer(decision, weight, plan_.seed, *resources_);
     LayerReport& report = reports_[index];  // of this layer alone
-    report.quality = layer_quality(layer_base(decision.source.name), decision.label.summary, result.errors);
+    report.quality = layer_quality(layer_base(decision.source.name), decision.label, result.errors);
     report.quantizer = decision.quantizer->info().name;
     report.notes = std::move(result.notes);
     report.statistics = std::move(result.stored.statistics);

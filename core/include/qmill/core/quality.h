@@ -1,6 +1,7 @@
 // How close stored weights are to their source.
 #pragma once
 
+#include <qmill/format.h>
 #include <qmill/numerics/row_kernels.h>
 
 #include <optional>
@@ -12,13 +13,14 @@ namespace qmill {
 // Of one layer, over all its values: source minus what a reader decodes from the stored tensors.
 struct LayerQuality {
   std::string name;     // layer_base
-  std::string format;   // "int8 row, rotated 256"
+  std::string format;   // as files name it: "int8_tensorwise"
+  std::string layout;   // "int8 row, rotated 256"
   double mse = 0;
   std::optional<double> sqnr_db;  // 10 log10(mean x^2 / mse); nothing when the layer is stored without any error
   double max_error = 0;
 };
 
-LayerQuality layer_quality(std::string name, std::string format, const ErrorSums& sums);
+LayerQuality layer_quality(std::string name, const FormatLabel& label, const ErrorSums& sums);
 
 struct QualitySummary {
   std::size_t layers = 0;

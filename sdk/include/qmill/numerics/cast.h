@@ -13,8 +13,8 @@ struct CastResult {
   std::int64_t overflowed = 0;  // finite in the source, beyond the range of the target
 };
 
-// Casts `source` into `target` (same number of values, contiguous, rounded half to even). With `clamp`, values beyond the target's range become
-// its largest finite value instead of infinity; they are counted either way. [any-thread]
+// Casts `source` into `target` (F16, BF16 or F32; same number of values, contiguous, rounded half to even). With `clamp`,
+// values beyond the target's range become its largest finite value instead of infinity; they are counted either way. [any-thread]
 QMILL_API CastResult cast_values(const at::Tensor& source, at::Tensor& target, bool clamp);
 
 }  // namespace qmill

@@ -1,0 +1,171 @@
+#include "arguments.h"
+
+#include <qmill/error.h>
+#include <qmill/names.h>
+
+#include <boost/program_options.hpp>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+namespace qmill::app {
+namespace {
+
+namespace po = boost::program_options;
+
+constexpr const char* kOperands = "operand";
+
+// "--scaling_mode=row" -> "--scaling-mode=row"; what is not a long flag stays.
+std::string hyphenated(std::string word) {
+  if (!word.starts_with("--")) return word;
+  const std::size_t end = std::min(word.find('='), word.size());
+  std::replace(word.begin(), word.begin() + static_cast<std::ptrdiff_t>(end), '_', '-');
+  return word;
+}
+
+// Joins "--dry-run analyze" to "--dry-run=analyze", so that a value may be left out without taking the next word.
+std::vector<std::string> prepared(const Command& command, const std::vector<std::string>& words) {
+  std::vector<std::string> result;
+  for (const std::string& raw : words) {
+    const std::string word = hyphenated(raw);
+    const auto takes = [&](const Flag& flag) {
+      return !result.empty() && result.back() == "--" + flag.name &&
+             std::find(flag.optional_words.begin(), flag.optional_words.end(), word) != flag.optional_words.end();
+    };
+    if (std::any_of(command.flags.begin(), command.flags.end(), takes)) result.back() += "=" + word;
+    else result.push_back(word);
+  }
+  return result;
+}
+
+po::options_description description(const Command& command) {
+  po::options_description description;
+  for (const Flag& flag : command.flags) {
+    const std::string names = flag.letter == 0 ? flag.name : fmt::format("{},{}", flag.name, flag.letter);
+    if (flag.value.empty()) {
+      description.add_options()(names.c_str(), "");
+      description.add_options()(("no-" + flag.name).c_str(), "");
+    } else if (!flag.optional_words.empty()) {
+      description.add_options()(names.c_str(), po::value<std::string>()->implicit_value(flag.optional_words.front()), "");
+    } else {
+      description.add_options()(names.c_str(), po::value<std::string>(), "");
+    }
+  }
+  description.add_options()(kOperands, po::value<std::vector<std::string>>(), "");
+  return description;
+}
+
+Error unknown_flag(const Command& command, const std::string& name) {
+  std::vector<std::string> known;
+  for (const Flag& flag : command.flags) {
+    known.push_back("--" + flag.name);
+    if (flag.value.empty()) known.push_back("--no-" + flag.name);
+  }
+  const std::string nearest = nearest_name(name, known);
+  return Error(ErrorKind::usage, fmt::format("{} has no flag '{}'{}", command.name, name, nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest)),
+               fmt::format("all flags: qmill {} --help all", command.name));
+}
+
+}  // namespace
+
+Arguments::Arguments(const Command& command, const std::vector<std::string>& words) : command_(command) {
+  namespace style = po::command_line_style;
+  po::positional_options_description positional;
+  positional.add(kOperands, -1);
+  const po::options_description all = description(command);
+  std::vector<po::option> options;
+  try {
+    options = po::command_line_parser(prepared(command, words))
+                  .options(all)
+                  .positional(positional)
+                  .style(style::unix_style & ~style::allow_guessing)
+                  .run()
+                  .options;
+  } catch (const po::unknown_option& error) {
+    throw unknown_flag(command, error.get_option_name());
+  } catch (const po::error& error) {
+    throw Error(ErrorKind::usage, error.what(), fmt::format("see qmill {} --help", command.name));
+  }
+  for (const po::option& option : options) {
+    if (option.string_key == kOperands) {
+      operands_.insert(operands_.end(), option.value.begin(), option.value.end());
+      continue;
+    }
+    const bool is_negated = option.string_key.starts_with("no-") && option.value.empty();
+    const Flag& known = flag(is_negated ? option.string_key.substr(3) : option.string_key);
+    std::vector<std::string>& values = values_[known.name];
+    if (known.value.empty()) {
+      values = {is_negated ? "off" : "on"};  // the last one counts
+    } else if (!values.empty() && !known.is_list) {
+      throw Error(ErrorKind::usage, fmt::format("--{} is given twice: '{}' and '{}'", known.name, values.front(), option.value.front()));
+    } else {
+      values.push_back(option.value.empty() ? known.optional_words.front() : option.value.front());
+    }
+  }
+  if (operands_.size() > command.max_operands)
+    throw Error(ErrorKind::usage, fmt::format("{} takes no further word '{}'", command.name, operands_[command.max_operands]),
+                fmt::format("see qmill {} --help", command.name));
+}
+
+const Flag& Arguments::flag(const std::string& name) const {
+  const auto found = std::find_if(command_.flags.begin(), command_.flags.end(), [&](const Flag& flag) { return flag.name == name; });
+  if (found == command_.flags.end()) throw Error(ErrorKind::internal, fmt::format("'--{}' is not in the table of {}", name, command_.name));
+  return *found;
+}
+
+bool Arguments::on(const std::string& name) const {
+  const auto found = values_.find(name);
+  return (found == values_.end() ? flag(name).initial : found->second.front()) == "on";
+}
+
+std::string Arguments::text(const std::string& name) const {
+  const auto found = values_.find(name);
+  return found == values_.end() ? flag(name).initial : found->second.front();
+}
+
+const std::vector<std::string>& Arguments::list(const std::string& name) const {
+  static const std::vector<std::string> none;
+  const auto found = values_.find(name);
+  return found == values_.end() ? none : found->second;
+}
+
+std::int64_t Arguments::integer(const std::string& name, std::int64_t at_least, std::int64_t at_most) const {
+  const std::string value = text(name);
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc() || end != value.data() + value.size() || number < at_least || number > at_most)
+    throw Error(ErrorKind::usage, fmt::format("--{} is '{}'; allowed: an integer from {} to {}", name, value, at_least, at_most));
+  return number;
+}
+
+double Arguments::number(const std::string& name) const {
+  const std::string value = text(name);
+  double number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc() || end != value.data() + value.size() || !std::isfinite(number))
+    throw Error(ErrorKind::usage, fmt::format("--{} is '{}'; allowed: a number", name, value));
+  return number;
+}
+
+std::string Arguments::choice(const std::string& name, const std::vector<std::string>& allowed) const {
+  const std::string value = text(name);
+  if (std::find(allowed.begin(), allowed.end(), value) == allowed.end())
+    throw Error(ErrorKind::usage, fmt::format("--{} is '{}'; allowed: {}", name, value, fmt::join(allowed, ", ")));
+  return value;
+}
+
+std::vector<std::string> plugin_dirs(const std::vector<std::string>& words) {
+  constexpr std::string_view flag = "--plugin-dir";
+  std::vector<std::string> dirs;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const std::string word = hyphenated(words[i]);
+    if (word == flag && i + 1 < words.size()) dirs.push_back(words[++i]);
+    else if (word.starts_with(std::string(flag) + "=")) dirs.push_back(words[i].substr(flag.size() + 1));
+  }
+  return dirs;
+}
+
+}  // namespace qmill::app

@@ -1,0 +1,56 @@
+#include "commands.h"
+#include "help.h"
+#include "json_output.h"
+#include "text.h"
+
+#include <qmill/error.h>
+
+#include <fmt/format.h>
+
+namespace qmill::app {
+namespace {
+
+void print_text(const std::string& file, const TensorSource& source, const std::vector<StoredLayerEntry>& layers) {
+  std::uint64_t bytes = 0;
+  for (const TensorInfo& tensor : source.tensors()) bytes += static_cast<std::uint64_t>(tensor.bytes());
+  std::map<std::string, std::pair<std::size_t, std::uint64_t>> formats;
+  for (const StoredLayerEntry& layer : layers) {
+    auto& [count, size] = formats[layer.label.summary];
+    ++count;
+    size += static_cast<std::uint64_t>(layer.info.weight.bytes());
+  }
+  fmt::print("{}\n  {}, {}\n", file, count_text(source.tensors().size(), "tensor"), bytes_text(bytes));
+  for (const auto& [format, entry] : formats) fmt::print("  {:>6} {:<26} {}\n", entry.first, format, bytes_text(entry.second));
+  for (const auto& [key, value] : source.metadata()) {
+    constexpr std::size_t kLongest = 120;
+    fmt::print("  {}: {}{}\n", key, value.substr(0, kLongest), value.size() > kLongest ? fmt::format("... ({} bytes)", value.size()) : "");
+  }
+}
+
+}  // namespace
+
+int run_inspect(const Words& words) {
+  Command command = find_command("inspect");
+  command.flags = shared_flags();
+  const Arguments arguments(command, words);
+  if (arguments.given("help")) {
+    fmt::print("{}", command_help(command, true));
+    return kDone;
+  }
+  if (arguments.operands().empty()) throw Error(ErrorKind::usage, "no file is given", "qmill inspect FILE");
+  const std::vector<std::string>& dirs = arguments.list("plugin-dir");
+  const Host host({dirs.begin(), dirs.end()});
+  const std::string& file = arguments.operands().front();
+  const std::unique_ptr<TensorSource> source = host.open(file);
+  std::vector<StoredLayerEntry> layers;
+  try {
+    layers = stored_layers(host, *source);
+  } catch (Error& error) {
+    throw error.in(fmt::format("'{}'", file));
+  }
+  if (arguments.on("json")) print_json(inspect_json(*source, layers));
+  else print_text(file, *source, layers);
+  return kDone;
+}
+
+}  // namespace qmill::app

@@ -1,0 +1,89 @@
+#include "commands.h"
+#include "help.h"
+#include "json_output.h"
+
+#include <qmill/error.h>
+#include <qmill/names.h>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+namespace qmill::app {
+namespace {
+
+void print_list(const Host& host) {
+  fmt::print("Searched, in this order:\n");
+  for (const SearchFolder& folder : host.folders())
+    fmt::print("  {} ({}){}\n", folder.folder.string(), folder.origin,
+               !folder.exists ? ", does not exist" : folder.problem.empty() ? "" : fmt::format(", not used: {}", folder.problem));
+  fmt::print("\n");
+  for (const PluginCandidate& candidate : host.candidates()) {
+    std::string offers;
+    for (const PluginOffer& offer : candidate.offers) offers += fmt::format("{}{} {}", offers.empty() ? "" : ", ", offer.kind, offer.name);
+    fmt::print("{:<11} {:<20} {}\n", plugin_status_name(candidate.status), candidate.name, offers);
+    fmt::print("{:<11}   {}\n", "", candidate.file.string());
+    if (!candidate.reason.empty()) fmt::print("{:<11}   {}\n", "", candidate.reason);
+  }
+}
+
+void print_quantizer(const QuantizerInfo& info) {
+  fmt::print("quantizer {}: {}\n", info.name, info.summary);
+  if (!info.aliases.empty()) fmt::print("  also called {}\n", fmt::join(info.aliases, ", "));
+  if (info.formats.empty()) fmt::print("  writes every format with a grid\n");
+  else fmt::print("  writes {}\n", fmt::join(info.formats, ", "));
+  fmt::print("  {} calibration data\n", info.uses_calibration ? "uses" : "does not use");
+  if (!info.options.empty()) fmt::print("  options (flags: qmill convert --help all):\n");
+  for (const OptionSpec& option : info.options)
+    fmt::print("    {:<16} {}; {} [{}]\n", option.name, option.help, option.allowed(), option_text(option.initial));
+}
+
+// A plugin's name, or the name of a quantizer, filter or format that it offers.
+int print_info(const Host& host, const std::string& name) {
+  std::vector<std::string> offered;
+  std::vector<std::string> known;
+  for (const PluginCandidate& candidate : host.candidates()) {
+    known.push_back(candidate.name);
+    const bool is_this = same_name(candidate.name, name);
+    const bool offers_it = std::any_of(candidate.offers.begin(), candidate.offers.end(), [&](const PluginOffer& offer) { return same_name(offer.name, name); });
+    for (const PluginOffer& offer : candidate.offers) known.push_back(offer.name);
+    if (!is_this && !offers_it) continue;
+    fmt::print("plugin {} {}: {}\n  {}\n", candidate.name, candidate.version, plugin_status_name(candidate.status), candidate.file.string());
+    if (!candidate.reason.empty()) fmt::print("  {}\n", candidate.reason);
+    for (const PluginOffer& offer : candidate.offers) {
+      if (offer.kind == "quantizer" && candidate.status == PluginCandidate::Status::loaded) print_quantizer(host.quantizer(offer.name).info());
+      else fmt::print("{} {}\n", offer.kind, offer.name);
+    }
+    return kDone;
+  }
+  if (const Quantizer* quantizer = host.find_quantizer(name)) return print_info(host, quantizer->info().name);  // an alias
+  throw Error(ErrorKind::usage, unknown_name_message("plugin", name, known));
+}
+
+}  // namespace
+
+int run_plugins(const Words& words) {
+  Command command = find_command("plugins");
+  command.flags = shared_flags();
+  const Arguments arguments(command, words);
+  if (arguments.given("help")) {
+    fmt::print("{}", command_help(command, true));
+    return kDone;
+  }
+  const std::vector<std::string>& operands = arguments.operands();
+  const std::vector<std::string>& dirs = arguments.list("plugin-dir");
+  const Host host({dirs.begin(), dirs.end()});
+  if (operands.empty() || (operands.front() == "list" && operands.size() == 1)) {
+    if (arguments.on("json")) print_json(plugins_json(host));
+    else print_list(host);
+    return kDone;
+  }
+  if (operands.front() != "info" || operands.size() != 2)
+    throw Error(ErrorKind::usage, fmt::format("'{}' is not what plugins takes", fmt::join(operands, " ")), "qmill plugins list, or qmill plugins info NAME");
+  host.quantizers();  // so that status and version are those of a loaded plugin
+  host.filters();
+  return print_info(host, operands[1]);
+}
+
+}  // namespace qmill::app

@@ -1,0 +1,123 @@
+#include "json_output.h"
+
+#include <qmill/core/process.h>
+#include <qmill/names.h>
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <set>
+
+namespace qmill::app {
+namespace {
+
+// JSON has no NaN and no infinity.
+Json number(const std::optional<double>& value) { return value && std::isfinite(*value) ? Json(*value) : Json(nullptr); }
+
+Json tensor_json(const TensorInfo& tensor) { return {{"name", tensor.name}, {"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}}; }
+
+Json layer_json(const LayerQuality& layer) {
+  return {{"name", layer.name},         {"format", layer.format},          {"layout", layer.layout},
+          {"mse", number(layer.mse)}, {"sqnr_db", number(layer.sqnr_db)}, {"max_error", number(layer.max_error)}};
+}
+
+std::vector<LayerQuality> qualities(const ConvertReport& report) {
+  std::vector<LayerQuality> qualities;
+  for (const LayerReport& layer : report.layers) qualities.push_back(layer.quality);
+  return qualities;
+}
+
+}  // namespace
+
+Json plan_json(const Plan& plan) {
+  Json layers = Json::array();
+  for (const Decision& decision : plan.decisions) {
+    if (!decision.is_layer && decision.action == Action::copy) continue;
+    Json outputs = Json::array();
+    for (const TensorInfo& output : decision.outputs) outputs.push_back(tensor_json(output));
+    const bool is_quantized = decision.action == Action::quantize;
+    layers.push_back({{"name", layer_base(decision.source.name)},
+                      {"action", action_name(decision.action)},
+                      {"rule", decision.rule},
+                      {"reason", decision.reason},
+                      {"quantizer", is_quantized ? Json(decision.quantizer->info().name) : Json(nullptr)},
+                      {"format", is_quantized ? Json(decision.label.name) : Json(nullptr)},
+                      {"layout", is_quantized ? Json(decision.label.summary) : Json(nullptr)},
+                      {"note", is_quantized ? decision.target.layout.note : ""},
+                      {"outputs", outputs}});
+  }
+  return {{"layers", layers},         {"output_bytes", plan.output.file_bytes}, {"tensors", plan.output.tensors.size()},
+          {"quantizer", plan.chosen_quantizer}, {"seed", plan.seed},                      {"warnings", plan.warnings}};
+}
+
+Json quality_json(const std::vector<LayerQuality>& layers) {
+  Json list = Json::array();
+  for (const LayerQuality& layer : layers) list.push_back(layer_json(layer));
+  return {{"layers", list}, {"mean_sqnr_db", number(summarize(layers, 0).mean_sqnr_db)}};
+}
+
+Json report_json(const Plan& plan, const ConvertReport& report, const ConvertOptions& options) {
+  Json layers = Json::array();
+  for (const LayerReport& layer : report.layers) {
+    Json entry = layer_json(layer.quality);
+    entry["quantizer"] = layer.quantizer;
+    entry["seconds"] = layer.seconds;
+    entry["notes"] = layer.notes;
+    if (!layer.statistics.empty()) entry["statistics"] = layer.statistics;
+    layers.push_back(std::move(entry));
+  }
+  return {{"output", options.output.string()},
+          {"output_bytes", report.bytes_written},
+          {"input_bytes", report.bytes_read},
+          {"seconds", report.seconds},
+          {"peak_memory_bytes", peak_memory_bytes()},
+          {"quantizer", plan.chosen_quantizer},
+          {"seed", plan.seed},
+          {"mean_sqnr_db", number(summarize(qualities(report), options.quality_threshold).mean_sqnr_db)},
+          {"layers", layers},
+          {"warnings", plan.warnings}};
+}
+
+Json inspect_json(const TensorSource& source, const std::vector<StoredLayerEntry>& layers) {
+  Json layer_list = Json::array();
+  for (const StoredLayerEntry& layer : layers) {
+    Json marker = layer.info.marker.empty() ? Json(nullptr) : Json::parse(layer.info.marker, nullptr, false);
+    if (marker.is_discarded()) marker = layer.info.marker;
+    layer_list.push_back({{"name", layer.info.base},
+                          {"format", layer.label.name},
+                          {"layout", layer.label.summary},
+                          {"quantized", layer.format != nullptr || !layer.info.marker.empty()},
+                          {"shape", layer.info.weight.shape},
+                          {"marker", marker}});
+  }
+  Json tensors = Json::array();
+  for (const TensorInfo& tensor : source.tensors()) tensors.push_back(tensor_json(tensor));
+  Json metadata = Json::object();
+  for (const auto& [key, value] : source.metadata()) metadata[key] = value;
+  return {{"layers", layer_list}, {"tensors", tensors}, {"metadata", metadata}};
+}
+
+Json plugins_json(const Host& host) {
+  Json list = Json::array();
+  for (const PluginCandidate& candidate : host.candidates()) {
+    std::set<std::string> kinds;
+    Json offers = Json::array();
+    for (const PluginOffer& offer : candidate.offers) {
+      kinds.insert(offer.kind);
+      offers.push_back({{"kind", offer.kind}, {"name", offer.name}});
+    }
+    std::string kind;
+    for (const std::string& each : kinds) kind += (kind.empty() ? "" : ",") + each;
+    list.push_back({{"name", candidate.name},
+                    {"kind", kind},
+                    {"file", candidate.file.string()},
+                    {"status", plugin_status_name(candidate.status)},
+                    {"reason", candidate.reason},
+                    {"offers", offers}});
+  }
+  return list;
+}
+
+void print_json(const Json& json) { fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace)); }
+
+}  // namespace qmill::app

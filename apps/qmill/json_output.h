@@ -1,0 +1,22 @@
+// The JSON that the commands print. Its shape is a contract: docs/json.md.
+#pragma once
+
+#include <qmill/core/convert.h>
+#include <qmill/core/plan.h>
+#include <qmill/core/stored_model.h>
+
+#include <nlohmann/json.hpp>
+
+namespace qmill::app {
+
+using Json = nlohmann::ordered_json;
+
+Json plan_json(const Plan& plan);
+Json quality_json(const std::vector<LayerQuality>& layers);  // compare
+Json report_json(const Plan& plan, const ConvertReport& report, const ConvertOptions& options);
+Json inspect_json(const TensorSource& source, const std::vector<StoredLayerEntry>& layers);
+Json plugins_json(const Host& host);
+
+void print_json(const Json& json);  // to stdout
+
+}  // namespace qmill::app

@@ -1,0 +1,151 @@
+#include "summary.h"
+
+#include "text.h"
+
+#include <qmill/core/process.h>
+#include <qmill/names.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace qmill::app {
+namespace {
+
+constexpr std::size_t kMaxLines = 5;  // of one kind of remark; the rest is counted
+
+std::string line(std::string_view label, const std::string& text) { return fmt::format("  {:<10} {}\n", label, text); }
+
+std::uint64_t bytes_of(const std::vector<TensorInfo>& tensors) {
+  std::uint64_t bytes = 0;
+  for (const TensorInfo& tensor : tensors) bytes += static_cast<std::uint64_t>(tensor.bytes());
+  return bytes;
+}
+
+// Lines with the same label: the first few, and how many more there are.
+std::string lines(std::string_view label, const std::vector<std::string>& texts) {
+  std::string result;
+  for (std::size_t i = 0; i < std::min(texts.size(), kMaxLines); ++i) result += line(i == 0 ? label : "", texts[i]);
+  if (texts.size() > kMaxLines) result += line("", fmt::format("and {} more (--json or --report has all)", texts.size() - kMaxLines));
+  return result;
+}
+
+std::string layer_lines(const Plan& plan) {
+  std::map<std::string, std::size_t> quantized, kept;
+  std::size_t copied = 0, cast = 0, removed = 0;
+  for (const Decision& decision : plan.decisions) {
+    switch (decision.action) {
+      case Action::quantize: ++quantized[fmt::format("{} ({})", decision.label.summary, decision.quantizer->info().name)]; break;
+      case Action::remove: ++removed; break;
+      case Action::cast: ++cast; break;
+      case Action::copy: decision.is_layer ? ++kept[decision.rule] : ++copied; break;
+    }
+  }
+  std::vector<std::string> texts;
+  for (const auto& [what, count] : quantized) texts.push_back(fmt::format("{} {}", count, what));
+  std::string text = lines("quantized", texts);
+  std::string rest = count_text(copied, "other tensor") + " copied";
+  for (const auto& [rule, count] : kept) rest += fmt::format(", {} kept by {}", count_text(count, "layer"), rule);
+  if (cast != 0) rest += fmt::format(", {} cast", cast);
+  if (removed != 0) rest += fmt::format(", {} removed", removed);
+  return text + line("the rest", rest);
+}
+
+// Notes of layers that share their text, with how many share it.
+std::vector<std::string> counted(const std::vector<std::pair<std::string, std::string>>& notes) {
+  std::map<std::string, std::pair<std::size_t, std::string>> by_text;
+  for (const auto& [layer, note] : notes) {
+    auto& [count, example] = by_text[note];
+    if (count++ == 0) example = layer;
+  }
+  std::vector<std::string> texts;
+  for (const auto& [note, entry] : by_text)
+    texts.push_back(entry.first == 1 ? fmt::format("{}: {}", entry.second, note) : fmt::format("{} layers, such as {}: {}", entry.first, entry.second, note));
+  return texts;
+}
+
+std::vector<std::pair<std::string, std::string>> layout_notes(const Plan& plan) {
+  std::vector<std::pair<std::string, std::string>> notes;
+  for (const Decision& decision : plan.decisions)
+    if (decision.action == Action::quantize && !decision.target.layout.note.empty())
+      notes.emplace_back(layer_base(decision.source.name), decision.target.layout.note);
+  return notes;
+}
+
+std::string reader_line(const Plan& plan) {
+  std::string since;
+  for (const Decision& decision : plan.decisions) {
+    if (decision.action != Action::quantize) continue;
+    if (!decision.label.loads_in_comfyui)
+      return line("readers", fmt::format("mainline ComfyUI does not load {}{}", decision.label.name,
+                                         decision.target.layout.naming == Naming::legacy ? " with legacy names" : "; --scaling-mode row does"));
+    since = std::max(since, decision.label.since);
+  }
+  return since.empty() ? "" : line("readers", fmt::format("ComfyUI {} or newer", since));
+}
+
+std::string quantizer_line(const Plan& plan, const ConvertOptions& options) {
+  if (!same_name(options.quantizer, "auto")) return "";
+  return line("optimizer", fmt::format("auto chose {}: there is no calibration data", plan.chosen_quantizer));
+}
+
+std::string size_line(std::uint64_t before, std::uint64_t after) {
+  return line("size", fmt::format("{} -> {} ({:.0f} %)", bytes_text(before), bytes_text(after), 100.0 * static_cast<double>(after) / static_cast<double>(std::max<std::uint64_t>(1, before))));
+}
+
+std::string quality_lines(const ConvertReport& report, const ConvertOptions& options) {
+  std::vector<LayerQuality> qualities;
+  for (const LayerReport& layer : report.layers) qualities.push_back(layer.quality);
+  const QualitySummary summary = summarize(qualities, options.quality_threshold);
+  if (summary.worst == nullptr) return line("quality", "every layer is stored exactly");
+  std::string text = fmt::format("SQNR {} on average, worst {} ({})", decibel_text(summary.mean_sqnr_db), decibel_text(summary.worst->sqnr_db), summary.worst->name);
+  if (summary.exact != 0) text += fmt::format(", {} exact", summary.exact);
+  std::string result = line("quality", text + ", of the stored bytes");
+  std::vector<std::string> low;
+  for (const LayerQuality& layer : qualities)
+    if (layer.sqnr_db && !(*layer.sqnr_db >= options.quality_threshold))
+      low.push_back(fmt::format("{} has {}, below {}", layer.name, decibel_text(layer.sqnr_db), decibel_text(options.quality_threshold)));
+  return result + lines("warning", low);
+}
+
+}  // namespace
+
+std::string decision_line(const Decision& decision) {
+  std::string how;
+  if (decision.action == Action::quantize) how = fmt::format("{} ({})", decision.label.summary, decision.quantizer->info().name);
+  else if (decision.action == Action::cast) how = dtype_name(decision.outputs.front().dtype);
+  std::string rule = decision.rule;
+  if (!decision.reason.empty()) rule += fmt::format(": {}", decision.reason);
+  return fmt::format("{:<8}  {:<28}  {:>9}  {} {} [{}]\n", action_name(decision.action), how, bytes_text(bytes_of(decision.outputs)), decision.source.name,
+                     decision.source.shape_text(), rule);
+}
+
+std::string plan_text(const Plan& plan, const ConvertOptions& options) {
+  std::string text;
+  std::uint64_t before = 0;
+  for (const Decision& decision : plan.decisions) {
+    before += static_cast<std::uint64_t>(decision.source.bytes());
+    if (decision.is_layer || decision.action != Action::copy) text += decision_line(decision);
+  }
+  text += fmt::format("\n{}\n", options.output.string());
+  text += layer_lines(plan) + quantizer_line(plan, options) + size_line(before, plan.output.file_bytes);
+  text += line("", fmt::format("exactly {} bytes{}", plan.output.file_bytes, plan.read_data ? "; layers were read to judge them (--heur)" : ""));
+  text += reader_line(plan) + lines("note", counted(layout_notes(plan))) + lines("warning", plan.warnings);
+  return text;
+}
+
+std::string convert_summary(const Plan& plan, const ConvertReport& report, const ConvertOptions& options) {
+  std::vector<std::pair<std::string, std::string>> notes = layout_notes(plan);
+  for (const LayerReport& layer : report.layers)
+    for (const std::string& note : layer.notes) notes.emplace_back(layer.quality.name, note);
+  std::string text = fmt::format("{}\n", options.output.string());
+  text += layer_lines(plan) + quantizer_line(plan, options);
+  if (options.seed < 0) text += line("seed", fmt::format("{} (drawn; also in the file)", plan.seed));
+  text += size_line(report.bytes_read, report.bytes_written);
+  text += line("time", fmt::format("{:.2f} s, {}/s, peak memory {}", report.seconds,
+                                   bytes_text(static_cast<std::uint64_t>(static_cast<double>(report.bytes_read) / std::max(report.seconds, 1e-9))), bytes_text(peak_memory_bytes())));
+  text += quality_lines(report, options) + reader_line(plan) + lines("note", counted(notes)) + lines("warning", plan.warnings);
+  return text;
+}
+
+}  // namespace qmill::app
