@@ -329,7 +329,7 @@ def train(training, held_out, steps, seed, state_path):
 def main():
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description="Trains or evaluates abacus.")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=here, help="folder to write to")
