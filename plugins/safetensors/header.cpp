@@ -25,6 +25,9 @@ constexpr int kMaxDepth = 3;  // {"name": {"shape": [...]}}
 }
 
 json parse_json(std::string_view text) {
+  // The parser would end there and ignore what follows.
+  if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos)
+    reject(fmt::format("the header is not valid JSON at byte {}", zero + 1));
   std::set<std::string> names;
   const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
     const bool opens = event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
@@ -39,6 +42,8 @@ json parse_json(std::string_view text) {
     return header;
   } catch (const json::parse_error& error) {
     reject(fmt::format("the header is not valid JSON at byte {}", error.byte));
+  } catch (const json::out_of_range&) {
+    reject("the header holds a number that is too large");
   }
 }
 
@@ -53,15 +58,17 @@ const json& field(const json& entry, const char* key) {
   return *found;
 }
 
-// Elements x bits must fit 63 bits, so that no later arithmetic can overflow.
+// Elements x bits must fit 63 bits, so that no later arithmetic can overflow; where a dimension is zero, those of the others.
 void check_size(const qmill::TensorInfo& info, std::uint64_t bytes) {
   const auto limit = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
   const auto bits = static_cast<std::uint64_t>(qmill::dtype_bits(info.dtype));
   std::uint64_t total = bits;
   bool empty = false;
-  for (const std::int64_t dimension : info.shape) empty = empty || dimension == 0;
   for (const std::int64_t dimension : info.shape) {
-    if (empty) break;
+    if (dimension == 0) {
+      empty = true;
+      continue;
+    }
     if (static_cast<std::uint64_t>(dimension) > limit / total) reject(fmt::format("its shape {} is beyond 2^63 bits", info.shape_text()));
     total *= static_cast<std::uint64_t>(dimension);
   }

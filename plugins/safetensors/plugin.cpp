@@ -19,6 +19,7 @@ class SafetensorsLoader final : public qmill::Loader {
   bool probe(const fs::path& path) const override {
     std::error_code ignored;
     if (fs::is_directory(path, ignored) || is_index(path) || path.extension() == ".safetensors") return true;
+    if (!fs::is_regular_file(path, ignored)) return false;
     // Named otherwise: the ninth byte opens the header's JSON.
     char first[9] = {};
     std::ifstream file(path, std::ios::binary);

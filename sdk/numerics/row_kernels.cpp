@@ -9,6 +9,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 // Compiled once per instruction set; the best one for the processor is chosen at run time.
 #ifndef HWY_DISABLED_TARGETS
@@ -49,17 +50,25 @@ void LoadBf16(const void* source, std::int64_t n, float* out) {
       });
 }
 
+// Where the processor has no such instruction, PromoteTo reads infinity and NaN as numbers from 65536 on, which F16 has none of.
+template <class D, class V>
+HWY_INLINE hn::Vec<D> PromoteF16(D d, V halves) {
+  const auto x = hn::PromoteTo(d, halves);
+  const auto infinity = hn::Set(d, std::numeric_limits<float>::infinity());
+  return hn::IfThenElse(hn::Ge(hn::Abs(x), hn::Set(d, 65536.0f)), hn::Or(x, infinity), x);
+}
+
 void LoadF16(const void* source, std::int64_t n, float* out) {
   const F32 d;
   const hn::Rebind<hwy::float16_t, F32> half;
   const auto* in = static_cast<const hwy::float16_t*>(source);
   for_vectors(
-      n, hn::Lanes(d), [&](std::int64_t i) HWY_ATTR { hn::StoreU(hn::PromoteTo(d, hn::LoadU(half, in + i)), d, out + i); },
+      n, hn::Lanes(d), [&](std::int64_t i) HWY_ATTR { hn::StoreU(PromoteF16(d, hn::LoadU(half, in + i)), d, out + i); },
       [&](std::int64_t i, std::int64_t left) HWY_ATTR {
         hwy::float16_t padded[HWY_MAX_BYTES / sizeof(float)] = {};
         float values[HWY_MAX_BYTES / sizeof(float)];
         std::memcpy(padded, in + i, static_cast<std::size_t>(left) * sizeof *in);
-        hn::StoreU(hn::PromoteTo(d, hn::LoadU(half, padded)), d, values);
+        hn::StoreU(PromoteF16(d, hn::LoadU(half, padded)), d, values);
         std::memcpy(out + i, values, static_cast<std::size_t>(left) * sizeof *out);
       });
 }
@@ -94,6 +103,20 @@ HWY_INLINE void StridedStage(float* x, std::int64_t group, std::int64_t stride) 
     }
 }
 
+// The stages of `stride` and 4 * stride in one pass over memory.
+HWY_INLINE void TwoStridedStages(float* x, std::int64_t group, std::int64_t stride) {
+  const F32 d;
+  using V = hn::Vec<F32>;
+  for (std::int64_t base = 0; base < group; base += 16 * stride)
+    for (std::int64_t i = base; i < base + stride; i += static_cast<std::int64_t>(hn::Lanes(d))) {
+      V v[16];
+      for (std::int64_t k = 0; k < 16; ++k) v[k] = hn::LoadU(d, x + i + k * stride);
+      for (int k = 0; k < 16; k += 4) Butterfly(v[k], v[k + 1], v[k + 2], v[k + 3]);
+      for (int k = 0; k < 4; ++k) Butterfly(v[k], v[k + 4], v[k + 8], v[k + 12]);
+      for (std::int64_t k = 0; k < 16; ++k) hn::StoreU(v[k], d, x + i + k * stride);
+    }
+}
+
 #if HWY_TARGET == HWY_SCALAR
 // The stages of strides 1 and 4 (of 1 alone for a group of 4), after multiplication by `factor`.
 HWY_INLINE void FirstStages(float* x, std::int64_t group, float factor) {
@@ -112,22 +135,57 @@ HWY_INLINE hn::Vec<D> Butterfly4(D d, hn::Vec<D> x) {
   return hn::Add(hn::DupEven(pairs), hn::Xor(crossed, odd_negative));
 }
 
-HWY_INLINE void FirstStages(float* x, std::int64_t group, float factor) {
+// 16 values, strides 1 and 4.
+HWY_INLINE void FirstStages16(float* x, float factor) {
   const hn::FixedTag<float, 4> d;
   const auto scaled = hn::Set(d, factor);
-  const auto load = [&](std::int64_t i) HWY_ATTR { return Butterfly4(d, hn::Mul(hn::LoadU(d, x + i), scaled)); };
-  if (group == 4) return hn::StoreU(load(0), d, x);
-  for (std::int64_t i = 0; i < group; i += 16) {
-    auto a = load(i);
-    auto b = load(i + 4);
-    auto c = load(i + 8);
-    auto e = load(i + 12);
-    Butterfly(a, b, c, e);
-    hn::StoreU(a, d, x + i);
-    hn::StoreU(b, d, x + i + 4);
-    hn::StoreU(c, d, x + i + 8);
-    hn::StoreU(e, d, x + i + 12);
+  const auto load = [&](int k) HWY_ATTR { return Butterfly4(d, hn::Mul(hn::LoadU(d, x + 4 * k), scaled)); };
+  auto a = load(0);
+  auto b = load(1);
+  auto c = load(2);
+  auto e = load(3);
+  Butterfly(a, b, c, e);
+  hn::StoreU(a, d, x);
+  hn::StoreU(b, d, x + 4);
+  hn::StoreU(c, d, x + 8);
+  hn::StoreU(e, d, x + 12);
+}
+
+#if HWY_MAX_BYTES >= 32
+// 32 values: two runs of 16 side by side.
+HWY_INLINE void FirstStages32(float* x, float factor) {
+  const hn::FixedTag<float, 8> d;
+  const hn::Half<decltype(d)> half;
+  const auto scaled = hn::Set(d, factor);
+  const auto load = [&](int k) HWY_ATTR {
+    return Butterfly4(d, hn::Mul(hn::Combine(d, hn::LoadU(half, x + 16 + 4 * k), hn::LoadU(half, x + 4 * k)), scaled));
+  };
+  const auto store = [&](int k, auto v) HWY_ATTR {
+    hn::StoreU(hn::LowerHalf(half, v), half, x + 4 * k);
+    hn::StoreU(hn::UpperHalf(half, v), half, x + 16 + 4 * k);
+  };
+  auto a = load(0);
+  auto b = load(1);
+  auto c = load(2);
+  auto e = load(3);
+  Butterfly(a, b, c, e);
+  store(0, a);
+  store(1, b);
+  store(2, c);
+  store(3, e);
+}
+#endif
+
+HWY_INLINE void FirstStages(float* x, std::int64_t group, float factor) {
+  if (group == 4) {
+    const hn::FixedTag<float, 4> d;
+    return hn::StoreU(Butterfly4(d, hn::Mul(hn::LoadU(d, x), hn::Set(d, factor))), d, x);
   }
+  std::int64_t i = 0;
+#if HWY_MAX_BYTES >= 32
+  for (; i + 32 <= group; i += 32) FirstStages32(x + i, factor);
+#endif
+  for (; i < group; i += 16) FirstStages16(x + i, factor);
 }
 #endif
 
@@ -135,7 +193,9 @@ void RotateGroups(float* values, std::int64_t n, std::int64_t group) {
   const float factor = 1.0f / std::sqrt(static_cast<float>(group));  // a power of two: exact, whenever it is applied
   for (float* x = values; x < values + n; x += group) {
     FirstStages(x, group, factor);
-    for (std::int64_t stride = 16; stride < group; stride *= 4) StridedStage(x, group, stride);
+    std::int64_t stride = 16;
+    for (; stride * 16 <= group; stride *= 16) TwoStridedStages(x, group, stride);
+    for (; stride < group; stride *= 4) StridedStage(x, group, stride);
   }
 }
 

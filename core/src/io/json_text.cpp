@@ -25,6 +25,8 @@ nlohmann::ordered_json parse_json(std::string_view text) {
     return Json::parse(text, check);
   } catch (const Json::parse_error& error) {
     throw Error(ErrorKind::input, fmt::format("it is not valid JSON at byte {}", error.byte));
+  } catch (const Json::out_of_range&) {
+    throw Error(ErrorKind::input, "the JSON holds a number that is too large");
   }
 }
 

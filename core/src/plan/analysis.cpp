@@ -38,12 +38,11 @@ class RoundingQuantizer final : public GridQuantizer {
 Analysis::Analysis(const TensorSource& source, const ConvertOptions& options) : source_(source), options_(options) {}
 Analysis::~Analysis() = default;
 
-std::string Analysis::inefficient(const Decision& decision) {
+std::string Analysis::inefficient(const Decision& decision, Scaling wanted_scaling) {
   const TensorInfo& weight = decision.source;
   const std::int64_t smallest = *std::min_element(weight.shape.begin(), weight.shape.end());
   if (smallest < kSmallestSide) return fmt::format("a side of {} is below {}", smallest, kSmallestSide);
-  const bool wanted_blocks = options_.storage.scaling == Scaling::block;
-  if (wanted_blocks && decision.target.layout.scaling != Scaling::block) return decision.target.layout.note;
+  if (wanted_scaling == Scaling::block && decision.target.layout.scaling != Scaling::block) return decision.target.layout.note;
   if (decision.target.format->grid() == nullptr) return {};
 
   if (!tasks_) {

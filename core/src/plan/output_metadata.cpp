@@ -6,15 +6,23 @@
 #include <nlohmann/json.hpp>
 
 namespace qmill {
+namespace {
+
+// Names of files may be any bytes, JSON is UTF-8.
+std::string as_utf8(const std::string& text) {
+  return nlohmann::json::parse(nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)).get<std::string>();
+}
+
+}  // namespace
 
 std::map<std::string, std::string> output_metadata(const TensorSource& source, const ConvertOptions& options, const Plan& plan) {
   std::map<std::string, std::string> metadata = source.metadata();
   metadata.erase("_quantization_metadata");
   metadata["qmill.version"] = QMILL_VERSION;
-  metadata["qmill.source"] = options.input.filename().string();
+  metadata["qmill.source"] = as_utf8(options.input.filename().string());
   metadata["qmill.seed"] = std::to_string(plan.seed);
   metadata["qmill.quantizer"] = plan.chosen_quantizer;
-  metadata["qmill.options"] = nlohmann::json(options.recorded).dump();
+  metadata["qmill.options"] = nlohmann::json(options.recorded).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 
   nlohmann::ordered_json layers = nlohmann::ordered_json::object();
   for (const Decision& decision : plan.decisions)

@@ -25,6 +25,7 @@ class Planner {
 
   Plan make() {
     require_plain_source(source_);
+    require_known_cast();
     plan_.chosen_quantizer = resolver_.run_quantizer();
     plan_.seed = options_.seed >= 0 ? options_.seed : draw_seed();
     for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
@@ -88,7 +89,7 @@ class Planner {
       throw Error(ErrorKind::plugin, fmt::format("plugin '{}' plans no tensor '{}'", name, decision.source.name));
     if (decision.outputs == std::vector<TensorInfo>{decision.source}) return keep(decision, verdict.rule, "is stored so already");
     if (!verdict.heuristic) return;
-    if (const std::string reason = analysis_.inefficient(decision); !reason.empty()) keep(decision, "heuristic", reason);
+    if (const std::string reason = analysis_.inefficient(decision, resolved.wanted_scaling); !reason.empty()) keep(decision, "heuristic", reason);
   }
 
   void keep(Decision& decision, std::string rule, std::string reason) {
@@ -102,6 +103,12 @@ class Planner {
     decision.action = casts ? Action::cast : Action::copy;
     decision.outputs = {decision.source};
     if (casts) decision.outputs.front().dtype = *options_.keep_dtype;
+  }
+
+  void require_known_cast() const {
+    const std::optional<DType>& dtype = options_.keep_dtype;
+    if (dtype && *dtype != DType::f32 && *dtype != DType::bf16 && *dtype != DType::f16)
+      throw Error(ErrorKind::usage, fmt::format("--keep-dtype is {}; allowed: f32, bf16, f16", dtype_name(*dtype)));
   }
 
   void require_selection() const {

@@ -1,5 +1,7 @@
 #include "target.h"
 
+#include "../plugin_host/guard.h"
+
 #include <qmill/error.h>
 #include <qmill/names.h>
 
@@ -77,6 +79,8 @@ StorageOptions TargetResolver::storage_for(const LayerChoice& choice, const Form
   if (choice.format && implied && choice.scaling && *implied != *choice.scaling)
     throw Error(ErrorKind::usage, fmt::format("format '{}' has {} scaling, 'scaling_mode' is {}", *choice.format, scaling_name(*implied), scaling_name(*choice.scaling)));
   const bool names_tensorwise = choice.format && same_name(*choice.format, "int8_tensorwise");
+  if (names_tensorwise && choice.scaling && *choice.scaling != Scaling::row && *choice.scaling != Scaling::tensor)
+    throw Error(ErrorKind::usage, fmt::format("format '{}' has row or tensor scaling, 'scaling_mode' is {}", *choice.format, scaling_name(*choice.scaling)));
   const auto set_scaling = [&](Scaling scaling) {
     // The run's wish for rotation is a wish for layers that can be rotated.
     if (scaling != Scaling::row && storage.scaling == Scaling::row) storage.rotation = {Rotation::Mode::off};
@@ -100,7 +104,7 @@ StorageOptions TargetResolver::storage_for(const LayerChoice& choice, const Form
 
 Options TargetResolver::options_for(const LayerChoice& choice, const Quantizer& quantizer) const {
   const std::string& name = quantizer.info().name;
-  Options options(quantizer.info().options);
+  Options options = guard(name, "options", "", [&] { return Options(quantizer.info().options); });
   for (const auto& [owner, values] : options_.quantizer_options)
     if (same_name(owner, name))
       for (const auto& [option, value] : values) options.set(name, option, value);
@@ -111,7 +115,8 @@ Options TargetResolver::options_for(const LayerChoice& choice, const Quantizer& 
 ResolvedTarget TargetResolver::resolve(const LayerChoice& choice, const TensorInfo& weight) const {
   const Format& format = format_for(choice);
   const Quantizer& quantizer = quantizer_for(choice, format);
-  return {&quantizer, {&format, format.layout(weight, storage_for(choice, format)), options_for(choice, quantizer)}};
+  const StorageOptions storage = storage_for(choice, format);
+  return {&quantizer, {&format, format.layout(weight, storage), options_for(choice, quantizer)}, storage.scaling};
 }
 
 }  // namespace qmill

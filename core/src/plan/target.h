@@ -9,6 +9,7 @@ namespace qmill {
 struct ResolvedTarget {
   const Quantizer* quantizer = nullptr;
   LayerTarget target;
+  Scaling wanted_scaling = Scaling::row;  // the layout may have less
 };
 
 class TargetResolver {

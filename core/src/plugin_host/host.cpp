@@ -116,6 +116,9 @@ struct Host::State {
     } catch (const Error& error) {
       candidate.status = PluginCandidate::Status::refused;
       candidate.reason = error.what();
+    } catch (const std::exception& error) {
+      candidate.status = PluginCandidate::Status::refused;
+      candidate.reason = error.what();
     }
   }
 

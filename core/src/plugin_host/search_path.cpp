@@ -75,8 +75,9 @@ std::vector<SearchFolder> search_folders(const std::vector<fs::path>& plugin_dir
 
 std::vector<fs::path> plugin_files(const fs::path& folder) {
   std::vector<fs::path> files;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder))
-    if (entry.path().extension() == boost::dll::shared_library::suffix().string()) files.push_back(entry.path());
+  std::error_code unreadable;
+  for (fs::directory_iterator entry(folder, unreadable), end; !unreadable && entry != end; entry.increment(unreadable))
+    if (entry->path().extension() == boost::dll::shared_library::suffix().string()) files.push_back(entry->path());
   std::sort(files.begin(), files.end());
   return files;
 }

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <set>
 
 namespace qmill {
 namespace {
@@ -82,6 +83,8 @@ at::Tensor read_tensor(const TensorSource& source, std::size_t index, BufferPool
 std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource& source) {
   const std::map<std::string, std::string> markers = read_markers(source);
   std::map<std::string, std::vector<TensorInfo>> by_base;  // tensors named base + "." + suffix
+  std::set<std::string> names;
+  for (const TensorInfo& tensor : source.tensors()) names.insert(tensor.name);
   for (const TensorInfo& tensor : source.tensors())
     if (const std::size_t dot = tensor.name.rfind('.'); dot != std::string::npos) by_base[tensor.name.substr(0, dot)].push_back(tensor);
 
@@ -90,7 +93,9 @@ std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource
   for (const TensorInfo& tensor : source.tensors()) {
     const std::string base = layer_base(tensor.name);
     const auto marker = markers.find(base);
-    const bool is_marked = marker != markers.end() && base != tensor.name;
+    // A matrix of a LoRA may have a name without ".weight".
+    const bool is_weight = base != tensor.name || (tensor.shape.size() == 2 && !names.contains(base + ".weight"));
+    const bool is_marked = marker != markers.end() && is_weight;
     if (!is_marked && (tensor.shape.size() < 2 || base == tensor.name)) continue;
     StoredLayerEntry entry;
     entry.info = {base, tensor, {}, is_marked ? marker->second : ""};

@@ -98,6 +98,7 @@ void parse_entries(const Json& entries, LayerConfig& config) {
   for (const auto& [pattern, entry] : entries.items()) {
     try {
       if (pattern == kExclusions) parse_exclusions(entry, config);
+      else if (pattern == kDefault && config.fallback) throw Error(ErrorKind::input, "it is there twice: in 'layer_patterns' and beside it");
       else if (pattern == kDefault) config.fallback = parse_choice(entry);
       else if (pattern.starts_with('_')) continue;  // comments
       else config.patterns.push_back(parse_pattern(pattern, parse_choice(entry)));

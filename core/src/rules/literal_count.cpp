@@ -45,7 +45,30 @@ class Counter {
       case '.':
       case '^':
       case '$': return 0;
-      default: return 1;
+      default: return literal();
+    }
+  }
+
+  // One character, of one byte or more.
+  std::size_t literal() {
+    while (!at_end() && (static_cast<unsigned char>(peek()) & 0xc0) == 0x80) ++at_;
+    return 1;
+  }
+
+  // What follows a backslash and a letter and belongs to them: "{name}", "<name>", two hexadecimal digits.
+  void skip_argument(char letter) {
+    constexpr std::string_view kBraced = "pPxogkN";
+    const char open = at_end() ? '\0' : peek();
+    const char close = open == '{' ? '}' : open == '<' ? '>' : open == '\'' ? '\'' : '\0';
+    const bool is_reference = letter == 'k' || letter == 'g';
+    if (close != '\0' && (open == '{' ? kBraced.find(letter) != std::string_view::npos : is_reference)) {
+      at_ = std::min(text_.find(close, at_ + 1), text_.size() - 1) + 1;
+    } else if (letter == 'x') {
+      for (int digit = 0; digit < 2 && !at_end() && std::isxdigit(static_cast<unsigned char>(peek())); ++digit) ++at_;
+    } else if ((letter == 'p' || letter == 'P' || letter == 'c') && !at_end()) {
+      ++at_;
+    } else if (std::isdigit(static_cast<unsigned char>(letter)) || is_reference) {
+      while (!at_end() && (std::isdigit(static_cast<unsigned char>(peek())) || (is_reference && peek() == '-'))) ++at_;
     }
   }
 
@@ -58,12 +81,10 @@ class Counter {
       at_ = std::min(end + 2, text_.size());
       return count;
     }
-    if ((c == 'p' || c == 'P' || c == 'x' || c == 'o' || c == 'g' || c == 'k' || c == 'N') && !at_end() && peek() == '{') {
-      at_ = std::min(text_.find('}', at_), text_.size() - 1) + 1;
-      return 0;
-    }
-    // Letters and digits after a backslash are classes, anchors and references; what is left stands for itself.
-    return std::isalnum(static_cast<unsigned char>(c)) ? 0 : 1;
+    if (!std::isalnum(static_cast<unsigned char>(c))) return literal();
+    // Letters and digits after a backslash are classes, anchors, references and character codes.
+    skip_argument(c);
+    return 0;
   }
 
   std::size_t character_class() {
@@ -75,14 +96,17 @@ class Counter {
     while (!at_end() && (peek() != ']' || first)) {
       first = false;
       if (starts("[:")) {
-        at_ = std::min(text_.find(":]", at_), text_.size());
+        at_ = std::min(text_.find(":]", at_), text_.size() - 1) + 1;
         is_literal = false;
       }
       if (!at_end() && peek() == '\\') {
         ++at_;
         is_literal = is_literal && !at_end() && !std::isalnum(static_cast<unsigned char>(peek()));
       }
-      if (!at_end()) ++at_;
+      if (!at_end()) {
+        ++at_;
+        literal();
+      }
       ++members;
     }
     if (!at_end()) ++at_;
@@ -90,7 +114,7 @@ class Counter {
   }
 
   std::size_t group(int depth) {
-    bool counts = true;
+    bool counts = !starts("*");  // a verb: "(*COMMIT)"
     if (starts("?")) {
       counts = starts("?:") || starts("?>") || starts("?|") || starts("?P<") || starts("?'") ||
                (starts("?<") && !starts("?<=") && !starts("?<!"));

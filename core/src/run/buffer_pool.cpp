@@ -1,26 +1,25 @@
 #include "buffer_pool.h"
 
+#include "../io/large_memory.h"
+
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 
-#include <algorithm>
-#include <cstdlib>
 #include <new>
 
 namespace qmill {
 namespace {
 
-constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kSmallest = 64 << 10;  // below, the allocator is as good
+constexpr std::size_t kSmallest = 1 << 20;  // below, the allocator is as good
 
-std::size_t rounded_up(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+std::size_t rounded_up(std::size_t bytes) { return (bytes + kLargePage - 1) / kLargePage * kLargePage; }
 
 }  // namespace
 
 BufferPool::BufferPool(std::uint64_t idle_bytes) : idle_limit_(idle_bytes) {}
 
 BufferPool::~BufferPool() {
-  for (const Buffer& buffer : idle_) std::free(buffer.data);
+  for (const Buffer& buffer : idle_) free_large(buffer.data);
 }
 
 at::Tensor BufferPool::allocate(std::span<const std::int64_t> shape, DType dtype) {
@@ -44,7 +43,7 @@ BufferPool::Buffer BufferPool::take(std::size_t bytes) {
       return buffer;
     }
   }
-  auto* data = static_cast<std::byte*>(std::aligned_alloc(kAlignment, bytes));
+  std::byte* data = allocate_large(bytes);
   if (data == nullptr) throw std::bad_alloc();
   return {data, bytes};
 }
@@ -62,7 +61,7 @@ void BufferPool::give_back(Buffer buffer) {
       idle_.erase(idle_.begin());
     }
   }
-  for (const Buffer& old : surplus) std::free(old.data);
+  for (const Buffer& old : surplus) free_large(old.data);
 }
 
 }  // namespace qmill

@@ -40,7 +40,7 @@ class Pipeline {
  public:
   Pipeline(const TensorSource& source, const Plan& plan, const ConvertOptions& options, const RunHooks& hooks)
       : source_(source), plan_(plan), options_(options), hooks_(hooks),
-        file_(fs::weakly_canonical(options.output), plan.output.file_bytes),
+        file_(fs::weakly_canonical(fs::absolute(options.output)), plan.output.file_bytes),
         buffers_(std::make_shared<BufferPool>(options.bytes_in_flight)),
         budget_(options.bytes_in_flight) {
     reports_.resize(plan.decisions.size());
@@ -223,7 +223,9 @@ void check_destination(const TensorSource& source, const ConvertOptions& options
   std::error_code ignored;
   if (fs::is_directory(options.output, ignored))
     throw Error(ErrorKind::usage, "the output is a folder, expected a file name", "add a name ending in .safetensors").in(fmt::format("'{}'", output));
-  for (const fs::path& input : source.files())
+  std::vector<fs::path> inputs = source.files();
+  inputs.push_back(options.input);  // an index is none of the files that hold tensors
+  for (const fs::path& input : inputs)
     if (fs::equivalent(input, options.output, ignored))
       throw Error(ErrorKind::usage, fmt::format("the output is the same file as the input '{}'", input.string()), "choose another --output")
           .in(fmt::format("'{}'", output));

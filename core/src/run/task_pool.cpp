@@ -3,12 +3,18 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <system_error>
 
 namespace qmill {
 
 TaskPool::TaskPool(int threads) {
   const int count = threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  for (int i = 0; i < count; ++i) workers_.emplace_back([this] { work(); });
+  workers_.reserve(static_cast<std::size_t>(count));
+  try {
+    for (int i = 0; i < count; ++i) workers_.emplace_back([this] { work(); });
+  } catch (const std::system_error&) {  // the system has no more threads: with fewer it takes longer
+    if (workers_.empty()) throw;
+  }
 }
 
 TaskPool::~TaskPool() {

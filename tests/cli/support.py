@@ -1,0 +1,89 @@
+"""Running the command, and reading its files with code that is not qmill's."""
+
+import json
+import math
+import os
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+QMILL = os.environ["QMILL"]
+SOURCE = Path(os.environ["QMILL_SOURCE"])
+BUILD = Path(os.environ["QMILL_BUILD"])
+ABACUS = SOURCE / "tests" / "data" / "abacus" / "abacus.safetensors"
+
+
+def qmill(*words, status=0, env=None):
+    """Runs the command and returns (stdout, stderr); fails when its exit status is another."""
+    result = subprocess.run([QMILL, *map(str, words)], capture_output=True, text=True, env={**os.environ, **(env or {})})
+    if result.returncode != status:
+        raise AssertionError(f"qmill {' '.join(map(str, words))}: status {result.returncode}, expected {status}\n{result.stdout}{result.stderr}")
+    return result.stdout, result.stderr
+
+
+def qmill_json(*words):
+    return json.loads(qmill(*words, "--json")[0])
+
+
+class TempFolder(unittest.TestCase):
+    """A test with a folder of its own at self.folder."""
+
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.folder = Path(holder.name)
+
+    def model(self, tensors, name="model.safetensors", metadata=None):
+        path = self.folder / name
+        save_file(tensors, path, metadata=metadata)
+        return path
+
+    def names(self):
+        return sorted(path.name for path in self.folder.iterdir())
+
+
+def read(path):
+    """(tensors, metadata) as the safetensors package reads them."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+
+
+def hadamard(group):
+    """The regular Hadamard matrix of this order as F64, normalized."""
+    h4 = torch.tensor([[1, 1, 1, -1], [1, 1, -1, 1], [1, -1, 1, 1], [-1, 1, 1, 1]], dtype=torch.float64) / 2
+    h = torch.ones(1, 1, dtype=torch.float64)
+    while h.shape[0] < group:
+        h = torch.kron(h, h4)
+    return h
+
+
+def decode(tensors, layer):
+    """The weight of a layer in F64, by its marker: what a reader computes."""
+    codes = tensors[f"{layer}.weight"].double()
+    if f"{layer}.comfy_quant" in tensors:
+        marker = json.loads(bytes(tensors[f"{layer}.comfy_quant"].tolist()))
+        scale = tensors[f"{layer}.weight_scale"].double()
+    elif f"{layer}.scale_weight" in tensors:
+        marker, scale = {}, tensors[f"{layer}.scale_weight"].double()
+    else:
+        return codes  # F16
+    if scale.dim() == 1:
+        scale = scale[:, None]
+    if scale.dim() == 2 and scale.shape[1] != 1 or scale.dim() == 2 and scale.shape[0] not in (1, codes.shape[0]):
+        scale = scale.repeat_interleave(codes.shape[0] // scale.shape[0], 0).repeat_interleave(codes.shape[1] // scale.shape[1], 1)
+    weight = codes * scale
+    if marker.get("convrot"):
+        group = marker["convrot_groupsize"]
+        weight = (weight.reshape(-1, group) @ hadamard(group)).reshape(weight.shape)
+    return weight
+
+
+def sqnr_db(original, decoded):
+    original = original.double()
+    error = (original - decoded).square().mean().item()
+    return math.inf if error == 0 else 10 * math.log10(original.square().mean().item() / error)
