@@ -18,9 +18,9 @@ BUILD = Path(os.environ["QMILL_BUILD"])
 ABACUS = SOURCE / "tests" / "data" / "abacus" / "abacus.safetensors"
 
 
-def qmill(*words, status=0, env=None):
+def qmill(*words, status=0, env=None, cwd=None):
     """Runs the command and returns (stdout, stderr); fails when its exit status is another."""
-    result = subprocess.run([QMILL, *map(str, words)], capture_output=True, text=True, env={**os.environ, **(env or {})})
+    result = subprocess.run([QMILL, *map(str, words)], capture_output=True, text=True, env={**os.environ, **(env or {})}, cwd=cwd)
     if result.returncode != status:
         raise AssertionError(f"qmill {' '.join(map(str, words))}: status {result.returncode}, expected {status}\n{result.stdout}{result.stderr}")
     return result.stdout, result.stderr

@@ -52,6 +52,20 @@ class Convert(TempFolder):
         qmill("-i", source)
         self.assertEqual(self.names(), ["model.safetensors", "model_auto_int8.safetensors"])
 
+    def test_names_without_a_folder_are_in_the_current_one(self):
+        self.model({"a.weight": weight(16, 256)})
+        qmill("-i", "model.safetensors", "-o", "small.safetensors", cwd=self.folder)
+        qmill("-i", "model.safetensors", cwd=self.folder)
+        self.assertEqual(self.names(), ["model.safetensors", "model_auto_int8.safetensors", "small.safetensors"])
+
+    def test_an_output_through_a_link_replaces_what_it_points_to(self):
+        source = self.model({"a.weight": weight(16, 256)})
+        (self.folder / "real.safetensors").write_text("old")
+        (self.folder / "link.safetensors").symlink_to("real.safetensors")
+        qmill("-i", source, "-o", self.folder / "link.safetensors", "--overwrite")
+        self.assertTrue((self.folder / "link.safetensors").is_symlink())
+        self.assertIn("a.weight", read(self.folder / "real.safetensors")[0])
+
     def test_operands_flags_and_underscores_mean_the_same(self):
         source = self.model({"a.weight": weight(16, 256)})
         qmill("-i", source, "-o", self.folder / "a.safetensors", "--scaling-mode", "tensor")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -86,6 +87,15 @@ class Refusals(TempFolder):
         self.refused("-i", source, "-o", "/proc/out.safetensors", says=("/proc/out.safetensors",))
         self.refused("-i", source, "-o", self.folder / "missing" / "out.safetensors", says=("missing", "does not exist"))
 
+    def test_a_disk_that_is_too_small(self):
+        # A source that is a hole: its output would need half a terabyte.
+        header = json.dumps({"a.weight": {"dtype": "BF16", "shape": [500000, 1000000], "data_offsets": [0, 10**12]}}).encode()
+        source = self.folder / "huge.safetensors"
+        source.write_bytes(len(header).to_bytes(8, "little") + header)
+        os.truncate(source, 8 + len(header) + 10**12)
+        self.assertLess(shutil.disk_usage(self.folder).free, 5 * 10**11, "this test needs a disk with less than 500 GB left")
+        self.refused("-i", source, "-o", self.folder / "out.safetensors", says=("out.safetensors", "the file needs 500", "its disk has"))
+
     def test_files_that_are_not_there_or_not_models(self):
         self.refused("-i", self.folder / "none.safetensors", says=("none.safetensors", "no such file"))
         (self.folder / "notes.txt").write_text("hello, this is no model")
@@ -135,7 +145,6 @@ class Refusals(TempFolder):
             ("--custom-type", "int8"): "--custom-layers",
             ("--fallback", "int7"): "no format or quantizer 'int7'",
             ("--exclude-layers", "("): "not a regular expression",
-            ("--exclude-layers", "(a+)+$x"): None,
             ("--fp16", "--int8"): "choose one",
             ("--simple", "--optimizer", "fp16"): "choose one",
             ("--input-scale",): "legacy names",
@@ -148,8 +157,6 @@ class Refusals(TempFolder):
         for words, expected in cases.items():
             with self.subTest(" ".join(words)):
                 given = ("-i", source, *words)
-                if words == ("--exclude-layers", "(a+)+$x"):
-                    continue
                 self.refused(*given, says=(expected,) if expected else (), status=2)
         self.refused("converd", says=("did you mean 'convert'?",), status=2)
 
@@ -169,14 +176,7 @@ class Refusals(TempFolder):
         for text, expected in cases.items():
             with self.subTest(text):
                 config.write_text(text)
-                output, error = qmill("-i", source, "-o", self.folder / "out.safetensors", "--layer-config", config, status=None or self.status_of(source, config))
-                self.assertIn(expected, error)
-                self.assertNotIn("out.safetensors", self.names())
-
-    def status_of(self, source, config):
-        status = subprocess.run([QMILL, "-i", source, "-o", self.folder / "out.safetensors", "--layer-config", config], capture_output=True).returncode
-        self.assertIn(status, (1, 2))
-        return status
+                self.refused("-i", source, "-o", self.folder / "out.safetensors", "--layer-config", config, says=("layers.json", expected))
 
     def test_a_hostile_pattern_ends_in_an_error(self):
         source = self.model({"a" * 60 + ".weight": weight(8, 256)})

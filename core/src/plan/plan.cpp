@@ -21,7 +21,9 @@ namespace {
 class Planner {
  public:
   Planner(const Host& host, const TensorSource& source, const ConvertOptions& options)
-      : source_(source), options_(options), rules_(host, options), resolver_(host, options), analysis_(source, options) {}
+      : source_(source), options_(options), rules_(host, options), resolver_(host, options), analysis_(source, options) {
+    if (options.layer_config) check_config(*options.layer_config);
+  }
 
   Plan make() {
     require_plain_source(source_);
@@ -45,6 +47,22 @@ class Planner {
   }
 
  private:
+  // An entry that says something impossible is an error even if it matches nothing.
+  void check_config(const LayerConfig& config) const {
+    const auto check = [&](const std::string& entry, const LayerChoice& choice) {
+      if (choice.skip) return;
+      try {
+        resolver_.resolve(choice, {"any.weight", DType::bf16, {256, 256}});
+      } catch (const Error& error) {
+        Error located(ErrorKind::input, error.message(), error.advice());
+        located.in(fmt::format("layer config entry '{}'", entry));
+        throw config.origin.empty() ? located : located.in(fmt::format("'{}'", config.origin));
+      }
+    };
+    for (const LayerPattern& pattern : config.patterns) check(pattern.text, pattern.choice);
+    if (config.fallback) check("_default", *config.fallback);
+  }
+
   Decision decide(std::size_t index) {
     Decision decision;
     decision.source = source_.tensors()[index];

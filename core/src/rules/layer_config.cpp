@@ -102,8 +102,8 @@ void parse_entries(const Json& entries, LayerConfig& config) {
       else if (pattern == kDefault) config.fallback = parse_choice(entry);
       else if (pattern.starts_with('_')) continue;  // comments
       else config.patterns.push_back(parse_pattern(pattern, parse_choice(entry)));
-    } catch (Error& error) {
-      throw error.in(fmt::format("layer config entry '{}'", pattern));
+    } catch (const Error& error) {  // a wrong pattern or name is an error of the file, not of the command line
+      throw Error(ErrorKind::input, error.message(), error.advice()).in(fmt::format("layer config entry '{}'", pattern));
     }
   }
 }
@@ -132,7 +132,9 @@ LayerConfig parse_layer_config(std::string_view json) {
 
 LayerConfig load_layer_config(const std::filesystem::path& file) {
   try {
-    return parse_layer_config(read_text_file(file, kMaxConfigBytes));
+    LayerConfig config = parse_layer_config(read_text_file(file, kMaxConfigBytes));
+    config.origin = file.string();
+    return config;
   } catch (Error& error) {
     throw error.in(fmt::format("'{}'", file.string()));
   }

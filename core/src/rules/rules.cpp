@@ -28,24 +28,6 @@ void set_type(LayerChoice& choice, const Host& host, std::string_view option, co
   }
 }
 
-// Also of entries that no tensor matches: a slip in a name is no matter of which model it is used with.
-void require_known_names(const LayerChoice& choice, const Host& host) {
-  if (choice.format) host.format(*choice.format);
-  if (choice.quantizer && !same_name(*choice.quantizer, "auto")) host.quantizer(*choice.quantizer);
-}
-
-void require_known_names(const LayerConfig& config, const Host& host) {
-  const auto check = [&](const std::string& entry, const LayerChoice& choice) {
-    try {
-      require_known_names(choice, host);
-    } catch (Error& error) {
-      throw error.in(fmt::format("layer config entry '{}'", entry));
-    }
-  };
-  for (const LayerPattern& pattern : config.patterns) check(pattern.text, pattern.choice);
-  if (config.fallback) check("_default", *config.fallback);
-}
-
 }  // namespace
 
 bool is_layer(const TensorInfo& tensor) {
@@ -68,7 +50,6 @@ Rules::Rules(const Host& host, const ConvertOptions& options) : options_(options
   } else if (!options.custom.type.empty()) {
     throw Error(ErrorKind::usage, "--custom-type needs --custom-layers: a pattern that selects layers");
   }
-  if (options.layer_config) require_known_names(*options.layer_config, host);
   if (!options.exclude_layers.empty()) exclude_.emplace(options.exclude_layers);
   if (!options.fallback.type.empty()) {
     fallback_choice_.emplace();

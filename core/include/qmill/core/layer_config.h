@@ -34,7 +34,8 @@ struct LayerPattern {
 struct LayerConfig {
   std::vector<LayerPattern> patterns;    // in the order of the file
   std::vector<LayerPattern> exclusions;  // "_exclusions": skipped, whatever else matches
-  std::optional<LayerChoice> fallback;  // "_default": layers that nothing matches
+  std::optional<LayerChoice> fallback;   // "_default": layers that nothing matches
+  std::string origin;                    // for messages: the file
 };
 
 // Throws Error(input) that names the entry and lists what is allowed; Error(io).

@@ -1,0 +1,237 @@
+#include <source.h>
+
+#include <model_file.h>
+#include <temp_dir.h>
+
+#include <qmill/error.h>
+
+#include <gmock/gmock.h>
+
+#include <cstring>
+
+using namespace safetensors;
+using qmill::Error;
+using qmill::ErrorKind;
+using qmill::testing::NamedTensor;
+using qmill::testing::random_weight;
+using qmill::testing::read_bytes;
+using qmill::testing::TempDir;
+using qmill::testing::write_bytes;
+using qmill::testing::write_model;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+namespace fs = std::filesystem;
+
+namespace {
+
+template <class Call>
+Error error_of(Call call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error;
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return Error(ErrorKind::internal, "");
+}
+
+std::vector<std::string> names(const qmill::TensorSource& source) {
+  std::vector<std::string> names;
+  for (const qmill::TensorInfo& tensor : source.tensors()) names.push_back(tensor.name);
+  return names;
+}
+
+void expect_data(const qmill::TensorSource& source, std::size_t index, const at::Tensor& expected) {
+  const qmill::TensorInfo& info = source.tensors()[index];
+  ASSERT_EQ(info, qmill::info_of({info.name, expected}));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(info.bytes()));
+  source.read(index, bytes);
+  EXPECT_EQ(std::memcmp(bytes.data(), expected.const_data_ptr(), bytes.size()), 0) << info.name;
+}
+
+class Files : public ::testing::Test {
+ protected:
+  TempDir folder;
+  const at::Tensor a = random_weight(5, 7, at::kBFloat16, 1);
+  const at::Tensor b = random_weight(1, 129, at::kFloat, 2);
+};
+
+TEST_F(Files, EveryTensorIsReadAsItWasWritten) {
+  write_model(folder / "m.safetensors", {{"b", b}, {"a", a}, {"empty", random_weight(0, 7, at::kHalf, 3)}}, {{"k", "v"}});
+  const auto source = open_files({folder / "m.safetensors"}, nullptr);
+  ASSERT_THAT(names(*source), ElementsAre("b", "a", "empty"));
+  expect_data(*source, 0, b);
+  expect_data(*source, 1, a);
+  expect_data(*source, 2, random_weight(0, 7, at::kHalf, 3));
+  EXPECT_EQ(source->metadata(), (std::map<std::string, std::string>{{"k", "v"}}));
+  EXPECT_THAT(source->files(), ElementsAre(folder / "m.safetensors"));
+}
+
+TEST_F(Files, TheExtentIsWhereTheBytesLie) {
+  write_model(folder / "m.safetensors", {{"b", b}, {"a", a}});
+  const auto source = open_files({folder / "m.safetensors"}, nullptr);
+  const std::optional<qmill::Extent> extent = source->extent(1);
+  ASSERT_TRUE(extent);
+  EXPECT_EQ(extent->file, folder / "m.safetensors");
+  EXPECT_EQ(extent->bytes, 70u);
+  EXPECT_EQ(read_bytes(extent->file).substr(extent->offset, extent->bytes), std::string(static_cast<const char*>(a.const_data_ptr()), 70));
+  source->prefetch(1);
+}
+
+TEST_F(Files, AFileCutShortAnywhereIsRefused) {
+  write_model(folder / "whole.safetensors", {{"a", a}, {"b", b}}, {{"k", "v"}});
+  const std::string whole = read_bytes(folder / "whole.safetensors");
+  for (std::size_t bytes = 0; bytes < whole.size(); ++bytes) {
+    write_bytes(folder / "cut.safetensors", std::string_view(whole).substr(0, bytes));
+    const Error error = error_of([&] { open_files({folder / "cut.safetensors"}, nullptr); });
+    ASSERT_EQ(error.kind(), ErrorKind::input) << bytes;
+    ASSERT_THAT(error.what(), HasSubstr("cut.safetensors'")) << bytes;
+  }
+}
+
+TEST_F(Files, AGitLfsPointerIsSaidToBeOne) {
+  write_bytes(folder / "m.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n");
+  EXPECT_THAT(error_of([&] { open_files({folder / "m.safetensors"}, nullptr); }).what(),
+              AllOf(HasSubstr("m.safetensors'"), HasSubstr("Git LFS pointer")));
+}
+
+TEST_F(Files, AFileThatShrinksAfterwardsIsAnInputError) {
+  write_model(folder / "m.safetensors", {{"a", a}, {"b", b}});
+  const auto source = open_files({folder / "m.safetensors"}, nullptr);
+  fs::resize_file(folder / "m.safetensors", fs::file_size(folder / "m.safetensors") - 1);
+  expect_data(*source, 0, a);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(source->tensors()[1].bytes()));
+  const Error error = error_of([&] { source->read(1, bytes); });
+  EXPECT_EQ(error.kind(), ErrorKind::input);
+  EXPECT_THAT(error.what(), AllOf(HasSubstr("m.safetensors'"), HasSubstr("cut short")));
+}
+
+TEST_F(Files, AFileThatIsMissingIsAnIoError) {
+  const Error error = error_of([&] { open_files({folder / "none.safetensors"}, nullptr); });
+  EXPECT_EQ(error.kind(), ErrorKind::io);
+  EXPECT_THAT(error.what(), HasSubstr("none.safetensors'"));
+}
+
+class Shards : public Files {
+ protected:
+  Shards() {
+    write_model(folder / "x-1.safetensors", {{"a", a}}, {{"k", "first"}});
+    write_model(folder / "x-2.safetensors", {{"b", b}}, {{"k", "second"}, {"l", "w"}});
+  }
+
+  fs::path index(std::string_view text) const {
+    write_bytes(folder / "x.safetensors.index.json", text);
+    return folder / "x.safetensors.index.json";
+  }
+
+  Error index_error(std::string_view text) const {
+    const fs::path path = index(text);
+    const Error error = error_of([&] { open_index(path); });
+    EXPECT_THAT(error.what(), HasSubstr("x.safetensors.index.json'"));
+    return error;
+  }
+};
+
+constexpr std::string_view kIndex = R"({"metadata":{"total_size":586},"weight_map":{"a":"x-1.safetensors","b":"x-2.safetensors"}})";
+
+TEST_F(Shards, AnIndexOpensItsShardsAsOneModel) {
+  const auto source = open_index(index(kIndex));
+  ASSERT_THAT(names(*source), ElementsAre("a", "b"));
+  expect_data(*source, 0, a);
+  expect_data(*source, 1, b);
+  EXPECT_THAT(source->files(), ElementsAre(folder / "x-1.safetensors", folder / "x-2.safetensors"));
+  EXPECT_EQ(source->metadata(), (std::map<std::string, std::string>{{"k", "first"}, {"l", "w"}}));
+  EXPECT_EQ(source->extent(1)->file, folder / "x-2.safetensors");
+}
+
+TEST_F(Shards, AFolderIsItsIndexAndNotWhatElseLiesThere) {
+  index(kIndex);
+  write_model(folder / "other.safetensors", {{"a", b}});
+  EXPECT_THAT(names(*open_folder(folder.path())), ElementsAre("a", "b"));
+}
+
+TEST_F(Shards, AFolderWithoutIndexIsAllItsFiles) {
+  write_bytes(folder / "config.json", "{}");
+  EXPECT_THAT(names(*open_folder(folder.path())), ElementsAre("a", "b"));
+}
+
+TEST_F(Shards, ATensorInTwoFilesOfAFolderIsAnErrorThatNamesBoth) {
+  write_model(folder / "x-3.safetensors", {{"a", b}});
+  const Error error = error_of([&] { open_folder(folder.path()); });
+  EXPECT_EQ(error.kind(), ErrorKind::input);
+  EXPECT_THAT(error.what(), AllOf(HasSubstr("'a'"), HasSubstr("x-1.safetensors'"), HasSubstr("x-3.safetensors'")));
+}
+
+TEST_F(Shards, AFolderOfTwoIndexesOrOfNothingIsAnError) {
+  index(kIndex);
+  write_bytes(folder / "y.safetensors.index.json", kIndex);
+  EXPECT_THAT(error_of([&] { open_folder(folder.path()); }).what(), HasSubstr("2 indexes"));
+  const TempDir nothing;
+  EXPECT_THAT(error_of([&] { open_folder(nothing.path()); }).what(), HasSubstr("no .safetensors file"));
+}
+
+TEST_F(Shards, AShardThatIsMissingIsNamed) {
+  const Error error = index_error(R"({"weight_map":{"a":"x-1.safetensors","b":"x-9.safetensors"}})");
+  EXPECT_EQ(error.kind(), ErrorKind::io);
+  EXPECT_THAT(error.what(), HasSubstr("x-9.safetensors'"));
+}
+
+TEST_F(Shards, AnIndexMustNotReachOutOfItsFolder) {
+  const TempDir elsewhere;
+  write_model(elsewhere / "x.safetensors", {{"a", a}});
+  for (const std::string& shard :
+       {std::string("../x.safetensors"), (elsewhere / "x.safetensors").string(), std::string("sub/x.safetensors"),
+        std::string("./x-1.safetensors"), std::string(".."), std::string(), std::string("/etc/passwd")}) {
+    const Error error = index_error(R"({"weight_map":{"a":")" + shard + R"("}})");
+    EXPECT_EQ(error.kind(), ErrorKind::input);
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("'" + shard + "'"), HasSubstr("its own folder"))) << shard;
+  }
+}
+
+TEST_F(Shards, ATensorThatTheIndexDoesNotNameIsAnError) {
+  write_model(folder / "x-2.safetensors", {{"b", b}, {"c", a}});
+  const Error error = index_error(kIndex);
+  EXPECT_EQ(error.kind(), ErrorKind::input);
+  EXPECT_THAT(error.what(), AllOf(HasSubstr("'c'"), HasSubstr("x-2.safetensors'")));
+}
+
+TEST_F(Shards, ATensorThatIsNotInItsShardIsAnError) {
+  const Error error = index_error(R"({"weight_map":{"a":"x-1.safetensors","b":"x-2.safetensors","c":"x-2.safetensors"}})");
+  EXPECT_EQ(error.kind(), ErrorKind::input);
+  EXPECT_THAT(error.what(), AllOf(HasSubstr("'c'"), HasSubstr("x-2.safetensors'")));
+}
+
+TEST_F(Shards, AnIndexThatSwapsShardsIsAnError) {
+  EXPECT_EQ(index_error(R"({"weight_map":{"a":"x-2.safetensors","b":"x-1.safetensors"}})").kind(), ErrorKind::input);
+}
+
+TEST_F(Shards, ATensorInTwoShardsIsAnError) {
+  write_model(folder / "x-2.safetensors", {{"a", a}, {"b", b}});
+  EXPECT_THAT(index_error(kIndex).what(), AllOf(HasSubstr("'a'"), HasSubstr("x-1.safetensors'"), HasSubstr("x-2.safetensors'")));
+}
+
+TEST_F(Shards, AnIndexThatIsNoneIsAnError) {
+  const std::string deep = std::string(1'000'000, '[') + std::string(1'000'000, ']');
+  const std::vector<std::string> texts = {"",
+                                          "{",
+                                          "[]",
+                                          "{}",
+                                          R"({"weight_map":[]})",
+                                          R"({"weight_map":{"a":7}})",
+                                          R"({"weight_map":{"a":null}})",
+                                          "\xff",
+                                          R"({"weight_map":)" + deep + "}"};
+  for (const std::string& text : texts) EXPECT_EQ(index_error(text).kind(), ErrorKind::input) << text.substr(0, 40);
+}
+
+TEST_F(Shards, AnEmptyIndexIsAModelWithoutTensors) { EXPECT_TRUE(open_index(index(R"({"weight_map":{}})"))->tensors().empty()); }
+
+TEST(IsIndex, TheNameDecides) {
+  EXPECT_TRUE(is_index("a/model.safetensors.index.json"));
+  EXPECT_FALSE(is_index("a/model.index.json"));
+  EXPECT_FALSE(is_index("a/model.safetensors"));
+}
+
+}  // namespace

@@ -1,0 +1,101 @@
+// Against vectors of the reader's own library: see tests/golden/make_golden.py.
+#include <model_file.h>
+#include <test_context.h>
+
+#include <qmill/numerics/rounding.h>
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+using namespace qmill;
+using qmill::testing::TestContext;
+
+namespace {
+
+constexpr double kRelativeError = 1e-6;   // of scales and decoded values: another order of summation
+constexpr double kDifferentCodes = 6e-6;  // of rotated weights, each by one step: ties that fall to the other side
+
+const Format& int8() { return *builtin_formats()[0]; }
+
+class Golden : public ::testing::TestWithParam<const char*> {
+ protected:
+  const qmill::testing::ModelFile file = qmill::testing::read_model(std::string(QMILL_GOLDEN "/") + GetParam() + ".safetensors");
+  const at::Tensor weight = file.tensors.at("src.weight");
+  const TensorInfo info = info_of({"src.weight", weight});
+
+  Layout layout(Scaling scaling, std::int64_t group) const {
+    StorageOptions wanted;
+    wanted.scaling = scaling;
+    wanted.rotation.mode = group == 0 ? Rotation::Mode::off : Rotation::Mode::fixed;
+    wanted.rotation.group = group;
+    return int8().layout(info, wanted);
+  }
+
+  std::vector<StoredTensor> stored(const Layout& as) const {
+    TestContext context(info, {&int8(), as, {}});
+    return int8().encode(round_to_nearest(weight, *int8().grid(), as, context), info, as);
+  }
+
+  const at::Tensor& theirs(const std::string& format, const char* tensor) const { return file.tensors.at(format + "." + tensor); }
+
+  std::vector<std::int64_t> rotation_groups() const {
+    std::vector<std::int64_t> groups;
+    for (const std::int64_t group : {4, 16, 64, 256})
+      if (file.tensors.contains("int8_convrot" + std::to_string(group) + ".weight")) groups.push_back(group);
+    return groups;
+  }
+
+  void expect_decoded(const std::string& format, const Layout& as) const {
+    const at::Tensor& decoded = theirs(format, "decoded");
+    const std::vector<at::Tensor> tensors = {theirs(format, "weight"), theirs(format, "weight_scale")};
+    std::vector<float> ours(static_cast<std::size_t>(decoded.numel()));
+    int8().decode_rows(tensors, as, 0, decoded.size(0), ours.data());
+    for (std::int64_t row = 0; row < decoded.size(0); ++row) {
+      const float* expected = decoded.const_data_ptr<float>() + row * decoded.size(1);
+      const double largest = decoded.select(0, row).abs().amax().item<float>();
+      for (std::int64_t c = 0; c < decoded.size(1); ++c)
+        ASSERT_NEAR(ours[static_cast<std::size_t>(row * decoded.size(1) + c)], expected[c], kRelativeError * largest)
+            << format << ' ' << row << ' ' << c;
+    }
+  }
+};
+
+TEST_P(Golden, RowsAreIdenticalToTheLastBit) {
+  const std::vector<StoredTensor> ours = stored(layout(Scaling::row, 0));
+  EXPECT_TRUE(ours[0].data.equal(theirs("int8_row", "weight")));
+  EXPECT_TRUE(ours[1].data.equal(theirs("int8_row", "weight_scale")));
+}
+
+TEST_P(Golden, OneScaleIsIdenticalToTheLastBit) {
+  const std::vector<StoredTensor> ours = stored(layout(Scaling::tensor, 0));
+  EXPECT_TRUE(ours[0].data.equal(theirs("int8_tensor", "weight")));
+  EXPECT_TRUE(ours[1].data.equal(theirs("int8_tensor", "weight_scale")));
+}
+
+TEST_P(Golden, RotatedRowsDifferInAFewTiesOnly) {
+  for (const std::int64_t group : rotation_groups()) {
+    const std::string format = "int8_convrot" + std::to_string(group);
+    const std::vector<StoredTensor> ours = stored(layout(Scaling::row, group));
+    const at::Tensor steps = ours[0].data.to(at::kInt).sub(theirs(format, "weight").to(at::kInt)).abs();
+    const std::int64_t different = steps.ne(0).sum().item<std::int64_t>();
+    EXPECT_LE(steps.amax().item<int>(), 1) << format;
+    EXPECT_LE(static_cast<double>(different), std::ceil(kDifferentCodes * static_cast<double>(weight.numel()))) << format;
+    const at::Tensor& scales = theirs(format, "weight_scale");
+    for (std::int64_t row = 0; row < scales.numel(); ++row) {
+      const float expected = scales.const_data_ptr<float>()[row];
+      ASSERT_NEAR(ours[1].data.const_data_ptr<float>()[row], expected, kRelativeError * expected) << format << ' ' << row;
+    }
+  }
+}
+
+TEST_P(Golden, TheirTensorsDecodeToTheirValues) {
+  expect_decoded("int8_row", layout(Scaling::row, 0));
+  expect_decoded("int8_tensor", layout(Scaling::tensor, 0));
+  for (const std::int64_t group : rotation_groups()) expect_decoded("int8_convrot" + std::to_string(group), layout(Scaling::row, group));
+}
+
+INSTANTIATE_TEST_SUITE_P(Vectors, Golden, ::testing::Values("bf16_7x5", "bf16_64x256", "bf16_136x64", "f16_40x1024", "f32_33x512"),
+                         [](const auto& test) { return std::string(test.param); });
+
+}  // namespace
