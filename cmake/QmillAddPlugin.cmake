@@ -2,6 +2,7 @@
 #
 # A plugin: libqmill_<name>.so that exports its descriptor and nothing else, links qmill::sdk, and is built to (and installed in)
 # lib/qmill/plugins. For qmill's own plugins and for anybody's.
+include(GNUInstallDirs)
 set(_qmill_plugin_cmake_dir "${CMAKE_CURRENT_LIST_DIR}")
 
 function(qmill_add_plugin name)
@@ -10,6 +11,10 @@ function(qmill_add_plugin name)
   add_library(${target} MODULE ${ARG_SOURCES})
   target_compile_features(${target} PRIVATE cxx_std_20)
   target_link_libraries(${target} PRIVATE qmill::sdk ${ARG_LIBRARIES})
+  if(NOT MSVC)
+    # The same bytes on every processor: no fused products.
+    target_compile_options(${target} PRIVATE -ffp-contract=off)
+  endif()
   set_target_properties(${target} PROPERTIES
     CXX_VISIBILITY_PRESET hidden
     VISIBILITY_INLINES_HIDDEN ON

@@ -41,13 +41,16 @@ std::vector<std::string> prepared(const Command& command, const std::vector<std:
   return result;
 }
 
+// "--no-learned-rounding" has no "--no-no-learned-rounding".
+bool is_negative(const Flag& flag) { return flag.name.starts_with("no-"); }
+
 po::options_description description(const Command& command) {
   po::options_description description;
   for (const Flag& flag : command.flags) {
     const std::string names = flag.letter == 0 ? flag.name : fmt::format("{},{}", flag.name, flag.letter);
     if (flag.value.empty()) {
       description.add_options()(names.c_str(), "");
-      description.add_options()(("no-" + flag.name).c_str(), "");
+      if (!is_negative(flag)) description.add_options()(("no-" + flag.name).c_str(), "");
     } else if (!flag.optional_words.empty()) {
       description.add_options()(names.c_str(), po::value<std::string>()->implicit_value(flag.optional_words.front()), "");
     } else {
@@ -62,7 +65,7 @@ Error unknown_flag(const Command& command, const std::string& name) {
   std::vector<std::string> known;
   for (const Flag& flag : command.flags) {
     known.push_back("--" + flag.name);
-    if (flag.value.empty()) known.push_back("--no-" + flag.name);
+    if (flag.value.empty() && !is_negative(flag)) known.push_back("--no-" + flag.name);
   }
   const std::string nearest = nearest_name(name, known);
   return Error(ErrorKind::usage, fmt::format("{} has no flag '{}'{}", command.name, name, nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest)),
@@ -94,7 +97,7 @@ Arguments::Arguments(const Command& command, const std::vector<std::string>& wor
       operands_.insert(operands_.end(), option.value.begin(), option.value.end());
       continue;
     }
-    const bool is_negated = option.string_key.starts_with("no-") && option.value.empty();
+    const bool is_negated = option.value.empty() && option.string_key.starts_with("no-") && !has_flag(option.string_key);
     const Flag& known = flag(is_negated ? option.string_key.substr(3) : option.string_key);
     std::vector<std::string>& values = values_[known.name];
     if (known.value.empty()) {
@@ -108,6 +111,10 @@ Arguments::Arguments(const Command& command, const std::vector<std::string>& wor
   if (operands_.size() > command.max_operands)
     throw Error(ErrorKind::usage, fmt::format("{} takes no further word '{}'", command.name, operands_[command.max_operands]),
                 fmt::format("see qmill {} --help", command.name));
+}
+
+bool Arguments::has_flag(const std::string& name) const {
+  return std::any_of(command_.flags.begin(), command_.flags.end(), [&](const Flag& flag) { return flag.name == name; });
 }
 
 const Flag& Arguments::flag(const std::string& name) const {

@@ -48,6 +48,7 @@ class Arguments {
   std::string choice(const std::string& flag, const std::vector<std::string>& allowed) const;
 
  private:
+  bool has_flag(const std::string& name) const;
   const Flag& flag(const std::string& name) const;
 
   const Command& command_;

@@ -42,10 +42,9 @@ void write_report(const std::string& file, const Json& report) {
   if (!stream.flush()) throw Error(ErrorKind::io, "cannot write the report", "the converted file is complete").in(fmt::format("'{}'", file));
 }
 
-int print_plan(const Plan& plan, const ConvertOptions& options, bool as_json) {
+void print_plan(const Plan& plan, const ConvertOptions& options, bool as_json) {
   if (as_json) print_json(plan_json(plan));
   else fmt::print("{}", plan_text(plan, options));
-  return kDone;
 }
 
 int convert(const TensorSource& source, const Plan& plan, const ConvertOptions& options, const Arguments& arguments) {
@@ -69,6 +68,8 @@ int convert(const TensorSource& source, const Plan& plan, const ConvertOptions& 
     fmt::print("{}\n", quality_report_text(std::move(layers), options.quality_threshold));
   }
   if (level <= Verbosity::normal) fmt::print("{}", convert_summary(plan, report, options));
+  else
+    for (const std::string& warning : warnings(plan, report, options)) fmt::print(stderr, "qmill: warning: {}\n", warning);
   return kDone;
 }
 
@@ -92,13 +93,14 @@ int run(const Words& words, const std::string& name) {
     return kDone;
   }
   if (dry_run.empty()) check_destination(*source, options);  // before a heuristic reads everything
-  Plan plan;
+  const Plan plan = make_plan(host, *source, options);
+  if (!dry_run.empty()) print_plan(plan, options, arguments.on("json"));
   try {
-    plan = make_plan(host, *source, options);
+    require_selection(plan);
   } catch (Error& error) {
     throw error.in(fmt::format("'{}'", options.input.string()));
   }
-  if (!dry_run.empty()) return print_plan(plan, options, arguments.on("json"));
+  if (!dry_run.empty()) return kDone;
   log_decisions(plan, level);
   try {
     return convert(*source, plan, options, arguments);

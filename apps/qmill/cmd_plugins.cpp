@@ -26,6 +26,9 @@ void print_list(const Host& host) {
     fmt::print("{:<11}   {}\n", "", candidate.file.string());
     if (!candidate.reason.empty()) fmt::print("{:<11}   {}\n", "", candidate.reason);
   }
+  fmt::print("\nFormats of the program itself:");
+  for (const Format* format : builtin_formats()) fmt::print(" {}", format->info().name);
+  fmt::print("\n");
 }
 
 void print_quantizer(const QuantizerInfo& info) {
@@ -39,9 +42,24 @@ void print_quantizer(const QuantizerInfo& info) {
     fmt::print("    {:<16} {}; {} [{}]\n", option.name, option.help, option.allowed(), option_text(option.initial));
 }
 
-// A plugin's name, or the name of a quantizer, filter or format that it offers.
-int print_info(const Host& host, const std::string& name) {
-  std::vector<std::string> offered;
+void print_format(const Format& format) {
+  fmt::print("format {}: {}\n", format.info().name, format.info().summary);
+  if (!format.info().aliases.empty()) fmt::print("  also called {}\n", fmt::join(format.info().aliases, ", "));
+}
+
+void print_plugin(const Host& host, const PluginCandidate& plugin) {
+  const bool is_loaded = plugin.status == PluginCandidate::Status::loaded;
+  fmt::print("plugin {}{}: {}\n  {}\n", plugin.name, is_loaded ? " " + plugin.version : "", plugin_status_name(plugin.status), plugin.file.string());
+  if (!plugin.reason.empty()) fmt::print("  {}\n", plugin.reason);
+  for (const PluginOffer& offer : plugin.offers) {
+    if (offer.kind == "quantizer" && is_loaded) print_quantizer(host.quantizer(offer.name).info());
+    else if (offer.kind == "format" && is_loaded) print_format(host.format(offer.name));
+    else fmt::print("{} {}\n", offer.kind, offer.name);
+  }
+}
+
+// A plugin's name, the name of something that it offers, or a format's.
+int print_info(const Host& host, const std::string& name, bool as_json) {
   std::vector<std::string> known;
   for (const PluginCandidate& candidate : host.candidates()) {
     known.push_back(candidate.name);
@@ -49,15 +67,15 @@ int print_info(const Host& host, const std::string& name) {
     const bool offers_it = std::any_of(candidate.offers.begin(), candidate.offers.end(), [&](const PluginOffer& offer) { return same_name(offer.name, name); });
     for (const PluginOffer& offer : candidate.offers) known.push_back(offer.name);
     if (!is_this && !offers_it) continue;
-    fmt::print("plugin {} {}: {}\n  {}\n", candidate.name, candidate.version, plugin_status_name(candidate.status), candidate.file.string());
-    if (!candidate.reason.empty()) fmt::print("  {}\n", candidate.reason);
-    for (const PluginOffer& offer : candidate.offers) {
-      if (offer.kind == "quantizer" && candidate.status == PluginCandidate::Status::loaded) print_quantizer(host.quantizer(offer.name).info());
-      else fmt::print("{} {}\n", offer.kind, offer.name);
-    }
+    if (as_json) print_json(plugin_json(host, candidate));
+    else print_plugin(host, candidate);
     return kDone;
   }
-  if (const Quantizer* quantizer = host.find_quantizer(name)) return print_info(host, quantizer->info().name);  // an alias
+  if (const Quantizer* quantizer = host.find_quantizer(name)) return print_info(host, quantizer->info().name, as_json);  // an alias
+  if (const Format* format = host.find_format(name); format != nullptr && !as_json) {
+    print_format(*format);
+    return kDone;
+  }
   throw Error(ErrorKind::usage, unknown_name_message("plugin", name, known));
 }
 
@@ -81,9 +99,8 @@ int run_plugins(const Words& words) {
   }
   if (operands.front() != "info" || operands.size() != 2)
     throw Error(ErrorKind::usage, fmt::format("'{}' is not what plugins takes", fmt::join(operands, " ")), "qmill plugins list, or qmill plugins info NAME");
-  host.quantizers();  // so that status and version are those of a loaded plugin
-  host.filters();
-  return print_info(host, operands[1]);
+  host.load_all();
+  return print_info(host, operands[1], arguments.on("json"));
 }
 
 }  // namespace qmill::app

@@ -91,7 +91,7 @@ std::vector<Flag> own_flags(const Host& host) {
   Group quantizer(flags, "Quantizer");
   quantizer.value("optimizer", "NAME", "auto", "who chooses the values: auto, or one of qmill plugins list").is_common = true;
   quantizer.toggle("simple", false, "short for --optimizer rtn");
-  quantizer.toggle("no-learned-rounding", false, "the same");
+  quantizer.toggle("no-learned-rounding", false, "another name of --simple");
   quantizer.value("manual-seed", "N", "0", "for quantizers that draw random numbers; -1: a new one, printed and stored");
 
   Group layers(flags, "Which layers");
@@ -100,11 +100,11 @@ std::vector<Flag> own_flags(const Host& host) {
   for (const ModelFilter* known : host.filters())
     layers.toggle(hyphens(known->info().name), false, known->info().summary);
   layers.value("exclude-layers", "REGEX", "", "keep tensors whose name it matches").is_common = true;
-  layers.value("fallback", "TYPE", "", "convert excluded layers to this format or with this quantizer, instead of keeping them");
+  layers.value("fallback", "TYPE", "", "convert excluded layers to this format (int8, fp16) or with this quantizer, instead of keeping them");
   layers.value("fallback-block-size", "N", "", "block scaling for them");
   layers.toggle("fallback-simple", false, "plain rounding for them");
   layers.value("custom-layers", "REGEX", "", "treat tensors whose name it matches in a way of their own").is_common = true;
-  layers.value("custom-type", "TYPE", "", "their format or quantizer; required with --custom-layers").is_common = true;
+  layers.value("custom-type", "TYPE", "", "their format (int8, fp16) or quantizer; required with --custom-layers").is_common = true;
   layers.value("custom-block-size", "N", "", "block scaling for them");
   layers.value("custom-scaling-mode", "MODE", "", "scaling for them");
   layers.toggle("custom-simple", false, "plain rounding for them");
@@ -139,7 +139,21 @@ std::optional<std::int64_t> block_size(const Arguments& arguments, const char* f
 
 const std::vector<std::string> kScalings = {"row", "tensor", "block", "axis"};
 
-void set_format(ConvertOptions& options, const Arguments& arguments) {
+// From --scaling-mode, from the format's name (int8_blockwise), or from --block-size alone; they must agree.
+Scaling scaling(const Arguments& arguments, const Format& format, const std::string& name) {
+  const Scaling asked = *parse_scaling(arguments.choice("scaling-mode", kScalings));
+  const std::optional<Scaling> implied = format.implied_scaling(name);
+  const bool is_tensorwise = same_name(name, "int8_tensorwise");
+  if (arguments.given("scaling-mode")) {
+    const bool fits = is_tensorwise ? asked == Scaling::row || asked == Scaling::tensor : !implied || *implied == asked;
+    if (!fits) throw Error(ErrorKind::usage, fmt::format("--scaling-mode {} contradicts --format {}", scaling_name(asked), name));
+    return asked;
+  }
+  if (implied) return *implied;
+  return arguments.given("block-size") && !is_tensorwise ? Scaling::block : asked;
+}
+
+void set_format(ConvertOptions& options, const Arguments& arguments, const Host& host) {
   options.format = arguments.text("format");
   for (const char* name : {"int8", "fp16"}) {
     if (!arguments.on(name)) continue;
@@ -148,11 +162,14 @@ void set_format(ConvertOptions& options, const Arguments& arguments) {
     options.format = name;
   }
   StorageOptions& storage = options.storage;
-  storage.scaling = *parse_scaling(arguments.choice("scaling-mode", kScalings));
+  const Format& format = host.format(options.format);
+  for (const char* flag : {"scaling-mode", "block-size", "convrot"})
+    if (arguments.given(flag) && format.grid() == nullptr)
+      throw Error(ErrorKind::usage, fmt::format("--{} says how codes are scaled, but format {} has none", flag, options.format));
+  storage.scaling = scaling(arguments, format, options.format);
   storage.block_size = arguments.integer("block-size", 1, kLargest);
-  if (arguments.given("block-size") && !arguments.given("scaling-mode")) storage.scaling = Scaling::block;
   if (arguments.given("block-size") && storage.scaling != Scaling::block)
-    throw Error(ErrorKind::usage, fmt::format("--block-size needs block scaling, --scaling-mode is {}", arguments.text("scaling-mode")));
+    throw Error(ErrorKind::usage, fmt::format("--block-size needs block scaling, found {} scaling", scaling_name(storage.scaling)));
   storage.rotation = parse_rotation(arguments.text("convrot"));
   storage.naming = arguments.on("comfy-quant") ? Naming::comfy : Naming::legacy;
   storage.full_precision_matrix_mult = arguments.on("full-precision-matrix-mult");
@@ -255,7 +272,7 @@ ConvertOptions convert_options(const Arguments& arguments, const Host& host) {
   options.output = path("output", 1);
   if (options.input.empty()) throw Error(ErrorKind::usage, "no input is given", "qmill -i MODEL.safetensors [-o OUTPUT.safetensors]");
   options.overwrite = arguments.on("overwrite");
-  set_format(options, arguments);
+  set_format(options, arguments, host);
   set_quantizer(options, arguments, host);
   set_layers(options, arguments, host);
   options.quality_threshold = arguments.number("quality-threshold");
@@ -264,7 +281,7 @@ ConvertOptions convert_options(const Arguments& arguments, const Host& host) {
   options.bytes_in_flight = static_cast<std::uint64_t>(arguments.integer("in-flight", 1, 1 << 24)) << 20;
   options.sync = arguments.on("sync");
   options.recorded = recorded(arguments, convert_flags(host));
-  if (options.output.empty()) options.output = default_output(options);
+  if (options.output.empty()) options.output = default_output(host, options);
   return options;
 }
 

@@ -1,5 +1,7 @@
 #include "json_output.h"
 
+#include "summary.h"
+
 #include <qmill/core/process.h>
 #include <qmill/names.h>
 
@@ -19,6 +21,23 @@ Json tensor_json(const TensorInfo& tensor) { return {{"name", tensor.name}, {"dt
 Json layer_json(const LayerQuality& layer) {
   return {{"name", layer.name},         {"format", layer.format},          {"layout", layer.layout},
           {"mse", number(layer.mse)}, {"sqnr_db", number(layer.sqnr_db)}, {"max_error", number(layer.max_error)}};
+}
+
+Json candidate_json(const PluginCandidate& candidate) {
+  std::set<std::string> kinds;
+  Json offers = Json::array();
+  for (const PluginOffer& offer : candidate.offers) {
+    kinds.insert(offer.kind);
+    offers.push_back({{"kind", offer.kind}, {"name", offer.name}});
+  }
+  std::string kind;
+  for (const std::string& each : kinds) kind += (kind.empty() ? "" : ",") + each;
+  return {{"name", candidate.name},
+          {"kind", kind},
+          {"file", candidate.file.string()},
+          {"status", plugin_status_name(candidate.status)},
+          {"reason", candidate.reason},
+          {"offers", offers}};
 }
 
 std::vector<LayerQuality> qualities(const ConvertReport& report) {
@@ -75,7 +94,7 @@ Json report_json(const Plan& plan, const ConvertReport& report, const ConvertOpt
           {"seed", plan.seed},
           {"mean_sqnr_db", number(summarize(qualities(report), options.quality_threshold).mean_sqnr_db)},
           {"layers", layers},
-          {"warnings", plan.warnings}};
+          {"warnings", warnings(plan, report, options)}};
 }
 
 Json inspect_json(const TensorSource& source, const std::vector<StoredLayerEntry>& layers) {
@@ -86,7 +105,7 @@ Json inspect_json(const TensorSource& source, const std::vector<StoredLayerEntry
     layer_list.push_back({{"name", layer.info.base},
                           {"format", layer.label.name},
                           {"layout", layer.label.summary},
-                          {"quantized", layer.format != nullptr || !layer.info.marker.empty()},
+                          {"quantized", !layer.info.marker.empty() || (layer.format != nullptr && layer.format->grid() != nullptr)},
                           {"shape", layer.info.weight.shape},
                           {"marker", marker}});
   }
@@ -99,23 +118,23 @@ Json inspect_json(const TensorSource& source, const std::vector<StoredLayerEntry
 
 Json plugins_json(const Host& host) {
   Json list = Json::array();
-  for (const PluginCandidate& candidate : host.candidates()) {
-    std::set<std::string> kinds;
-    Json offers = Json::array();
-    for (const PluginOffer& offer : candidate.offers) {
-      kinds.insert(offer.kind);
-      offers.push_back({{"kind", offer.kind}, {"name", offer.name}});
-    }
-    std::string kind;
-    for (const std::string& each : kinds) kind += (kind.empty() ? "" : ",") + each;
-    list.push_back({{"name", candidate.name},
-                    {"kind", kind},
-                    {"file", candidate.file.string()},
-                    {"status", plugin_status_name(candidate.status)},
-                    {"reason", candidate.reason},
-                    {"offers", offers}});
-  }
+  for (const PluginCandidate& candidate : host.candidates()) list.push_back(candidate_json(candidate));
   return list;
+}
+
+Json plugin_json(const Host& host, const PluginCandidate& plugin) {
+  Json json = candidate_json(plugin);
+  json["version"] = plugin.version;
+  json["quantizers"] = Json::array();
+  for (const PluginOffer& offer : plugin.offers) {
+    if (offer.kind != "quantizer" || plugin.status != PluginCandidate::Status::loaded) continue;
+    const QuantizerInfo& info = host.quantizer(offer.name).info();
+    Json options = Json::array();
+    for (const OptionSpec& option : info.options)
+      options.push_back({{"name", option.name}, {"default", option_text(option.initial)}, {"allowed", option.allowed()}, {"help", option.help}});
+    json["quantizers"].push_back({{"name", info.name}, {"aliases", info.aliases}, {"summary", info.summary}, {"formats", info.formats}, {"options", options}});
+  }
+  return json;
 }
 
 void print_json(const Json& json) { fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace)); }

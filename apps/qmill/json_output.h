@@ -13,9 +13,10 @@ using Json = nlohmann::ordered_json;
 
 Json plan_json(const Plan& plan);
 Json quality_json(const std::vector<LayerQuality>& layers);  // compare
-Json report_json(const Plan& plan, const ConvertReport& report, const ConvertOptions& options);
+Json report_json(const Plan& plan, const ConvertReport& report, const ConvertOptions& options);  // convert
 Json inspect_json(const TensorSource& source, const std::vector<StoredLayerEntry>& layers);
 Json plugins_json(const Host& host);
+Json plugin_json(const Host& host, const PluginCandidate& plugin);  // with the options of its quantizers
 
 void print_json(const Json& json);  // to stdout
 

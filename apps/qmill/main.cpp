@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <new>
 
 namespace qmill::app {
@@ -52,6 +53,9 @@ int dispatch(Words words) {
   if (words.front().starts_with("-")) return run_convert(words);
   std::vector<std::string> names;
   for (const auto& [name, run] : runs) names.emplace_back(name);
+  std::error_code ignored;
+  if (std::filesystem::exists(words.front(), ignored))
+    throw Error(ErrorKind::usage, fmt::format("'{}' is a file, not a command", words.front()), fmt::format("to convert it: qmill -i {}", words.front()));
   throw Error(ErrorKind::usage, unknown_name_message("command", words.front(), names), "to convert: qmill -i MODEL");
 }
 

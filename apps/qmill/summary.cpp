@@ -30,6 +30,12 @@ std::string lines(std::string_view label, const std::vector<std::string>& texts)
   return result;
 }
 
+std::string kept_text(const std::string& rule) {
+  if (rule == "empty") return "kept: without values";
+  if (rule == "primary") return "stored so already";
+  return fmt::format("kept by {}", rule);
+}
+
 std::string layer_lines(const Plan& plan) {
   std::map<std::string, std::size_t> quantized, kept;
   std::size_t copied = 0, cast = 0, removed = 0;
@@ -45,7 +51,7 @@ std::string layer_lines(const Plan& plan) {
   for (const auto& [what, count] : quantized) texts.push_back(fmt::format("{} {}", count, what));
   std::string text = lines("quantized", texts);
   std::string rest = count_text(copied, "other tensor") + " copied";
-  for (const auto& [rule, count] : kept) rest += fmt::format(", {} kept by {}", count_text(count, "layer"), rule);
+  for (const auto& [rule, count] : kept) rest += fmt::format(", {} {}", count_text(count, "layer"), kept_text(rule));
   if (cast != 0) rest += fmt::format(", {} cast", cast);
   if (removed != 0) rest += fmt::format(", {} removed", removed);
   return text + line("the rest", rest);
@@ -85,7 +91,7 @@ std::string reader_line(const Plan& plan) {
 }
 
 std::string quantizer_line(const Plan& plan, const ConvertOptions& options) {
-  if (!same_name(options.quantizer, "auto")) return "";
+  if (!same_name(options.quantizer, "auto") || !same_name(plan.chosen_quantizer, "rtn")) return "";
   return line("optimizer", fmt::format("auto chose {}: there is no calibration data", plan.chosen_quantizer));
 }
 
@@ -93,19 +99,14 @@ std::string size_line(std::uint64_t before, std::uint64_t after) {
   return line("size", fmt::format("{} -> {} ({:.0f} %)", bytes_text(before), bytes_text(after), 100.0 * static_cast<double>(after) / static_cast<double>(std::max<std::uint64_t>(1, before))));
 }
 
-std::string quality_lines(const ConvertReport& report, const ConvertOptions& options) {
+std::string quality_line(const ConvertReport& report, const ConvertOptions& options) {
   std::vector<LayerQuality> qualities;
   for (const LayerReport& layer : report.layers) qualities.push_back(layer.quality);
   const QualitySummary summary = summarize(qualities, options.quality_threshold);
   if (summary.worst == nullptr) return line("quality", "every layer is stored exactly");
   std::string text = fmt::format("SQNR {} on average, worst {} ({})", decibel_text(summary.mean_sqnr_db), decibel_text(summary.worst->sqnr_db), summary.worst->name);
   if (summary.exact != 0) text += fmt::format(", {} exact", summary.exact);
-  std::string result = line("quality", text + ", of the stored bytes");
-  std::vector<std::string> low;
-  for (const LayerQuality& layer : qualities)
-    if (layer.sqnr_db && !(*layer.sqnr_db >= options.quality_threshold))
-      low.push_back(fmt::format("{} has {}, below {}", layer.name, decibel_text(layer.sqnr_db), decibel_text(options.quality_threshold)));
-  return result + lines("warning", low);
+  return line("quality", text + ", of the stored bytes");
 }
 
 }  // namespace
@@ -118,6 +119,14 @@ std::string decision_line(const Decision& decision) {
   if (!decision.reason.empty()) rule += fmt::format(": {}", decision.reason);
   return fmt::format("{:<8}  {:<28}  {:>9}  {} {} [{}]\n", action_name(decision.action), how, bytes_text(bytes_of(decision.outputs)), decision.source.name,
                      decision.source.shape_text(), rule);
+}
+
+std::vector<std::string> warnings(const Plan& plan, const ConvertReport& report, const ConvertOptions& options) {
+  std::vector<std::string> warnings = plan.warnings;
+  for (const LayerReport& layer : report.layers)
+    if (const std::optional<double>& sqnr = layer.quality.sqnr_db; sqnr && !(*sqnr >= options.quality_threshold))
+      warnings.push_back(fmt::format("{} has {}, below {}", layer.quality.name, decibel_text(sqnr), decibel_text(options.quality_threshold)));
+  return warnings;
 }
 
 std::string plan_text(const Plan& plan, const ConvertOptions& options) {
@@ -144,7 +153,7 @@ std::string convert_summary(const Plan& plan, const ConvertReport& report, const
   text += size_line(report.bytes_read, report.bytes_written);
   text += line("time", fmt::format("{:.2f} s, {}/s, peak memory {}", report.seconds,
                                    bytes_text(static_cast<std::uint64_t>(static_cast<double>(report.bytes_read) / std::max(report.seconds, 1e-9))), bytes_text(peak_memory_bytes())));
-  text += quality_lines(report, options) + reader_line(plan) + lines("note", counted(notes)) + lines("warning", plan.warnings);
+  text += quality_line(report, options) + reader_line(plan) + lines("note", counted(notes)) + lines("warning", warnings(plan, report, options));
   return text;
 }
 

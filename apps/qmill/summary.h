@@ -14,6 +14,9 @@ std::string plan_text(const Plan& plan, const ConvertOptions& options);
 // One screen: what became of the layers, size, time, quality, warnings.
 std::string convert_summary(const Plan& plan, const ConvertReport& report, const ConvertOptions& options);
 
+// What a person should look at: unused patterns, layers below the quality threshold.
+std::vector<std::string> warnings(const Plan& plan, const ConvertReport& report, const ConvertOptions& options);
+
 // "quantize  int8 row (rtn)  blocks.0.q.weight  primary": one decision.
 std::string decision_line(const Decision& decision);
 

@@ -33,7 +33,7 @@ class Fp16Quantizer final : public qmill::Quantizer {
       throw qmill::Error(qmill::ErrorKind::numeric,
                          fmt::format("{} of {} values are beyond the range of F16 (65504)", result.overflowed, weight.numel()),
                          "use --fp16-overflow clamp, or keep this layer as it is with --exclude-layers");
-    if (result.overflowed != 0) context.note(fmt::format("{} values clamped to the range of F16", result.overflowed));
+    if (result.overflowed != 0) context.note(fmt::format("{} value{} clamped to the range of F16", result.overflowed, result.overflowed == 1 ? "" : "s"));
     return {{{context.weight().name, values}}, {}};
   }
 };

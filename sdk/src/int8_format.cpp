@@ -54,6 +54,16 @@ std::int64_t rotation_group(const Rotation& rotation, std::int64_t columns) {
   return 0;
 }
 
+std::string divisors(const Rotation& rotation) {
+  switch (rotation.mode) {
+    case Rotation::Mode::any: return "16";
+    case Rotation::Mode::fixed: return std::to_string(rotation.group);
+    case Rotation::Mode::automatic:
+    case Rotation::Mode::off: break;
+  }
+  return "256";
+}
+
 void set_tile(Layout& layout, std::int64_t rows, std::int64_t columns) {
   // A tile is never empty, so that nothing divides by zero for a weight without rows or columns.
   layout.tile_rows = std::max<std::int64_t>(rows, 1);
@@ -125,13 +135,13 @@ Layout Int8Format::layout(const TensorInfo& weight, const StorageOptions& wanted
       set_tile(layout, wanted.block_size, wanted.block_size);
     } else {
       layout.scaling = Scaling::row;
-      layout.note = fmt::format("blocks of {} do not divide {}: per row", wanted.block_size, weight.shape_text());
+      layout.note = fmt::format("blocks of {} do not divide its shape: per row", wanted.block_size);
     }
   }
   if (can_rotate) {
     layout.rotation_group = rotation_group(wanted.rotation, k);
     if (layout.rotation_group == 0 && wanted.rotation.mode != Rotation::Mode::off)
-      layout.note = fmt::format("rotation '{}' does not divide {} columns: plain per row", rotation_text(wanted.rotation), k);
+      layout.note = fmt::format("{} does not divide its {} columns: not rotated", divisors(wanted.rotation), k);
   }
   return layout;
 }

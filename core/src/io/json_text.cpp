@@ -21,6 +21,9 @@ nlohmann::ordered_json parse_json(std::string_view text) {
       throw Error(ErrorKind::input, fmt::format("the JSON names '{}' twice", parsed.get<std::string>()));
     return true;
   };
+  // The parser would take a NUL for the end and pass over what follows.
+  if (const std::size_t nul = text.find('\0'); nul != std::string_view::npos)
+    throw Error(ErrorKind::input, fmt::format("it is not valid JSON at byte {}", nul + 1));
   try {
     return Json::parse(text, check);
   } catch (const Json::parse_error& error) {

@@ -26,7 +26,11 @@ class Planner {
   }
 
   Plan make() {
-    require_plain_source(source_);
+    try {
+      require_plain_source(source_);
+    } catch (Error& error) {
+      throw in_source(error);
+    }
     require_known_cast();
     plan_.chosen_quantizer = resolver_.run_quantizer();
     plan_.seed = options_.seed >= 0 ? options_.seed : draw_seed();
@@ -34,12 +38,11 @@ class Planner {
       try {
         plan_.decisions.push_back(decide(i));
       } catch (Error& error) {
-        throw error.in(fmt::format("tensor '{}'", source_.tensors()[i].name));
+        throw in_source(error.in(fmt::format("tensor '{}'", source_.tensors()[i].name)));
       }
     }
     plan_.warnings = rules_.unused();
     plan_.read_data = analysis_.has_read();
-    require_selection();
     std::vector<TensorInfo> outputs;
     for (const Decision& decision : plan_.decisions) outputs.insert(outputs.end(), decision.outputs.begin(), decision.outputs.end());
     plan_.output = plan_output(std::move(outputs), output_metadata(source_, options_, plan_));
@@ -47,6 +50,8 @@ class Planner {
   }
 
  private:
+  Error& in_source(Error& error) const { return error.in(fmt::format("'{}'", options_.input.string())); }
+
   // An entry that says something impossible is an error even if it matches nothing.
   void check_config(const LayerConfig& config) const {
     const auto check = [&](const std::string& entry, const LayerChoice& choice) {
@@ -87,7 +92,7 @@ class Planner {
 
   // The primary quantizer fp16 takes every floating tensor of two or more dimensions, convolutions too.
   bool casts_whole_model(const Verdict& verdict, const TensorInfo& tensor) const {
-    return verdict.rule == "primary" && !resolver_.run_format_has_grid() && tensor.shape.size() >= 2 && is_floating(tensor.dtype);
+    return verdict.rule == "primary" && resolver_.run_format().grid() == nullptr && tensor.shape.size() >= 2 && is_floating(tensor.dtype);
   }
 
   void quantize(Decision& decision, const Verdict& verdict) {
@@ -129,17 +134,6 @@ class Planner {
       throw Error(ErrorKind::usage, fmt::format("--keep-dtype is {}; allowed: f32, bf16, f16", dtype_name(*dtype)));
   }
 
-  void require_selection() const {
-    if (plan_.count(Action::quantize) != 0) return;
-    std::map<std::string, int> rules;
-    int layers = 0;
-    for (const Decision& decision : plan_.decisions)
-      if (decision.is_layer) ++layers, ++rules[decision.rule];
-    std::string why = fmt::format("{} tensors, {} layers", plan_.decisions.size(), layers);
-    for (const auto& [rule, count] : rules) why += fmt::format(", {} by {}", count, rule);
-    throw Error(ErrorKind::input, fmt::format("0 layers selected ({})", why), "a layer is a floating matrix named *.weight; see which rule keeps it with --dry-run");
-  }
-
   static std::int64_t draw_seed() { return static_cast<std::int64_t>(std::random_device()()); }
 
   const TensorSource& source_;
@@ -171,6 +165,17 @@ Plan make_plan(const Host& host, const TensorSource& source, const ConvertOption
   return Planner(host, source, options).make();
 }
 
+void require_selection(const Plan& plan) {
+  if (plan.count(Action::quantize) != 0) return;
+  std::map<std::string, int> rules;
+  int layers = 0;
+  for (const Decision& decision : plan.decisions)
+    if (decision.is_layer) ++layers, ++rules[decision.rule];
+  std::string why = fmt::format("{} tensors, {} layers", plan.decisions.size(), layers);
+  for (const auto& [rule, count] : rules) why += fmt::format(", {} kept by {}", count, rule);
+  throw Error(ErrorKind::input, fmt::format("0 layers selected ({})", why), "a layer is a floating matrix named *.weight; --dry-run shows which rule keeps it");
+}
+
 std::string layer_config_template(const TensorSource& source) {
   nlohmann::ordered_json patterns = nlohmann::ordered_json::object();
   for (const TensorInfo& tensor : source.tensors())
@@ -179,15 +184,16 @@ std::string layer_config_template(const TensorSource& source) {
   return nlohmann::ordered_json{{"layer_patterns", patterns}}.dump(2) + "\n";
 }
 
-std::filesystem::path default_output(const ConvertOptions& options) {
+std::filesystem::path default_output(const Host& host, const ConvertOptions& options) {
   std::filesystem::path input = options.input;
   if (!input.has_filename()) input = input.parent_path();  // "folder/"
   std::string stem = input.filename().string();
   for (const std::string_view suffix : {".safetensors.index.json", ".safetensors"})
     if (stem.ends_with(suffix)) stem.resize(stem.size() - suffix.size());
   const bool is_mixed = !options.filters.empty() || !options.custom.pattern.empty() || !options.exclude_layers.empty() || options.layer_config;
-  std::string format = options.format;
-  if (options.storage.scaling != Scaling::row && format == "int8") format += fmt::format("_{}", scaling_name(options.storage.scaling));
+  const Format& run_format = TargetResolver(host, options).run_format();
+  std::string format = run_format.info().name;
+  if (options.storage.scaling != Scaling::row && run_format.grid() != nullptr) format += fmt::format("_{}", scaling_name(options.storage.scaling));
   return input.parent_path() / fmt::format("{}_{}_{}{}.safetensors", stem, canonical_name(options.quantizer), format, is_mixed ? "_mixed" : "");
 }
 

@@ -93,11 +93,11 @@ StorageOptions TargetResolver::storage_for(const LayerChoice& choice, const Form
   }
   if (choice.scaling) set_scaling(*choice.scaling);
   if (names_tensorwise && !choice.scaling && storage.scaling != Scaling::tensor) set_scaling(Scaling::row);
-  if (choice.block_size && (storage.scaling != Scaling::block || format.grid() == nullptr))
+  if ((choice.block_size || choice.scaling) && format.grid() == nullptr)
+    throw Error(ErrorKind::usage, fmt::format("format '{}' has no scales, so a block size or scaling mode says nothing about it", format.info().name));
+  if (choice.block_size && storage.scaling != Scaling::block)
     throw Error(ErrorKind::usage, fmt::format("a block size of {} needs block scaling; this is format '{}' with {} scaling", *choice.block_size,
                                               format.info().name, scaling_name(storage.scaling)));
-  if (choice.scaling && format.grid() == nullptr)
-    throw Error(ErrorKind::usage, fmt::format("format '{}' has no scales, so {} scaling says nothing about it", format.info().name, scaling_name(*choice.scaling)));
   if (choice.full_precision_matrix_mult) storage.full_precision_matrix_mult = *choice.full_precision_matrix_mult;
   return storage;
 }

@@ -19,7 +19,7 @@ class TargetResolver {
 
   // What "auto" became; else the quantizer that was asked for.
   const std::string& run_quantizer() const { return run_quantizer_; }
-  bool run_format_has_grid() const { return run_format_->grid() != nullptr; }
+  const Format& run_format() const { return *run_format_; }
 
   // Throws Error(usage) for a choice that contradicts itself, Error(unsupported) for a shape that cannot be stored.
   ResolvedTarget resolve(const LayerChoice& choice, const TensorInfo& weight) const;

@@ -167,6 +167,11 @@ std::vector<const Format*> Host::formats() const {
   return formats;
 }
 
+void Host::load_all() const {
+  const std::lock_guard lock(state_->mutex);
+  for (std::size_t i = 0; i < state_->candidates.size(); ++i) state_->load(i);
+}
+
 const Quantizer* Host::find_quantizer(std::string_view name) const {
   for (const Quantizer* quantizer : quantizers())
     if (answers_to(*quantizer, name)) return quantizer;

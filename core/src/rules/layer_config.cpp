@@ -70,7 +70,7 @@ void set_field(LayerChoice& choice, const std::string& key, const Json& value) {
 }
 
 LayerChoice parse_choice(const Json& entry) {
-  if (!entry.is_object()) reject("entry", entry, "an object");
+  if (!entry.is_object()) throw Error(ErrorKind::input, fmt::format("it is {}, expected an object", excerpt(entry)));
   LayerChoice choice;
   for (const auto& [key, value] : entry.items())
     if (!key.starts_with('_')) set_field(choice, canonical_name(key), value);  // "_shape" of a template is a comment
@@ -112,7 +112,7 @@ void parse_entries(const Json& entries, LayerConfig& config) {
 
 LayerConfig parse_layer_config(std::string_view json) {
   const Json parsed = parse_json(json);
-  if (!parsed.is_object()) reject("layer config", parsed, "an object");
+  if (!parsed.is_object()) throw Error(ErrorKind::input, fmt::format("the layer config is {}, expected an object", excerpt(parsed)));
   LayerConfig config;
   const auto nested = parsed.find(kPatterns);
   if (nested == parsed.end()) {
@@ -131,8 +131,9 @@ LayerConfig parse_layer_config(std::string_view json) {
 }
 
 LayerConfig load_layer_config(const std::filesystem::path& file) {
+  const std::string text = read_text_file(file, kMaxConfigBytes);
   try {
-    LayerConfig config = parse_layer_config(read_text_file(file, kMaxConfigBytes));
+    LayerConfig config = parse_layer_config(text);
     config.origin = file.string();
     return config;
   } catch (Error& error) {

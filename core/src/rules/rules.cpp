@@ -102,7 +102,7 @@ Verdict Rules::decide(const TensorInfo& tensor) {
 std::vector<std::string> Rules::unused() const {
   std::vector<std::string> lines;
   const auto check = [&](const std::string& description, const std::string& text) {
-    if (!used_.contains(description)) lines.push_back(fmt::format("{} matched no tensor", text));
+    if (!used_.contains(description)) lines.push_back(fmt::format("{} decided about no tensor", text));
   };
   if (custom_) check(kCustomLayers, quoted(kCustomLayers, options_.custom.pattern));
   if (exclude_) check(kExcludeLayers, quoted(kExcludeLayers, options_.exclude_layers));

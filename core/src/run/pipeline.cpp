@@ -235,6 +235,7 @@ void check_destination(const TensorSource& source, const ConvertOptions& options
 
 ConvertReport run_plan(const TensorSource& source, const Plan& plan, const ConvertOptions& options, const RunHooks& hooks) {
   check_destination(source, options);
+  require_selection(plan);
   return Pipeline(source, plan, options, hooks).run();
 }
 

@@ -20,6 +20,14 @@
 #  define QMILL_BUILD_KIND "asan"
 #elif defined(__SANITIZE_THREAD__)
 #  define QMILL_BUILD_KIND "tsan"
+#elif defined(__has_feature) && defined(__clang__)  // clang says it another way
+#  if __has_feature(address_sanitizer)
+#    define QMILL_BUILD_KIND "asan"
+#  elif __has_feature(thread_sanitizer)
+#    define QMILL_BUILD_KIND "tsan"
+#  endif
+#endif
+#if defined(QMILL_BUILD_KIND)
 #elif defined(_GLIBCXX_DEBUG)
 #  define QMILL_BUILD_KIND "debug-stl"
 #elif defined(_MSC_VER) && defined(_DEBUG)

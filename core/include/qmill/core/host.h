@@ -68,6 +68,7 @@ class Host {
   std::vector<const Quantizer*> quantizers() const;
   std::vector<const ModelFilter*> filters() const;
   std::vector<const Format*> formats() const;
+  void load_all() const;  // so that candidates() is final
 
   // Throws Error(io, input) from the loader, Error(unsupported) when none takes the path.
   std::unique_ptr<TensorSource> open(const std::filesystem::path& path) const;

@@ -47,14 +47,17 @@ struct Plan {
   std::size_t count(Action action) const;
 };
 
-// Reads headers only, unless a heuristic needs data. Throws Error for everything that would make the run fail and can be known before
-// it: unknown names, contradictions, an already quantized source, no layer selected.
+// Reads headers only, unless a heuristic needs data. Throws Error for what is wrong with options or source: unknown names,
+// contradictions, an already quantized source.
 Plan make_plan(const Host& host, const TensorSource& source, const ConvertOptions& options);
+
+// Throws Error(input) with the rules that kept the layers, if the plan quantizes none.
+void require_selection(const Plan& plan);
 
 // A layer configuration that names every layer of the source, and loads back as it is.
 std::string layer_config_template(const TensorSource& source);
 
 // <stem>_<quantizer>_<format>[_mixed].safetensors, in the folder of the input.
-std::filesystem::path default_output(const ConvertOptions& options);
+std::filesystem::path default_output(const Host& host, const ConvertOptions& options);
 
 }  // namespace qmill
