@@ -3,9 +3,9 @@
 #include <qmill/error.h>
 #include <qmill/names.h>
 
-#include <boost/program_options.hpp>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <boost/program_options.hpp>
 
 #include <algorithm>
 #include <charconv>
@@ -35,8 +35,10 @@ std::vector<std::string> prepared(const Command& command, const std::vector<std:
       return !result.empty() && result.back() == "--" + flag.name &&
              std::find(flag.optional_words.begin(), flag.optional_words.end(), word) != flag.optional_words.end();
     };
-    if (std::any_of(command.flags.begin(), command.flags.end(), takes)) result.back() += "=" + word;
-    else result.push_back(word);
+    if (std::any_of(command.flags.begin(), command.flags.end(), takes))
+      result.back() += "=" + word;
+    else
+      result.push_back(word);
   }
   return result;
 }
@@ -68,8 +70,10 @@ Error unknown_flag(const Command& command, const std::string& name) {
     if (flag.value.empty() && !is_negative(flag)) known.push_back("--no-" + flag.name);
   }
   const std::string nearest = nearest_name(name, known);
-  return Error(ErrorKind::usage, fmt::format("{} has no flag '{}'{}", command.name, name, nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest)),
-               fmt::format("all flags: qmill {} --help all", command.name));
+  return Error(
+      ErrorKind::usage,
+      fmt::format("{} has no flag '{}'{}", command.name, name, nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest)),
+      fmt::format("all flags: qmill {} --help all", command.name));
 }
 
 }  // namespace
@@ -169,8 +173,10 @@ std::vector<std::string> plugin_dirs(const std::vector<std::string>& words) {
   std::vector<std::string> dirs;
   for (std::size_t i = 0; i < words.size(); ++i) {
     const std::string word = hyphenated(words[i]);
-    if (word == flag && i + 1 < words.size()) dirs.push_back(words[++i]);
-    else if (word.starts_with(std::string(flag) + "=")) dirs.push_back(words[i].substr(flag.size() + 1));
+    if (word == flag && i + 1 < words.size())
+      dirs.push_back(words[++i]);
+    else if (word.starts_with(std::string(flag) + "="))
+      dirs.push_back(words[i].substr(flag.size() + 1));
   }
   return dirs;
 }

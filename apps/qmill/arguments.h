@@ -10,24 +10,24 @@
 namespace qmill::app {
 
 struct Flag {
-  std::string name;      // long name with hyphens; the same with underscores is accepted
-  std::string value;     // placeholder of its value; empty: a switch, which also has a --no- form
-  std::string initial;   // default as it is shown; switches: "on" or "off"
+  std::string name;     // long name with hyphens; the same with underscores is accepted
+  std::string value;    // placeholder of its value; empty: a switch, which also has a --no- form
+  std::string initial;  // default as it is shown; switches: "on" or "off"
   std::string help;
   std::string group;
   char letter = 0;
-  bool is_common = false;                   // on the short help page
-  bool is_list = false;                     // may be given several times
+  bool is_common = false;                        // on the short help page
+  bool is_list = false;                          // may be given several times
   std::vector<std::string> optional_words = {};  // the value may be left out; else it is one of these
 };
 
 struct Command {
   std::string name;
   std::string purpose;
-  std::vector<std::string> usage;      // forms of the command line, without the program's name
-  std::vector<std::string> examples;   // that work
+  std::vector<std::string> usage;     // forms of the command line, without the program's name
+  std::vector<std::string> examples;  // that work
   std::vector<Flag> flags = {};
-  std::size_t max_operands = 0;        // words that are not flags
+  std::size_t max_operands = 0;  // words that are not flags
 };
 
 // What was given on one command line.
@@ -38,8 +38,8 @@ class Arguments {
 
   const std::vector<std::string>& operands() const { return operands_; }
   bool given(const std::string& flag) const { return values_.contains(flag); }
-  bool on(const std::string& flag) const;                       // a switch, with its default
-  std::string text(const std::string& flag) const;              // with its default
+  bool on(const std::string& flag) const;           // a switch, with its default
+  std::string text(const std::string& flag) const;  // with its default
   const std::vector<std::string>& list(const std::string& flag) const;
   // Numbers: throw Error(usage) that says what is allowed.
   std::int64_t integer(const std::string& flag, std::int64_t at_least, std::int64_t at_most) const;

@@ -42,8 +42,10 @@ int run_compare(const Words& words) {
   } catch (Error& error) {
     throw error.in(fmt::format("'{}'", file));
   }
-  if (arguments.on("json")) print_json(quality_json(layers));
-  else fmt::print("{}", quality_report_text(std::move(layers), arguments.number("quality-threshold")));
+  if (arguments.on("json"))
+    print_json(quality_json(layers));
+  else
+    fmt::print("{}", quality_report_text(std::move(layers), arguments.number("quality-threshold")));
   return kDone;
 }
 

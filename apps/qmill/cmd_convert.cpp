@@ -20,7 +20,10 @@ enum class Verbosity { debug, verbose, normal, minimal };
 
 Verbosity verbosity(const Arguments& arguments) {
   const std::string level = arguments.choice("verbose", {"DEBUG", "VERBOSE", "NORMAL", "MINIMAL"});
-  return level == "DEBUG" ? Verbosity::debug : level == "VERBOSE" ? Verbosity::verbose : level == "NORMAL" ? Verbosity::normal : Verbosity::minimal;
+  return level == "DEBUG"     ? Verbosity::debug
+         : level == "VERBOSE" ? Verbosity::verbose
+         : level == "NORMAL"  ? Verbosity::normal
+                              : Verbosity::minimal;
 }
 
 void log_decisions(const Plan& plan, Verbosity level) {
@@ -39,12 +42,15 @@ void log_refused_plugins(const Host& host, Verbosity level) {
 void write_report(const std::string& file, const Json& report) {
   std::ofstream stream(file);
   stream << report.dump(2) << "\n";
-  if (!stream.flush()) throw Error(ErrorKind::io, "cannot write the report", "the converted file is complete").in(fmt::format("'{}'", file));
+  if (!stream.flush())
+    throw Error(ErrorKind::io, "cannot write the report", "the converted file is complete").in(fmt::format("'{}'", file));
 }
 
 void print_plan(const Plan& plan, const ConvertOptions& options, bool as_json) {
-  if (as_json) print_json(plan_json(plan));
-  else fmt::print("{}", plan_text(plan, options));
+  if (as_json)
+    print_json(plan_json(plan));
+  else
+    fmt::print("{}", plan_text(plan, options));
 }
 
 int convert(const TensorSource& source, const Plan& plan, const ConvertOptions& options, const Arguments& arguments) {
@@ -67,7 +73,8 @@ int convert(const TensorSource& source, const Plan& plan, const ConvertOptions& 
     for (const LayerReport& layer : report.layers) layers.push_back(layer.quality);
     fmt::print("{}\n", quality_report_text(std::move(layers), options.quality_threshold));
   }
-  if (level <= Verbosity::normal) fmt::print("{}", convert_summary(plan, report, options));
+  if (level <= Verbosity::normal)
+    fmt::print("{}", convert_summary(plan, report, options));
   else
     for (const std::string& warning : warnings(plan, report, options)) fmt::print(stderr, "qmill: warning: {}\n", warning);
   return kDone;
@@ -87,7 +94,9 @@ int run(const Words& words, const std::string& name) {
   log_refused_plugins(host, level);
   const ConvertOptions options = convert_options(arguments, host);
   const std::unique_ptr<TensorSource> source = host.open(options.input);
-  const std::string dry_run = arguments.given("dry-run") ? arguments.choice("dry-run", {"analyze", "create-template"}) : name == "plan" ? "analyze" : "";
+  const std::string dry_run = arguments.given("dry-run") ? arguments.choice("dry-run", {"analyze", "create-template"})
+                              : name == "plan"           ? "analyze"
+                                                         : "";
   if (dry_run == "create-template") {
     fmt::print("{}", layer_config_template(*source));
     return kDone;

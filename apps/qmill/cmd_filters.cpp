@@ -54,10 +54,13 @@ int run_filters(const Words& words) {
     return kDone;
   }
   if (operands.front() != "info" || operands.size() != 2)
-    throw Error(ErrorKind::usage, fmt::format("'{}' is not what filters takes", fmt::join(operands, " ")), "qmill filters list, or qmill filters info NAME");
+    throw Error(ErrorKind::usage, fmt::format("'{}' is not what filters takes", fmt::join(operands, " ")),
+                "qmill filters list, or qmill filters info NAME");
   const ModelFilter& filter = host.filter(operands[1]);
-  if (as_json) print_json(filter_json(filter));
-  else print_info(filter);
+  if (as_json)
+    print_json(filter_json(filter));
+  else
+    print_info(filter);
   return kDone;
 }
 

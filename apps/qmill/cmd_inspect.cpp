@@ -48,8 +48,10 @@ int run_inspect(const Words& words) {
   } catch (Error& error) {
     throw error.in(fmt::format("'{}'", file));
   }
-  if (arguments.on("json")) print_json(inspect_json(*source, layers));
-  else print_text(file, *source, layers);
+  if (arguments.on("json"))
+    print_json(inspect_json(*source, layers));
+  else
+    print_text(file, *source, layers);
   return kDone;
 }
 

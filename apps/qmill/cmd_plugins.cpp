@@ -17,7 +17,9 @@ void print_list(const Host& host) {
   fmt::print("Searched, in this order:\n");
   for (const SearchFolder& folder : host.folders())
     fmt::print("  {} ({}){}\n", folder.folder.string(), folder.origin,
-               !folder.exists ? ", does not exist" : folder.problem.empty() ? "" : fmt::format(", not used: {}", folder.problem));
+               !folder.exists           ? ", does not exist"
+               : folder.problem.empty() ? ""
+                                        : fmt::format(", not used: {}", folder.problem));
   fmt::print("\n");
   for (const PluginCandidate& candidate : host.candidates()) {
     std::string offers;
@@ -34,8 +36,10 @@ void print_list(const Host& host) {
 void print_quantizer(const QuantizerInfo& info) {
   fmt::print("quantizer {}: {}\n", info.name, info.summary);
   if (!info.aliases.empty()) fmt::print("  also called {}\n", fmt::join(info.aliases, ", "));
-  if (info.formats.empty()) fmt::print("  writes every format with a grid\n");
-  else fmt::print("  writes {}\n", fmt::join(info.formats, ", "));
+  if (info.formats.empty())
+    fmt::print("  writes every format with a grid\n");
+  else
+    fmt::print("  writes {}\n", fmt::join(info.formats, ", "));
   fmt::print("  {} calibration data\n", info.uses_calibration ? "uses" : "does not use");
   if (!info.options.empty()) fmt::print("  options (flags: qmill convert --help all):\n");
   for (const OptionSpec& option : info.options)
@@ -49,12 +53,16 @@ void print_format(const Format& format) {
 
 void print_plugin(const Host& host, const PluginCandidate& plugin) {
   const bool is_loaded = plugin.status == PluginCandidate::Status::loaded;
-  fmt::print("plugin {}{}: {}\n  {}\n", plugin.name, is_loaded ? " " + plugin.version : "", plugin_status_name(plugin.status), plugin.file.string());
+  fmt::print("plugin {}{}: {}\n  {}\n", plugin.name, is_loaded ? " " + plugin.version : "", plugin_status_name(plugin.status),
+             plugin.file.string());
   if (!plugin.reason.empty()) fmt::print("  {}\n", plugin.reason);
   for (const PluginOffer& offer : plugin.offers) {
-    if (offer.kind == "quantizer" && is_loaded) print_quantizer(host.quantizer(offer.name).info());
-    else if (offer.kind == "format" && is_loaded) print_format(host.format(offer.name));
-    else fmt::print("{} {}\n", offer.kind, offer.name);
+    if (offer.kind == "quantizer" && is_loaded)
+      print_quantizer(host.quantizer(offer.name).info());
+    else if (offer.kind == "format" && is_loaded)
+      print_format(host.format(offer.name));
+    else
+      fmt::print("{} {}\n", offer.kind, offer.name);
   }
 }
 
@@ -64,11 +72,14 @@ int print_info(const Host& host, const std::string& name, bool as_json) {
   for (const PluginCandidate& candidate : host.candidates()) {
     known.push_back(candidate.name);
     const bool is_this = same_name(candidate.name, name);
-    const bool offers_it = std::any_of(candidate.offers.begin(), candidate.offers.end(), [&](const PluginOffer& offer) { return same_name(offer.name, name); });
+    const bool offers_it = std::any_of(candidate.offers.begin(), candidate.offers.end(),
+                                       [&](const PluginOffer& offer) { return same_name(offer.name, name); });
     for (const PluginOffer& offer : candidate.offers) known.push_back(offer.name);
     if (!is_this && !offers_it) continue;
-    if (as_json) print_json(plugin_json(host, candidate));
-    else print_plugin(host, candidate);
+    if (as_json)
+      print_json(plugin_json(host, candidate));
+    else
+      print_plugin(host, candidate);
     return kDone;
   }
   if (const Quantizer* quantizer = host.find_quantizer(name)) return print_info(host, quantizer->info().name, as_json);  // an alias
@@ -93,12 +104,15 @@ int run_plugins(const Words& words) {
   const std::vector<std::string>& dirs = arguments.list("plugin-dir");
   const Host host({dirs.begin(), dirs.end()});
   if (operands.empty() || (operands.front() == "list" && operands.size() == 1)) {
-    if (arguments.on("json")) print_json(plugins_json(host));
-    else print_list(host);
+    if (arguments.on("json"))
+      print_json(plugins_json(host));
+    else
+      print_list(host);
     return kDone;
   }
   if (operands.front() != "info" || operands.size() != 2)
-    throw Error(ErrorKind::usage, fmt::format("'{}' is not what plugins takes", fmt::join(operands, " ")), "qmill plugins list, or qmill plugins info NAME");
+    throw Error(ErrorKind::usage, fmt::format("'{}' is not what plugins takes", fmt::join(operands, " ")),
+                "qmill plugins list, or qmill plugins info NAME");
   host.load_all();
   return print_info(host, operands[1], arguments.on("json"));
 }

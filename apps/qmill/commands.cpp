@@ -28,7 +28,12 @@ std::vector<Command> command_overview() {
        {"qmill compare model_int8.safetensors model.safetensors"},
        {},
        2},
-      {"plugins", "which plugins were found, which are refused and why", {"plugins list", "plugins info NAME"}, {"qmill plugins info fp16"}, {}, 2},
+      {"plugins",
+       "which plugins were found, which are refused and why",
+       {"plugins list", "plugins info NAME"},
+       {"qmill plugins info fp16"},
+       {},
+       2},
       {"filters", "the model filters and what they keep", {"filters list", "filters info NAME"}, {"qmill filters info t5xxl"}, {}, 2},
   };
 }

@@ -24,7 +24,9 @@ class Group {
   Flag& value(std::string name, std::string placeholder, std::string initial, std::string help) {
     return add({std::move(name), std::move(placeholder), std::move(initial), std::move(help), name_});
   }
-  Flag& toggle(std::string name, bool on, std::string help) { return add({std::move(name), "", on ? "on" : "off", std::move(help), name_}); }
+  Flag& toggle(std::string name, bool on, std::string help) {
+    return add({std::move(name), "", on ? "on" : "off", std::move(help), name_});
+  }
 
  private:
   Flag& add(Flag flag) {
@@ -83,9 +85,10 @@ std::vector<Flag> own_flags(const Host& host) {
   format.toggle("fp16", false, "short for --format fp16").is_common = true;
   format.value("scaling-mode", "MODE", "row", "one scale per row, tensor, block or axis; ComfyUI reads row and tensor").is_common = true;
   format.value("block-size", "N", "128", "edge of a block; given without --scaling-mode, it means block");
-  format.value("convrot", "auto|any|off|G", "auto",
-               "store in the regular-Hadamard basis: auto = groups of 256 where 256 divides the columns, any = the largest of "
-               "256, 64, 16 that does, G = a power of 4")
+  format
+      .value("convrot", "auto|any|off|G", "auto",
+             "store in the regular-Hadamard basis: auto = groups of 256 where 256 divides the columns, any = the largest of "
+             "256, 64, 16 that does, G = a power of 4")
       .is_common = true;
 
   Group quantizer(flags, "Quantizer");
@@ -97,10 +100,10 @@ std::vector<Flag> own_flags(const Host& host) {
   Group layers(flags, "Which layers");
   Flag& filter = layers.value("filter", "NAME", "", "keep what this model's filter says; several may be given");
   filter.is_list = filter.is_common = true;
-  for (const ModelFilter* known : host.filters())
-    layers.toggle(hyphens(known->info().name), false, known->info().summary);
+  for (const ModelFilter* known : host.filters()) layers.toggle(hyphens(known->info().name), false, known->info().summary);
   layers.value("exclude-layers", "REGEX", "", "keep tensors whose name it matches").is_common = true;
-  layers.value("fallback", "TYPE", "", "convert excluded layers to this format (int8, fp16) or with this quantizer, instead of keeping them");
+  layers.value("fallback", "TYPE", "",
+               "convert excluded layers to this format (int8, fp16) or with this quantizer, instead of keeping them");
   layers.value("fallback-block-size", "N", "", "block scaling for them");
   layers.toggle("fallback-simple", false, "plain rounding for them");
   layers.value("custom-layers", "REGEX", "", "treat tensors whose name it matches in a way of their own").is_common = true;
@@ -175,7 +178,8 @@ void set_format(ConvertOptions& options, const Arguments& arguments, const Host&
   storage.full_precision_matrix_mult = arguments.on("full-precision-matrix-mult");
   storage.legacy_input_scale = arguments.on("input-scale");
   if (storage.legacy_input_scale && storage.naming == Naming::comfy)
-    throw Error(ErrorKind::usage, "--input-scale is for legacy names: ComfyUI reads no input scale of int8 layers", "leave it out, or add --no-comfy-quant");
+    throw Error(ErrorKind::usage, "--input-scale is for legacy names: ComfyUI reads no input scale of int8 layers",
+                "leave it out, or add --no-comfy-quant");
   options.save_quant_metadata = arguments.on("save-quant-metadata");
   if (arguments.given("keep-dtype")) {
     const std::string type = arguments.choice("keep-dtype", {"f32", "bf16", "f16"});
@@ -195,8 +199,10 @@ void set_quantizer(ConvertOptions& options, const Arguments& arguments, const Ho
     if (!arguments.given(flag)) return;
     const std::string& name = quantizer.info().name;
     Options values(quantizer.info().options);
-    if (std::holds_alternative<bool>(option.initial)) values.set(name, option.name, arguments.on(flag));
-    else values.parse(name, option.name, arguments.text(flag));
+    if (std::holds_alternative<bool>(option.initial))
+      values.set(name, option.name, arguments.on(flag));
+    else
+      values.parse(name, option.name, arguments.text(flag));
     options.quantizer_options[name][option.name] = values.value(option.name);
   });
   const auto cast = options.quantizer_options.find("fp16");
@@ -209,7 +215,8 @@ void set_layers(ConvertOptions& options, const Arguments& arguments, const Host&
   for (const ModelFilter* filter : host.filters()) {
     const std::string& name = filter->info().name;
     const auto is_this = [&](const std::string& other) { return same_name(other, name); };
-    if (arguments.on(hyphens(name)) && std::none_of(options.filters.begin(), options.filters.end(), is_this)) options.filters.push_back(name);
+    if (arguments.on(hyphens(name)) && std::none_of(options.filters.begin(), options.filters.end(), is_this))
+      options.filters.push_back(name);
   }
   options.exclude_layers = arguments.text("exclude-layers");
   options.fallback = {arguments.text("fallback"), block_size(arguments, "fallback-block-size"), arguments.on("fallback-simple")};
@@ -223,7 +230,8 @@ void set_layers(ConvertOptions& options, const Arguments& arguments, const Host&
   custom.simple = arguments.on("custom-simple");
   custom.heuristic = arguments.on("custom-heur");
   for (const char* flag : {"custom-type", "custom-block-size", "custom-scaling-mode", "custom-simple", "custom-heur"})
-    if (arguments.given(flag) && custom.pattern.empty()) throw Error(ErrorKind::usage, fmt::format("--{} needs --custom-layers REGEX", flag));
+    if (arguments.given(flag) && custom.pattern.empty())
+      throw Error(ErrorKind::usage, fmt::format("--{} needs --custom-layers REGEX", flag));
   options.skip_inefficient_layers = arguments.on("heur");
   if (arguments.given("layer-config")) options.layer_config = load_layer_config(arguments.text("layer-config"));
   options.layer_config_fullmatch = arguments.on("fullmatch");
@@ -234,11 +242,14 @@ void set_layers(ConvertOptions& options, const Arguments& arguments, const Host&
 std::map<std::string, std::string> recorded(const Arguments& arguments, const std::vector<Flag>& flags) {
   std::map<std::string, std::string> given;
   for (const Flag& flag : flags) {
-    const bool changes_nothing = flag.group == "Running" || flag.group == "Quality" || flag.group == "General" || flag.group == "Input and output";
-    const bool changes_names = flag.name == "comfy-quant" || flag.name == "save-quant-metadata" || flag.name == "full-precision-matrix-mult" ||
-                               flag.name == "input-scale" || flag.name == "keep-dtype" || flag.name == "quality-threshold";
+    const bool changes_nothing =
+        flag.group == "Running" || flag.group == "Quality" || flag.group == "General" || flag.group == "Input and output";
+    const bool changes_names = flag.name == "comfy-quant" || flag.name == "save-quant-metadata" ||
+                               flag.name == "full-precision-matrix-mult" || flag.name == "input-scale" || flag.name == "keep-dtype" ||
+                               flag.name == "quality-threshold";
     if (!arguments.given(flag.name) || (changes_nothing && !changes_names)) continue;
-    std::string value = flag.value.empty() ? (arguments.on(flag.name) ? "on" : "off") : fmt::format("{}", fmt::join(arguments.list(flag.name), ","));
+    std::string value =
+        flag.value.empty() ? (arguments.on(flag.name) ? "on" : "off") : fmt::format("{}", fmt::join(arguments.list(flag.name), ","));
     if (flag.name == "layer-config") value = std::filesystem::path(value).filename().string();
     if (value != flag.initial) given[flag.name] = value;
   }
@@ -265,7 +276,8 @@ ConvertOptions convert_options(const Arguments& arguments, const Host& host) {
   const std::vector<std::string>& operands = arguments.operands();
   const auto path = [&](const char* flag, std::size_t operand) -> std::string {
     if (arguments.given(flag) && operands.size() > operand)
-      throw Error(ErrorKind::usage, fmt::format("--{} is '{}', and the word '{}' names another; give one", flag, arguments.text(flag), operands[operand]));
+      throw Error(ErrorKind::usage,
+                  fmt::format("--{} is '{}', and the word '{}' names another; give one", flag, arguments.text(flag), operands[operand]));
     return operands.size() > operand ? operands[operand] : arguments.text(flag);
   };
   options.input = path("input", 0);

@@ -33,12 +33,16 @@ std::string wrapped(const std::string& text, std::size_t indent) {
 std::string flag_line(const Flag& flag) {
   std::string left = flag.letter == 0 ? "      " : fmt::format("  -{}, ", flag.letter);
   left += "--" + flag.name;
-  if (!flag.optional_words.empty()) left += fmt::format(" [{}]", flag.value);
-  else if (!flag.value.empty()) left += " " + flag.value;
+  if (!flag.optional_words.empty())
+    left += fmt::format(" [{}]", flag.value);
+  else if (!flag.value.empty())
+    left += " " + flag.value;
   std::string right = flag.help;
   if (!flag.initial.empty() && flag.initial != "off") right += fmt::format(" [{}]", flag.initial);
-  if (left.size() + 2 > kFlagColumn) left += "\n" + std::string(kFlagColumn, ' ');
-  else left.resize(kFlagColumn, ' ');
+  if (left.size() + 2 > kFlagColumn)
+    left += "\n" + std::string(kFlagColumn, ' ');
+  else
+    left.resize(kFlagColumn, ' ');
   return left + wrapped(right, kFlagColumn) + "\n";
 }
 

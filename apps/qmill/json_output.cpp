@@ -19,7 +19,7 @@ Json number(const std::optional<double>& value) { return value && std::isfinite(
 Json tensor_json(const TensorInfo& tensor) { return {{"name", tensor.name}, {"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}}; }
 
 Json layer_json(const LayerQuality& layer) {
-  return {{"name", layer.name},         {"format", layer.format},          {"layout", layer.layout},
+  return {{"name", layer.name},       {"format", layer.format},           {"layout", layer.layout},
           {"mse", number(layer.mse)}, {"sqnr_db", number(layer.sqnr_db)}, {"max_error", number(layer.max_error)}};
 }
 
@@ -32,12 +32,9 @@ Json candidate_json(const PluginCandidate& candidate) {
   }
   std::string kind;
   for (const std::string& each : kinds) kind += (kind.empty() ? "" : ",") + each;
-  return {{"name", candidate.name},
-          {"kind", kind},
-          {"file", candidate.file.string()},
-          {"status", plugin_status_name(candidate.status)},
-          {"reason", candidate.reason},
-          {"offers", offers}};
+  return {{"name", candidate.name},          {"kind", kind},
+          {"file", candidate.file.string()}, {"status", plugin_status_name(candidate.status)},
+          {"reason", candidate.reason},      {"offers", offers}};
 }
 
 std::vector<LayerQuality> qualities(const ConvertReport& report) {
@@ -65,8 +62,12 @@ Json plan_json(const Plan& plan) {
                       {"note", is_quantized ? decision.target.layout.note : ""},
                       {"outputs", outputs}});
   }
-  return {{"layers", layers},         {"output_bytes", plan.output.file_bytes}, {"tensors", plan.output.tensors.size()},
-          {"quantizer", plan.chosen_quantizer}, {"seed", plan.seed},                      {"warnings", plan.warnings}};
+  return {{"layers", layers},
+          {"output_bytes", plan.output.file_bytes},
+          {"tensors", plan.output.tensors.size()},
+          {"quantizer", plan.chosen_quantizer},
+          {"seed", plan.seed},
+          {"warnings", plan.warnings}};
 }
 
 Json quality_json(const std::vector<LayerQuality>& layers) {
@@ -131,8 +132,10 @@ Json plugin_json(const Host& host, const PluginCandidate& plugin) {
     const QuantizerInfo& info = host.quantizer(offer.name).info();
     Json options = Json::array();
     for (const OptionSpec& option : info.options)
-      options.push_back({{"name", option.name}, {"default", option_text(option.initial)}, {"allowed", option.allowed()}, {"help", option.help}});
-    json["quantizers"].push_back({{"name", info.name}, {"aliases", info.aliases}, {"summary", info.summary}, {"formats", info.formats}, {"options", options}});
+      options.push_back(
+          {{"name", option.name}, {"default", option_text(option.initial)}, {"allowed", option.allowed()}, {"help", option.help}});
+    json["quantizers"].push_back(
+        {{"name", info.name}, {"aliases", info.aliases}, {"summary", info.summary}, {"formats", info.formats}, {"options", options}});
   }
   return json;
 }

@@ -12,7 +12,7 @@ namespace qmill::app {
 using Json = nlohmann::ordered_json;
 
 Json plan_json(const Plan& plan);
-Json quality_json(const std::vector<LayerQuality>& layers);  // compare
+Json quality_json(const std::vector<LayerQuality>& layers);                                      // compare
 Json report_json(const Plan& plan, const ConvertReport& report, const ConvertOptions& options);  // convert
 Json inspect_json(const TensorSource& source, const std::vector<StoredLayerEntry>& layers);
 Json plugins_json(const Host& host);

@@ -19,8 +19,8 @@ namespace qmill::app {
 namespace {
 
 void print_version() {
-  fmt::print("qmill {} (SDK {}.{}, LibTorch {}.{}.{}, {} {}, {}, {})\n", QMILL_VERSION, QMILL_SDK_MAJOR, QMILL_SDK_MINOR, TORCH_VERSION_MAJOR,
-             TORCH_VERSION_MINOR, TORCH_VERSION_PATCH,
+  fmt::print("qmill {} (SDK {}.{}, LibTorch {}.{}.{}, {} {}, {}, {})\n", QMILL_VERSION, QMILL_SDK_MAJOR, QMILL_SDK_MINOR,
+             TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR, TORCH_VERSION_PATCH,
 #if defined(__clang__)
              "clang", __clang_version__,
 #elif defined(__GNUC__)
@@ -55,7 +55,8 @@ int dispatch(Words words) {
   for (const auto& [name, run] : runs) names.emplace_back(name);
   std::error_code ignored;
   if (std::filesystem::exists(words.front(), ignored))
-    throw Error(ErrorKind::usage, fmt::format("'{}' is a file, not a command", words.front()), fmt::format("to convert it: qmill -i {}", words.front()));
+    throw Error(ErrorKind::usage, fmt::format("'{}' is a file, not a command", words.front()),
+                fmt::format("to convert it: qmill -i {}", words.front()));
   throw Error(ErrorKind::usage, unknown_name_message("command", words.front(), names), "to convert: qmill -i MODEL");
 }
 

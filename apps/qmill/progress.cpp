@@ -35,8 +35,9 @@ void ProgressBar::update(const Progress& progress) {
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const double done = static_cast<double>(progress.bytes_done) / static_cast<double>(std::max<std::uint64_t>(1, progress.bytes));
   const double left = done > 0 ? seconds * (1 - done) / done : 0;
-  const std::string text = fmt::format("{}/{} layers, {} of {}, {}/s, {:.0f} s left", progress.layers_done, progress.layers, bytes_text(progress.bytes_done),
-                                       bytes_text(progress.bytes), bytes_text(static_cast<std::uint64_t>(static_cast<double>(progress.bytes_done) / seconds)), left);
+  const std::string text = fmt::format("{}/{} layers, {} of {}, {}/s, {:.0f} s left", progress.layers_done, progress.layers,
+                                       bytes_text(progress.bytes_done), bytes_text(progress.bytes),
+                                       bytes_text(static_cast<std::uint64_t>(static_cast<double>(progress.bytes_done) / seconds)), left);
   if (!on_terminal_) {
     fmt::print(stderr, "qmill: {}\n", text);
     return;

@@ -41,10 +41,18 @@ std::string layer_lines(const Plan& plan) {
   std::size_t copied = 0, cast = 0, removed = 0;
   for (const Decision& decision : plan.decisions) {
     switch (decision.action) {
-      case Action::quantize: ++quantized[fmt::format("{} ({})", decision.label.summary, decision.quantizer->info().name)]; break;
-      case Action::remove: ++removed; break;
-      case Action::cast: ++cast; break;
-      case Action::copy: decision.is_layer ? ++kept[decision.rule] : ++copied; break;
+      case Action::quantize:
+        ++quantized[fmt::format("{} ({})", decision.label.summary, decision.quantizer->info().name)];
+        break;
+      case Action::remove:
+        ++removed;
+        break;
+      case Action::cast:
+        ++cast;
+        break;
+      case Action::copy:
+        decision.is_layer ? ++kept[decision.rule] : ++copied;
+        break;
     }
   }
   std::vector<std::string> texts;
@@ -66,7 +74,8 @@ std::vector<std::string> counted(const std::vector<std::pair<std::string, std::s
   }
   std::vector<std::string> texts;
   for (const auto& [note, entry] : by_text)
-    texts.push_back(entry.first == 1 ? fmt::format("{}: {}", entry.second, note) : fmt::format("{} layers, such as {}: {}", entry.first, entry.second, note));
+    texts.push_back(entry.first == 1 ? fmt::format("{}: {}", entry.second, note)
+                                     : fmt::format("{} layers, such as {}: {}", entry.first, entry.second, note));
   return texts;
 }
 
@@ -83,8 +92,9 @@ std::string reader_line(const Plan& plan) {
   for (const Decision& decision : plan.decisions) {
     if (decision.action != Action::quantize) continue;
     if (!decision.label.loads_in_comfyui)
-      return line("readers", fmt::format("mainline ComfyUI does not load {}{}", decision.label.name,
-                                         decision.target.layout.naming == Naming::legacy ? " with legacy names" : "; --scaling-mode row does"));
+      return line("readers",
+                  fmt::format("mainline ComfyUI does not load {}{}", decision.label.name,
+                              decision.target.layout.naming == Naming::legacy ? " with legacy names" : "; --scaling-mode row does"));
     since = std::max(since, decision.label.since);
   }
   return since.empty() ? "" : line("readers", fmt::format("ComfyUI {} or newer", since));
@@ -96,7 +106,8 @@ std::string quantizer_line(const Plan& plan, const ConvertOptions& options) {
 }
 
 std::string size_line(std::uint64_t before, std::uint64_t after) {
-  return line("size", fmt::format("{} -> {} ({:.0f} %)", bytes_text(before), bytes_text(after), 100.0 * static_cast<double>(after) / static_cast<double>(std::max<std::uint64_t>(1, before))));
+  return line("size", fmt::format("{} -> {} ({:.0f} %)", bytes_text(before), bytes_text(after),
+                                  100.0 * static_cast<double>(after) / static_cast<double>(std::max<std::uint64_t>(1, before))));
 }
 
 std::string quality_line(const ConvertReport& report, const ConvertOptions& options) {
@@ -104,7 +115,8 @@ std::string quality_line(const ConvertReport& report, const ConvertOptions& opti
   for (const LayerReport& layer : report.layers) qualities.push_back(layer.quality);
   const QualitySummary summary = summarize(qualities, options.quality_threshold);
   if (summary.worst == nullptr) return line("quality", "every layer is stored exactly");
-  std::string text = fmt::format("SQNR {} on average, worst {} ({})", decibel_text(summary.mean_sqnr_db), decibel_text(summary.worst->sqnr_db), summary.worst->name);
+  std::string text = fmt::format("SQNR {} on average, worst {} ({})", decibel_text(summary.mean_sqnr_db),
+                                 decibel_text(summary.worst->sqnr_db), summary.worst->name);
   if (summary.exact != 0) text += fmt::format(", {} exact", summary.exact);
   return line("quality", text + ", of the stored bytes");
 }
@@ -113,19 +125,22 @@ std::string quality_line(const ConvertReport& report, const ConvertOptions& opti
 
 std::string decision_line(const Decision& decision) {
   std::string how;
-  if (decision.action == Action::quantize) how = fmt::format("{} ({})", decision.label.summary, decision.quantizer->info().name);
-  else if (decision.action == Action::cast) how = dtype_name(decision.outputs.front().dtype);
+  if (decision.action == Action::quantize)
+    how = fmt::format("{} ({})", decision.label.summary, decision.quantizer->info().name);
+  else if (decision.action == Action::cast)
+    how = dtype_name(decision.outputs.front().dtype);
   std::string rule = decision.rule;
   if (!decision.reason.empty()) rule += fmt::format(": {}", decision.reason);
-  return fmt::format("{:<8}  {:<28}  {:>9}  {} {} [{}]\n", action_name(decision.action), how, bytes_text(bytes_of(decision.outputs)), decision.source.name,
-                     decision.source.shape_text(), rule);
+  return fmt::format("{:<8}  {:<28}  {:>9}  {} {} [{}]\n", action_name(decision.action), how, bytes_text(bytes_of(decision.outputs)),
+                     decision.source.name, decision.source.shape_text(), rule);
 }
 
 std::vector<std::string> warnings(const Plan& plan, const ConvertReport& report, const ConvertOptions& options) {
   std::vector<std::string> warnings = plan.warnings;
   for (const LayerReport& layer : report.layers)
     if (const std::optional<double>& sqnr = layer.quality.sqnr_db; sqnr && !(*sqnr >= options.quality_threshold))
-      warnings.push_back(fmt::format("{} has {}, below {}", layer.quality.name, decibel_text(sqnr), decibel_text(options.quality_threshold)));
+      warnings.push_back(
+          fmt::format("{} has {}, below {}", layer.quality.name, decibel_text(sqnr), decibel_text(options.quality_threshold)));
   return warnings;
 }
 
@@ -138,7 +153,8 @@ std::string plan_text(const Plan& plan, const ConvertOptions& options) {
   }
   text += fmt::format("\n{}\n", options.output.string());
   text += layer_lines(plan) + quantizer_line(plan, options) + size_line(before, plan.output.file_bytes);
-  text += line("", fmt::format("exactly {} bytes{}", plan.output.file_bytes, plan.read_data ? "; layers were read to judge them (--heur)" : ""));
+  text += line(
+      "", fmt::format("exactly {} bytes{}", plan.output.file_bytes, plan.read_data ? "; layers were read to judge them (--heur)" : ""));
   text += reader_line(plan) + lines("note", counted(layout_notes(plan))) + lines("warning", plan.warnings);
   return text;
 }
@@ -151,9 +167,12 @@ std::string convert_summary(const Plan& plan, const ConvertReport& report, const
   text += layer_lines(plan) + quantizer_line(plan, options);
   if (options.seed < 0) text += line("seed", fmt::format("{} (drawn; also in the file)", plan.seed));
   text += size_line(report.bytes_read, report.bytes_written);
-  text += line("time", fmt::format("{:.2f} s, {}/s, peak memory {}", report.seconds,
-                                   bytes_text(static_cast<std::uint64_t>(static_cast<double>(report.bytes_read) / std::max(report.seconds, 1e-9))), bytes_text(peak_memory_bytes())));
-  text += quality_line(report, options) + reader_line(plan) + lines("note", counted(notes)) + lines("warning", warnings(plan, report, options));
+  text += line("time",
+               fmt::format("{:.2f} s, {}/s, peak memory {}", report.seconds,
+                           bytes_text(static_cast<std::uint64_t>(static_cast<double>(report.bytes_read) / std::max(report.seconds, 1e-9))),
+                           bytes_text(peak_memory_bytes())));
+  text +=
+      quality_line(report, options) + reader_line(plan) + lines("note", counted(notes)) + lines("warning", warnings(plan, report, options));
   return text;
 }
 

@@ -5,10 +5,23 @@ namespace filters_text {
 
 // What every text encoder keeps: norms, token and position tables, output heads, projections into other models.
 std::vector<std::string> kept_in_text_encoders() {
-  return {"*norm*",          "ln_*",           "layernorm*",  "embed_tokens",          "embeddings",
-          "*_embedding",     "*_embeddings",   "wte",         "wpe",                   "shared",
-          "lm_head",         "patch_embed*",   "patch_conv",  "multi_modal_projector", "tekken_model",
-          "relative_attention_bias", "text_projection"};
+  return {"*norm*",
+          "ln_*",
+          "layernorm*",
+          "embed_tokens",
+          "embeddings",
+          "*_embedding",
+          "*_embeddings",
+          "wte",
+          "wpe",
+          "shared",
+          "lm_head",
+          "patch_embed*",
+          "patch_conv",
+          "multi_modal_projector",
+          "tekken_model",
+          "relative_attention_bias",
+          "text_projection"};
 }
 
 qmill::FilterData t5xxl() {
@@ -34,10 +47,7 @@ qmill::FilterData visual() {
 }
 
 qmill::FilterData generic_text() {
-  return {{"generic_text", "text", "any text encoder: keeps token and position tables, norms and heads"},
-          kept_in_text_encoders(),
-          {},
-          {}};
+  return {{"generic_text", "text", "any text encoder: keeps token and position tables, norms and heads"}, kept_in_text_encoders(), {}, {}};
 }
 
 }  // namespace filters_text

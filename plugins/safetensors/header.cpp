@@ -87,7 +87,8 @@ Entry parse_entry(const std::string& name, const json& value, std::uint64_t data
   if (!dtype) reject(fmt::format("its dtype {} is unknown", type.dump().substr(0, 40)), "this version cannot read it");
   entry.info.dtype = *dtype;
   const json& shape = field(value, "shape");
-  if (!shape.is_array() || shape.size() > kMaxDimensions) reject(fmt::format("its shape is not a list of at most {} numbers", kMaxDimensions));
+  if (!shape.is_array() || shape.size() > kMaxDimensions)
+    reject(fmt::format("its shape is not a list of at most {} numbers", kMaxDimensions));
   for (const json& dimension : shape) {
     const std::uint64_t size = unsigned_number(dimension, "a dimension");
     if (size > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) reject("a dimension is beyond 2^63");
@@ -100,7 +101,8 @@ Entry parse_entry(const std::string& name, const json& value, std::uint64_t data
   const std::uint64_t data_bytes = file_size - data_start;
   if (begin > end) reject(fmt::format("its data goes from {} to {}", begin, end));
   if (end > data_bytes)
-    reject(fmt::format("its data ends at byte {}, the file at {}", data_start + std::min(end, std::numeric_limits<std::uint64_t>::max() - data_start), file_size),
+    reject(fmt::format("its data ends at byte {}, the file at {}",
+                       data_start + std::min(end, std::numeric_limits<std::uint64_t>::max() - data_start), file_size),
            "the file is cut short; get the whole file");
   check_size(entry.info, end - begin);
   entry.offset = data_start + begin;
@@ -131,8 +133,7 @@ void check_contiguous(const std::vector<Entry>& entries, std::uint64_t data_star
 }  // namespace
 
 std::uint64_t header_length(std::string_view first_bytes, std::uint64_t file_size) {
-  if (first_bytes.starts_with("version "))
-    reject("it is a Git LFS pointer, not the file itself", "download the real file and try again");
+  if (first_bytes.starts_with("version ")) reject("it is a Git LFS pointer, not the file itself", "download the real file and try again");
   if (first_bytes.size() < kLengthBytes) reject(fmt::format("it has {} bytes, expected at least {}", file_size, kLengthBytes));
   std::uint64_t length = 0;
   for (int i = 7; i >= 0; --i) length = length << 8 | static_cast<unsigned char>(first_bytes[static_cast<std::size_t>(i)]);

@@ -11,7 +11,8 @@ namespace fs = std::filesystem;
 class SafetensorsLoader final : public qmill::Loader {
  public:
   const qmill::LoaderInfo& info() const override {
-    static const qmill::LoaderInfo info = {"safetensors", "a .safetensors file, a .safetensors.index.json, or a folder of shards",
+    static const qmill::LoaderInfo info = {"safetensors",
+                                           "a .safetensors file, a .safetensors.index.json, or a folder of shards",
                                            {".safetensors", ".safetensors.index.json"}};
     return info;
   }

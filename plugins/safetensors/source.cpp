@@ -68,13 +68,10 @@ class FilesSource final : public qmill::TensorSource {
     return files;
   }
 
-  void read(std::size_t index, std::span<std::byte> out) const override {
-    readers_[places_[index].file]->read(places_[index].offset, out);
-  }
+  void read(std::size_t index, std::span<std::byte> out) const override { readers_[places_[index].file]->read(places_[index].offset, out); }
 
   std::optional<qmill::Extent> extent(std::size_t index) const override {
-    return qmill::Extent{readers_[places_[index].file]->path(), places_[index].offset,
-                         static_cast<std::uint64_t>(tensors_[index].bytes())};
+    return qmill::Extent{readers_[places_[index].file]->path(), places_[index].offset, static_cast<std::uint64_t>(tensors_[index].bytes())};
   }
 
   void prefetch(std::size_t index) const override {
@@ -102,7 +99,8 @@ fs::path shard_path(const fs::path& index, const std::string& name) {
 
 std::map<std::string, fs::path> read_weight_map(const fs::path& index) {
   const FileReader reader(index);
-  if (reader.size() > kMaxIndexBytes) throw Error(ErrorKind::input, fmt::format("the index has {} bytes, allowed are {}", reader.size(), kMaxIndexBytes));
+  if (reader.size() > kMaxIndexBytes)
+    throw Error(ErrorKind::input, fmt::format("the index has {} bytes, allowed are {}", reader.size(), kMaxIndexBytes));
   const nlohmann::json parsed = nlohmann::json::parse(read_text(reader, 0, reader.size()), nullptr, false);
   if (!parsed.is_object() || !parsed.contains("weight_map") || !parsed["weight_map"].is_object())
     throw Error(ErrorKind::input, "the index is not a JSON object with a 'weight_map'", "get it again");
@@ -118,8 +116,7 @@ std::map<std::string, fs::path> read_weight_map(const fs::path& index) {
 
 bool is_index(const fs::path& path) { return path.filename().string().ends_with(kIndexSuffix); }
 
-std::unique_ptr<qmill::TensorSource> open_files(const std::vector<fs::path>& files,
-                                                const std::map<std::string, fs::path>* weight_map) {
+std::unique_ptr<qmill::TensorSource> open_files(const std::vector<fs::path>& files, const std::map<std::string, fs::path>* weight_map) {
   auto source = std::make_unique<FilesSource>(files);
   if (weight_map == nullptr) return source;
   std::set<std::string> present;
@@ -127,7 +124,8 @@ std::unique_ptr<qmill::TensorSource> open_files(const std::vector<fs::path>& fil
     const std::string& name = source->tensors()[i].name;
     const auto expected = weight_map->find(name);
     if (expected == weight_map->end() || expected->second != source->extent(i)->file)
-      throw Error(ErrorKind::input, fmt::format("tensor '{}' is in {}, which the index does not say", name, quoted(source->extent(i)->file)),
+      throw Error(ErrorKind::input,
+                  fmt::format("tensor '{}' is in {}, which the index does not say", name, quoted(source->extent(i)->file)),
                   "index and shards are of different models; get them again");
     present.insert(name);
   }
@@ -153,10 +151,13 @@ std::unique_ptr<qmill::TensorSource> open_folder(const fs::path& folder) {
   std::vector<fs::path> shards;
   std::vector<fs::path> indexes;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    if (is_index(entry.path())) indexes.push_back(entry.path());
-    else if (entry.path().extension() == ".safetensors") shards.push_back(entry.path());
+    if (is_index(entry.path()))
+      indexes.push_back(entry.path());
+    else if (entry.path().extension() == ".safetensors")
+      shards.push_back(entry.path());
   }
-  if (indexes.size() > 1) throw Error(ErrorKind::input, fmt::format("{} holds {} indexes, expected one", quoted(folder), indexes.size()), "name one of them");
+  if (indexes.size() > 1)
+    throw Error(ErrorKind::input, fmt::format("{} holds {} indexes, expected one", quoted(folder), indexes.size()), "name one of them");
   if (indexes.size() == 1) return open_index(indexes.front());
   if (shards.empty()) throw Error(ErrorKind::input, fmt::format("{} holds no .safetensors file", quoted(folder)));
   std::sort(shards.begin(), shards.end());

@@ -19,26 +19,35 @@ void store(const float* values, std::int64_t n, Target* out) {
 
 void store_as(DType dtype, const float* values, std::int64_t n, std::byte* out, std::int64_t first) {
   switch (dtype) {
-    case DType::f16: return store(values, n, reinterpret_cast<c10::Half*>(out) + first);
-    case DType::bf16: return store(values, n, reinterpret_cast<c10::BFloat16*>(out) + first);
-    default: return store(values, n, reinterpret_cast<float*>(out) + first);
+    case DType::f16:
+      return store(values, n, reinterpret_cast<c10::Half*>(out) + first);
+    case DType::bf16:
+      return store(values, n, reinterpret_cast<c10::BFloat16*>(out) + first);
+    default:
+      return store(values, n, reinterpret_cast<float*>(out) + first);
   }
 }
 
 // Values from here on round to infinity: half a step above the largest.
 float overflow_bound(DType dtype) {
   switch (dtype) {
-    case DType::f16: return 65520.0f;
-    case DType::bf16: return 0x1.ffp127f;
-    default: return std::numeric_limits<float>::infinity();
+    case DType::f16:
+      return 65520.0f;
+    case DType::bf16:
+      return 0x1.ffp127f;
+    default:
+      return std::numeric_limits<float>::infinity();
   }
 }
 
 float largest(DType dtype) {
   switch (dtype) {
-    case DType::f16: return kLargestF16;
-    case DType::bf16: return 0x1.fep127f;
-    default: return std::numeric_limits<float>::max();
+    case DType::f16:
+      return kLargestF16;
+    case DType::bf16:
+      return 0x1.fep127f;
+    default:
+      return std::numeric_limits<float>::max();
   }
 }
 
@@ -50,7 +59,8 @@ CastResult cast_values(const at::Tensor& source, at::Tensor& target, bool clamp)
   const auto* in = static_cast<const std::byte*>(source.const_data_ptr());
   auto* out = static_cast<std::byte*>(target.mutable_data_ptr());
   if (to != DType::f16 && to != DType::bf16 && to != DType::f32)
-    throw Error(ErrorKind::internal, std::string("a cast was asked for to ") + std::string(dtype_name(to)) + ", known are F16, BF16 and F32");
+    throw Error(ErrorKind::internal,
+                std::string("a cast was asked for to ") + std::string(dtype_name(to)) + ", known are F16, BF16 and F32");
   const std::int64_t element = dtype_bits(from) / 8;
   const float bound = overflow_bound(to);
   CastResult result;

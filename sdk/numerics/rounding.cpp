@@ -75,8 +75,7 @@ struct Rows {
   if (count == 0)
     throw Error(ErrorKind::numeric, "values are so large that their rotation is beyond the range of F32",
                 "store this layer without rotation, or keep it with --exclude-layers");
-  throw Error(ErrorKind::numeric,
-              fmt::format("{} of {} values are not finite (first: {})", count, source.rows * source.columns, first),
+  throw Error(ErrorKind::numeric, fmt::format("{} of {} values are not finite (first: {})", count, source.rows * source.columns, first),
               "repair the source, or keep this layer as it is with --exclude-layers");
 }
 
@@ -95,8 +94,8 @@ void tile_magnitudes(const float* row, std::int64_t columns, std::int64_t tile_c
 }
 
 // Joins rows of magnitudes [N, tiles] into the scales of the tiles.
-void scales_of(const std::vector<float>& magnitudes, std::int64_t rows, std::int64_t tiles, const Grid& grid,
-               const Layout& layout, float* scales) {
+void scales_of(const std::vector<float>& magnitudes, std::int64_t rows, std::int64_t tiles, const Grid& grid, const Layout& layout,
+               float* scales) {
   for (std::int64_t band = 0; band * layout.tile_rows < rows; ++band) {
     const std::int64_t end = std::min(rows, (band + 1) * layout.tile_rows);
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
@@ -133,9 +132,7 @@ at::Tensor measure_scales(const Rows& source, const Grid& grid, const Layout& la
 
 }  // namespace
 
-float scale_for(float largest_magnitude, const Grid& grid) {
-  return std::max(largest_magnitude / grid.largest(), kSmallestScale);
-}
+float scale_for(float largest_magnitude, const Grid& grid) { return std::max(largest_magnitude / grid.largest(), kSmallestScale); }
 
 at::Tensor to_stored_basis(const at::Tensor& weight, const Layout& layout, LayerContext& context) {
   const Rows source(weight, layout.rotation_group);

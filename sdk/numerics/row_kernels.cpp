@@ -13,7 +13,7 @@
 
 // Compiled once per instruction set; the best one for the processor is chosen at run time.
 #ifndef HWY_DISABLED_TARGETS
-#  define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)  // nothing here gains from them
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)  // nothing here gains from them
 #endif
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "row_kernels.cpp"
@@ -223,9 +223,7 @@ void RoundCodes(const float* values, std::int64_t n, float scale, int lowest, in
   const auto divisor = hn::Set(d, scale);
   const auto low = hn::Set(d, static_cast<float>(lowest));
   const auto high = hn::Set(d, static_cast<float>(highest));
-  const auto round = [&](auto x) HWY_ATTR {
-    return hn::DemoteTo(d8, hn::NearestInt(hn::Min(hn::Max(hn::Div(x, divisor), low), high)));
-  };
+  const auto round = [&](auto x) HWY_ATTR { return hn::DemoteTo(d8, hn::NearestInt(hn::Min(hn::Max(hn::Div(x, divisor), low), high))); };
   for_vectors(
       n, hn::Lanes(d), [&](std::int64_t i) HWY_ATTR { hn::StoreU(round(hn::LoadU(d, values + i)), d8, codes + i); },
       [&](std::int64_t i, std::int64_t left) HWY_ATTR {
@@ -244,9 +242,8 @@ void ScaleCodes(const std::int8_t* codes, std::int64_t n, float scale, float* ou
   const auto factor = hn::Set(d, scale);
   for_vectors(
       n, hn::Lanes(d),
-      [&](std::int64_t i) HWY_ATTR {
-        hn::StoreU(hn::Mul(hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, codes + i))), factor), d, out + i);
-      },
+      [&](std::int64_t i)
+          HWY_ATTR { hn::StoreU(hn::Mul(hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, codes + i))), factor), d, out + i); },
       [&](std::int64_t i, std::int64_t left) {
         for (std::int64_t j = i; j < i + left; ++j) out[j] = static_cast<float>(codes[j]) * scale;
       });
@@ -311,13 +308,21 @@ void load_scalar(const void* source, std::int64_t n, float* out) {
 
 void load_f32(const void* source, DType dtype, std::int64_t n, float* out) {
   switch (dtype) {
-    case DType::bf16: return HWY_DYNAMIC_DISPATCH(LoadBf16)(source, n, out);
-    case DType::f16: return HWY_DYNAMIC_DISPATCH(LoadF16)(source, n, out);
-    case DType::f32: std::memcpy(out, source, static_cast<std::size_t>(n) * sizeof(float)); return;
-    case DType::f64: return load_scalar<double>(source, n, out);
-    case DType::f8_e4m3: return load_scalar<c10::Float8_e4m3fn>(source, n, out);
-    case DType::f8_e5m2: return load_scalar<c10::Float8_e5m2>(source, n, out);
-    default: break;
+    case DType::bf16:
+      return HWY_DYNAMIC_DISPATCH(LoadBf16)(source, n, out);
+    case DType::f16:
+      return HWY_DYNAMIC_DISPATCH(LoadF16)(source, n, out);
+    case DType::f32:
+      std::memcpy(out, source, static_cast<std::size_t>(n) * sizeof(float));
+      return;
+    case DType::f64:
+      return load_scalar<double>(source, n, out);
+    case DType::f8_e4m3:
+      return load_scalar<c10::Float8_e4m3fn>(source, n, out);
+    case DType::f8_e5m2:
+      return load_scalar<c10::Float8_e5m2>(source, n, out);
+    default:
+      break;
   }
   throw Error(ErrorKind::internal, std::string(dtype_name(dtype)) + " values were to be read as real numbers");
 }

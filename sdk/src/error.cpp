@@ -26,14 +26,22 @@ void Error::compose() {
 
 std::string_view error_kind_name(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::usage: return "usage";
-    case ErrorKind::input: return "input";
-    case ErrorKind::unsupported: return "unsupported";
-    case ErrorKind::numeric: return "numeric";
-    case ErrorKind::io: return "io";
-    case ErrorKind::plugin: return "plugin";
-    case ErrorKind::cancelled: return "cancelled";
-    case ErrorKind::internal: return "internal";
+    case ErrorKind::usage:
+      return "usage";
+    case ErrorKind::input:
+      return "input";
+    case ErrorKind::unsupported:
+      return "unsupported";
+    case ErrorKind::numeric:
+      return "numeric";
+    case ErrorKind::io:
+      return "io";
+    case ErrorKind::plugin:
+      return "plugin";
+    case ErrorKind::cancelled:
+      return "cancelled";
+    case ErrorKind::internal:
+      return "internal";
   }
   return "unknown";
 }

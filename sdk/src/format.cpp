@@ -20,10 +20,14 @@ bool is_power_of_4(std::int64_t n) { return n >= 4 && (n & (n - 1)) == 0 && (n &
 
 std::string_view scaling_name(Scaling scaling) {
   switch (scaling) {
-    case Scaling::row: return "row";
-    case Scaling::tensor: return "tensor";
-    case Scaling::block: return "block";
-    case Scaling::axis: return "axis";
+    case Scaling::row:
+      return "row";
+    case Scaling::tensor:
+      return "tensor";
+    case Scaling::block:
+      return "block";
+    case Scaling::axis:
+      return "axis";
   }
   return "row";
 }
@@ -36,10 +40,14 @@ std::optional<Scaling> parse_scaling(std::string_view name) {
 
 std::string rotation_text(const Rotation& rotation) {
   switch (rotation.mode) {
-    case Rotation::Mode::automatic: return "auto";
-    case Rotation::Mode::any: return "any";
-    case Rotation::Mode::off: return "off";
-    case Rotation::Mode::fixed: return std::to_string(rotation.group);
+    case Rotation::Mode::automatic:
+      return "auto";
+    case Rotation::Mode::any:
+      return "any";
+    case Rotation::Mode::off:
+      return "off";
+    case Rotation::Mode::fixed:
+      return std::to_string(rotation.group);
   }
   return "auto";
 }
@@ -52,15 +60,13 @@ Rotation parse_rotation(std::string_view text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), group);
   if (error != std::errc() || end != text.data() + text.size() || !is_power_of_4(group) || group > kLargestRotation)
     throw Error(ErrorKind::usage,
-                fmt::format("rotation '{}' is not allowed; allowed: auto, any, off, or a power of 4 from 4 to {}", text,
-                            kLargestRotation));
+                fmt::format("rotation '{}' is not allowed; allowed: auto, any, off, or a power of 4 from 4 to {}", text, kLargestRotation));
   return {Rotation::Mode::fixed, group};
 }
 
 int Grid::nearest(float x) const {
   if (std::isnan(x)) return lowest;
-  if (values.empty())
-    return static_cast<int>(std::clamp(std::nearbyint(x), static_cast<float>(lowest), static_cast<float>(highest)));
+  if (values.empty()) return static_cast<int>(std::clamp(std::nearbyint(x), static_cast<float>(lowest), static_cast<float>(highest)));
   const auto above = std::lower_bound(values.begin(), values.end(), x);
   if (above == values.begin()) return lowest;
   if (above == values.end()) return highest;

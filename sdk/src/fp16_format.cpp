@@ -31,8 +31,7 @@ std::optional<Layout> Fp16Format::recognise(const StoredLayerInfo& layer) const 
   return Layout{};
 }
 
-void Fp16Format::decode_rows(std::span<const at::Tensor> tensors, const Layout&, std::int64_t begin, std::int64_t end,
-                             float* out) const {
+void Fp16Format::decode_rows(std::span<const at::Tensor> tensors, const Layout&, std::int64_t begin, std::int64_t end, float* out) const {
   const at::Tensor& values = tensors[0];
   const std::int64_t columns = values.size(0) == 0 ? 0 : values.numel() / values.size(0);
   load_f32(values.const_data_ptr<c10::Half>() + begin * columns, DType::f16, (end - begin) * columns, out);

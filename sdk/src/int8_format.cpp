@@ -20,10 +20,13 @@ constexpr const char* kAxiswise = "int8_axiswise";
 
 std::string_view file_name(Scaling scaling) {
   switch (scaling) {
-    case Scaling::block: return kBlockwise;
-    case Scaling::axis: return kAxiswise;
+    case Scaling::block:
+      return kBlockwise;
+    case Scaling::axis:
+      return kAxiswise;
     case Scaling::row:
-    case Scaling::tensor: break;
+    case Scaling::tensor:
+      break;
   }
   return kTensorwise;
 }
@@ -32,10 +35,14 @@ std::vector<std::int64_t> scale_shape(const TensorInfo& weight, const Layout& la
   const std::int64_t n = weight.shape[0];
   const std::int64_t k = weight.shape[1];
   switch (layout.scaling) {
-    case Scaling::tensor: return {};
-    case Scaling::axis: return {n};
-    case Scaling::block: return {n / layout.tile_rows, k / layout.tile_columns};
-    case Scaling::row: break;
+    case Scaling::tensor:
+      return {};
+    case Scaling::axis:
+      return {n};
+    case Scaling::block:
+      return {n / layout.tile_rows, k / layout.tile_columns};
+    case Scaling::row:
+      break;
   }
   // Two dimensions: readers broadcast [N] along the columns when they decode.
   return {n, 1};
@@ -44,9 +51,12 @@ std::vector<std::int64_t> scale_shape(const TensorInfo& weight, const Layout& la
 std::int64_t rotation_group(const Rotation& rotation, std::int64_t columns) {
   const auto divides = [&](std::int64_t group) { return columns % group == 0; };
   switch (rotation.mode) {
-    case Rotation::Mode::off: return 0;
-    case Rotation::Mode::automatic: return divides(256) ? 256 : 0;
-    case Rotation::Mode::fixed: return divides(rotation.group) ? rotation.group : 0;
+    case Rotation::Mode::off:
+      return 0;
+    case Rotation::Mode::automatic:
+      return divides(256) ? 256 : 0;
+    case Rotation::Mode::fixed:
+      return divides(rotation.group) ? rotation.group : 0;
     case Rotation::Mode::any:
       for (const std::int64_t group : {256, 64, 16})
         if (divides(group)) return group;
@@ -56,10 +66,13 @@ std::int64_t rotation_group(const Rotation& rotation, std::int64_t columns) {
 
 std::string divisors(const Rotation& rotation) {
   switch (rotation.mode) {
-    case Rotation::Mode::any: return "16";
-    case Rotation::Mode::fixed: return std::to_string(rotation.group);
+    case Rotation::Mode::any:
+      return "16";
+    case Rotation::Mode::fixed:
+      return std::to_string(rotation.group);
     case Rotation::Mode::automatic:
-    case Rotation::Mode::off: break;
+    case Rotation::Mode::off:
+      break;
   }
   return "256";
 }
@@ -105,8 +118,7 @@ std::optional<Scaling> Int8Format::implied_scaling(std::string_view name) const 
 
 Layout Int8Format::layout(const TensorInfo& weight, const StorageOptions& wanted) const {
   if (weight.shape.size() != 2)
-    throw Error(ErrorKind::unsupported,
-                fmt::format("int8 stores matrices; '{}' has {} dimensions", weight.name, weight.shape.size()));
+    throw Error(ErrorKind::unsupported, fmt::format("int8 stores matrices; '{}' has {} dimensions", weight.name, weight.shape.size()));
   if (weight.elements() == 0)
     throw Error(ErrorKind::unsupported, fmt::format("int8 stores matrices with values; '{}' is {}", weight.name, weight.shape_text()));
   if (wanted.scaling == Scaling::block && wanted.block_size < 1)
@@ -115,11 +127,11 @@ Layout Int8Format::layout(const TensorInfo& weight, const StorageOptions& wanted
   const bool can_rotate = wanted.scaling == Scaling::row && wanted.naming == Naming::comfy;
   const bool must_rotate = wanted.rotation.mode == Rotation::Mode::any || wanted.rotation.mode == Rotation::Mode::fixed;
   if (must_rotate && !can_rotate)
-    throw Error(ErrorKind::usage,
-                fmt::format("rotation '{}' needs row scaling and ComfyUI names; found {} scaling and {} names",
-                            rotation_text(wanted.rotation), scaling_name(wanted.scaling),
-                            wanted.naming == Naming::comfy ? "ComfyUI" : "legacy"),
-                "use --scaling-mode row --comfy-quant, or --convrot off");
+    throw Error(
+        ErrorKind::usage,
+        fmt::format("rotation '{}' needs row scaling and ComfyUI names; found {} scaling and {} names", rotation_text(wanted.rotation),
+                    scaling_name(wanted.scaling), wanted.naming == Naming::comfy ? "ComfyUI" : "legacy"),
+        "use --scaling-mode row --comfy-quant, or --convrot off");
 
   const std::int64_t n = weight.shape[0];
   const std::int64_t k = weight.shape[1];
@@ -149,8 +161,7 @@ Layout Int8Format::layout(const TensorInfo& weight, const StorageOptions& wanted
 FormatLabel Int8Format::label(const Layout& layout) const {
   FormatLabel label;
   label.name = file_name(layout.scaling);
-  label.loads_in_comfyui =
-      layout.naming == Naming::comfy && (layout.scaling == Scaling::row || layout.scaling == Scaling::tensor);
+  label.loads_in_comfyui = layout.naming == Naming::comfy && (layout.scaling == Scaling::row || layout.scaling == Scaling::tensor);
   if (label.loads_in_comfyui) label.since = "0.27.0";
   label.summary = fmt::format("int8 {}", scaling_name(layout.scaling));
   if (layout.scaling == Scaling::block) label.summary += fmt::format(" {}", layout.tile_rows);
@@ -222,10 +233,10 @@ std::optional<Layout> Int8Format::recognise(const StoredLayerInfo& layer) const 
     return std::nullopt;  // plain integers
   }
   const auto contradiction = [&](std::string_view expected) {
-    return Error(ErrorKind::input,
-                 fmt::format("layer '{}' has {} for its scale, expected {}", layer.base,
-                             scale == nullptr ? "no tensor" : fmt::format("{} {}", dtype_name(scale->dtype), scale->shape_text()),
-                             expected));
+    return Error(
+        ErrorKind::input,
+        fmt::format("layer '{}' has {} for its scale, expected {}", layer.base,
+                    scale == nullptr ? "no tensor" : fmt::format("{} {}", dtype_name(scale->dtype), scale->shape_text()), expected));
   };
   if (scale == nullptr || scale->dtype != DType::f32) throw contradiction(fmt::format("F32 '{}'", scale_name));
 
@@ -248,8 +259,7 @@ std::optional<Layout> Int8Format::recognise(const StoredLayerInfo& layer) const 
   } else {
     throw contradiction(fmt::format("one value, {} values or one per block of {}", n, layer.weight.shape_text()));
   }
-  if (layout.naming == Naming::comfy && format != file_name(layout.scaling))
-    throw contradiction(fmt::format("the scale of {}", format));
+  if (layout.naming == Naming::comfy && format != file_name(layout.scaling)) throw contradiction(fmt::format("the scale of {}", format));
   if (layout.scaling == Scaling::block && layout.naming == Naming::comfy &&
       (positive_integer(marker, "group_size", layer.base) != layout.tile_columns || layout.tile_rows != layout.tile_columns))
     throw contradiction(fmt::format("one value per block of {}", marker["group_size"].get<std::int64_t>()));
@@ -257,8 +267,9 @@ std::optional<Layout> Int8Format::recognise(const StoredLayerInfo& layer) const 
   if (says_true(marker, "convrot")) {
     layout.rotation_group = positive_integer(marker, "convrot_groupsize", layer.base);
     if (!is_rotation_group(layout.rotation_group) || k % layout.rotation_group != 0 || layout.scaling != Scaling::row)
-      throw Error(ErrorKind::input, fmt::format("layer '{}' says it is rotated in groups of {}, which its shape {} or its scale does not allow",
-                                                layer.base, layout.rotation_group, layer.weight.shape_text()));
+      throw Error(ErrorKind::input,
+                  fmt::format("layer '{}' says it is rotated in groups of {}, which its shape {} or its scale does not allow", layer.base,
+                              layout.rotation_group, layer.weight.shape_text()));
   }
   return layout;
 }

@@ -54,8 +54,7 @@ bool is_allowed(const OptionSpec& spec, const OptionValue& value) {
 }
 
 [[noreturn]] void reject(std::string_view owner, const OptionSpec& spec, std::string_view found) {
-  throw Error(ErrorKind::usage,
-              fmt::format("{} option '{}' is '{}'; allowed: {}", owner, spec.name, found, spec.allowed()));
+  throw Error(ErrorKind::usage, fmt::format("{} option '{}' is '{}'; allowed: {}", owner, spec.name, found, spec.allowed()));
 }
 
 const OptionSpec& find_spec(const std::vector<OptionSpec>& schema, std::string_view owner, std::string_view name) {

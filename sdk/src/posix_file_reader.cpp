@@ -43,8 +43,7 @@ void FileReader::read(std::uint64_t offset, std::span<std::byte> out) const {
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) throw system_error(path_, "read it", errno);
     if (got == 0)
-      throw Error(ErrorKind::input,
-                  fmt::format("the file ends at byte {}, expected {} bytes from {}", offset + done, out.size(), offset),
+      throw Error(ErrorKind::input, fmt::format("the file ends at byte {}, expected {} bytes from {}", offset + done, out.size(), offset),
                   "it was cut short or is being written; get the whole file")
           .in(fmt::format("'{}'", path_.string()));
     done += static_cast<std::size_t>(got);

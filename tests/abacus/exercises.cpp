@@ -41,9 +41,12 @@ bool is_held_out(char operation, int a, int b) {
 std::string write_exercise(char operation, int a, int b) {
   const std::string prompt = fmt::format("{:03}{}{:03}=", a, operation, b);
   switch (operation) {
-    case '+': return prompt + fmt::format("{:04}", a + b);
-    case '-': return prompt + fmt::format("{}{:03}", a < b ? '-' : '+', std::abs(a - b));
-    default: return prompt + fmt::format("{:04}", a * b);
+    case '+':
+      return prompt + fmt::format("{:04}", a + b);
+    case '-':
+      return prompt + fmt::format("{}{:03}", a < b ? '-' : '+', std::abs(a - b));
+    default:
+      return prompt + fmt::format("{:04}", a * b);
   }
 }
 

@@ -21,7 +21,8 @@ Model load(const qmill::Host& host, const std::filesystem::path& file) {
 }
 
 void print_score(const std::string& name, const Score& score) {
-  fmt::print("  {:<10} loss {:.5f}, right answers {:.2f} % ({} of {} held-out exercises)\n", name, score.loss, 100 * score.share(), score.right, score.exercises);
+  fmt::print("  {:<10} loss {:.5f}, right answers {:.2f} % ({} of {} held-out exercises)\n", name, score.loss, 100 * score.share(),
+             score.right, score.exercises);
 }
 
 void compare(const qmill::Host& host, const std::string& source, const std::string& quantized, const std::string& file) {
@@ -31,13 +32,15 @@ void compare(const qmill::Host& host, const std::string& source, const std::stri
   print_score("after", after);
   fmt::print("  the quantized model says:\n");
   for (std::size_t i = 0; i < std::min(kShown, exercises.size()); ++i)
-    fmt::print("    {}{}\n", readable(after.answers[i]), after.answers[i] == exercises[i] ? "" : fmt::format("   (wrong: {})", readable(exercises[i])));
+    fmt::print("    {}{}\n", readable(after.answers[i]),
+               after.answers[i] == exercises[i] ? "" : fmt::format("   (wrong: {})", readable(exercises[i])));
 }
 
 void capture(const qmill::Host& host, const std::string& file, const std::string& output, std::int64_t rows) {
   const auto exercises = static_cast<std::size_t>(rows) / (kLength - 1) + 1;
   std::vector<qmill::testing::NamedTensor> tensors;
-  for (auto& [layer, input] : capture_inputs(load(host, file), training_exercises(exercises, 1), rows)) tensors.push_back({layer + ".input", input});
+  for (auto& [layer, input] : capture_inputs(load(host, file), training_exercises(exercises, 1), rows))
+    tensors.push_back({layer + ".input", input});
   qmill::testing::write_model(output, tensors);
   fmt::print("{}: {} rows of each of {} layers\n", output, rows, tensors.size());
 }

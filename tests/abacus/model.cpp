@@ -6,7 +6,6 @@
 #include <qmill/error.h>
 #include <qmill/tensor.h>
 
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
@@ -19,6 +18,7 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/triu.h>
+#include <ATen/TensorOperators.h>
 
 #include <cmath>
 #include <limits>
@@ -47,7 +47,8 @@ Weights load_weights(const qmill::Host& host, const std::filesystem::path& file)
   for (const qmill::StoredLayerEntry& layer : qmill::stored_layers(host, *source)) {
     if (layer.format == nullptr) continue;
     std::vector<at::Tensor> tensors;
-    for (const qmill::TensorInfo& output : layer.format->outputs(layer.info.weight, layer.layout)) tensors.push_back(stored.at(output.name));
+    for (const qmill::TensorInfo& output : layer.format->outputs(layer.info.weight, layer.layout))
+      tensors.push_back(stored.at(output.name));
     at::Tensor decoded = at::empty(layer.info.weight.shape, at::kFloat);
     layer.format->decode_rows(tensors, layer.layout, 0, decoded.size(0), decoded.mutable_data_ptr<float>());
     weights[layer.info.weight.name] = decoded;
@@ -83,8 +84,8 @@ at::Tensor Model::attention(const std::string& name, const at::Tensor& x, const 
 }
 
 at::Tensor Model::logits(const at::Tensor& tokens, const Capture& capture) const {
-  at::Tensor x = at::embedding(weights_.at("token_embedding.weight"), tokens) +
-                 weights_.at("position_embedding.weight").slice(0, 0, tokens.size(1));
+  at::Tensor x =
+      at::embedding(weights_.at("token_embedding.weight"), tokens) + weights_.at("position_embedding.weight").slice(0, 0, tokens.size(1));
   for (std::size_t i = 0; i < blocks_; ++i) {
     const std::string block = "blocks." + std::to_string(i);
     x = x + attention(block + ".attention", norm(block + ".norm1", x), capture);
@@ -130,9 +131,8 @@ Score Model::evaluate(const std::vector<std::string>& exercises) const {
 
 std::map<std::string, at::Tensor> capture_inputs(const Model& model, const std::vector<std::string>& exercises, std::int64_t rows) {
   std::map<std::string, at::Tensor> inputs;
-  model.logits(tokens_of(exercises, kLength - 1), [&](const std::string& layer, const at::Tensor& captured) {
-    inputs[layer] = captured.slice(0, 0, rows).clone();
-  });
+  model.logits(tokens_of(exercises, kLength - 1),
+               [&](const std::string& layer, const at::Tensor& captured) { inputs[layer] = captured.slice(0, 0, rows).clone(); });
   return inputs;
 }
 

@@ -17,8 +17,8 @@ using Weights = std::map<std::string, at::Tensor>;
 Weights load_weights(const qmill::Host& host, const std::filesystem::path& file);
 
 struct Score {
-  double loss = 0;           // mean cross entropy of the answers' characters
-  std::size_t right = 0;     // exercises whose whole answer is right
+  double loss = 0;        // mean cross entropy of the answers' characters
+  std::size_t right = 0;  // exercises whose whole answer is right
   std::size_t exercises = 0;
   std::vector<std::string> answers;  // greedy, one per exercise
 

@@ -4,14 +4,14 @@
 
 #include <qmill/numerics/rounding.h>
 
-#include <ATen/Parallel.h>
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/amax.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/round.h>
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <benchmark/benchmark.h>
 
 #include <cstring>

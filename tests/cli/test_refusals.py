@@ -169,6 +169,8 @@ class Refusals(TempFolder):
             '{"a": {"block_size": "big"}}': "an integer of at least 1",
             '{"a": {"options": {"overflow": "clamp"}, "optimizer": "rtn"}}': "no rtn option 'overflow'",
             '{"(": {"skip": true}}': "not a regular expression",
+            '{"a": {"block_size": 64, "block-size": 32}}': "given twice",
+            '{"a": {"skip": true, "format": "int9"}}': "no format 'int9'",
             '{"a": ': "not valid JSON",
             "[]": "an object",
             '{"a": {"skip": true}, "a": {"skip": false}}': "twice",

@@ -17,7 +17,8 @@ std::string header_text(const std::vector<TensorInfo>& tensors, const std::map<s
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::int64_t offset = 0;
   for (const TensorInfo& tensor : tensors) {
-    header[tensor.name] = {{"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + tensor.bytes()}}};
+    header[tensor.name] = {
+        {"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + tensor.bytes()}}};
     offset += tensor.bytes();
   }
   const std::string json = header.dump();
@@ -28,7 +29,8 @@ std::string header_text(const std::vector<TensorInfo>& tensors, const std::map<s
 
 }  // namespace
 
-void write_model(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors, const std::map<std::string, std::string>& metadata) {
+void write_model(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
+                 const std::map<std::string, std::string>& metadata) {
   std::vector<TensorInfo> infos;
   for (const NamedTensor& tensor : tensors) infos.push_back(info_of({tensor.name, tensor.data}));
   std::ofstream file(path, std::ios::binary);
@@ -40,7 +42,8 @@ void write_model(const std::filesystem::path& path, const std::vector<NamedTenso
   if (!file) throw std::runtime_error("cannot write " + path.string());
 }
 
-void write_sparse_model(const std::filesystem::path& path, const std::vector<TensorInfo>& tensors, const std::map<std::string, std::string>& metadata) {
+void write_sparse_model(const std::filesystem::path& path, const std::vector<TensorInfo>& tensors,
+                        const std::map<std::string, std::string>& metadata) {
   std::int64_t bytes = 0;
   for (const TensorInfo& tensor : tensors) bytes += tensor.bytes();
   const std::string header = header_text(tensors, metadata);

@@ -45,7 +45,8 @@ void require_space(const fs::path& destination, std::uint64_t bytes) {
 
 OutputFile::OutputFile(fs::path destination, std::uint64_t bytes) : destination_(std::move(destination)) {
   if (!fs::is_directory(destination_.parent_path()))
-    throw Error(ErrorKind::io, fmt::format("the folder '{}' does not exist", destination_.parent_path().string()), "make it, or choose another with --output")
+    throw Error(ErrorKind::io, fmt::format("the folder '{}' does not exist", destination_.parent_path().string()),
+                "make it, or choose another with --output")
         .in(fmt::format("'{}'", destination_.string()));
   require_space(destination_, bytes);
   temporary_ = temporary_beside(destination_);
@@ -95,7 +96,8 @@ void OutputFile::copy(const Extent& from, std::uint64_t offset) {
   std::uint64_t left = from.bytes;
   const auto require_progress = [&](ssize_t done) {
     if (done != 0) return;
-    throw Error(ErrorKind::input, fmt::format("the file ends at byte {}, expected {} more", source, left), "it was changed during the run; try again")
+    throw Error(ErrorKind::input, fmt::format("the file ends at byte {}, expected {} more", source, left),
+                "it was changed during the run; try again")
         .in(fmt::format("'{}'", from.file.string()));
   };
 #if defined(__linux__)
@@ -114,7 +116,8 @@ void OutputFile::copy(const Extent& from, std::uint64_t offset) {
 #endif
   std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(left, 1 << 20)));
   while (left != 0) {
-    const ssize_t done = ::pread(input, buffer.data(), static_cast<std::size_t>(std::min<std::uint64_t>(left, buffer.size())), static_cast<off_t>(source));
+    const ssize_t done =
+        ::pread(input, buffer.data(), static_cast<std::size_t>(std::min<std::uint64_t>(left, buffer.size())), static_cast<off_t>(source));
     if (done < 0 && errno == EINTR) continue;
     if (done < 0) fail(from.file, "read it", errno);
     require_progress(done);

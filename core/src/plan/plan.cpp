@@ -55,7 +55,6 @@ class Planner {
   // An entry that says something impossible is an error even if it matches nothing.
   void check_config(const LayerConfig& config) const {
     const auto check = [&](const std::string& entry, const LayerChoice& choice) {
-      if (choice.skip) return;
       try {
         resolver_.resolve(choice, {"any.weight", DType::bf16, {256, 256}});
       } catch (const Error& error) {
@@ -100,7 +99,8 @@ class Planner {
     try {
       resolved = resolver_.resolve(verdict.choice, decision.source);
     } catch (Error& error) {
-      throw error.in(verdict.reason.empty() ? fmt::format("rule {}", verdict.rule) : fmt::format("rule {} '{}'", verdict.rule, verdict.reason));
+      throw error.in(verdict.reason.empty() ? fmt::format("rule {}", verdict.rule)
+                                            : fmt::format("rule {} '{}'", verdict.rule, verdict.reason));
     }
     decision.quantizer = resolved.quantizer;
     decision.target = std::move(resolved.target);
@@ -112,7 +112,8 @@ class Planner {
       throw Error(ErrorKind::plugin, fmt::format("plugin '{}' plans no tensor '{}'", name, decision.source.name));
     if (decision.outputs == std::vector<TensorInfo>{decision.source}) return keep(decision, verdict.rule, "is stored so already");
     if (!verdict.heuristic) return;
-    if (const std::string reason = analysis_.inefficient(decision, resolved.wanted_scaling); !reason.empty()) keep(decision, "heuristic", reason);
+    if (const std::string reason = analysis_.inefficient(decision, resolved.wanted_scaling); !reason.empty())
+      keep(decision, "heuristic", reason);
   }
 
   void keep(Decision& decision, std::string rule, std::string reason) {
@@ -148,10 +149,14 @@ class Planner {
 
 std::string_view action_name(Action action) {
   switch (action) {
-    case Action::quantize: return "quantize";
-    case Action::cast: return "cast";
-    case Action::copy: return "copy";
-    case Action::remove: return "remove";
+    case Action::quantize:
+      return "quantize";
+    case Action::cast:
+      return "cast";
+    case Action::copy:
+      return "copy";
+    case Action::remove:
+      return "remove";
   }
   return "copy";
 }
@@ -173,7 +178,8 @@ void require_selection(const Plan& plan) {
     if (decision.is_layer) ++layers, ++rules[decision.rule];
   std::string why = fmt::format("{} tensors, {} layers", plan.decisions.size(), layers);
   for (const auto& [rule, count] : rules) why += fmt::format(", {} kept by {}", count, rule);
-  throw Error(ErrorKind::input, fmt::format("0 layers selected ({})", why), "a layer is a floating matrix named *.weight; --dry-run shows which rule keeps it");
+  throw Error(ErrorKind::input, fmt::format("0 layers selected ({})", why),
+              "a layer is a floating matrix named *.weight; --dry-run shows which rule keeps it");
 }
 
 std::string layer_config_template(const TensorSource& source) {
@@ -190,11 +196,14 @@ std::filesystem::path default_output(const Host& host, const ConvertOptions& opt
   std::string stem = input.filename().string();
   for (const std::string_view suffix : {".safetensors.index.json", ".safetensors"})
     if (stem.ends_with(suffix)) stem.resize(stem.size() - suffix.size());
-  const bool is_mixed = !options.filters.empty() || !options.custom.pattern.empty() || !options.exclude_layers.empty() || options.layer_config;
+  const bool is_mixed =
+      !options.filters.empty() || !options.custom.pattern.empty() || !options.exclude_layers.empty() || options.layer_config;
   const Format& run_format = TargetResolver(host, options).run_format();
   std::string format = run_format.info().name;
-  if (options.storage.scaling != Scaling::row && run_format.grid() != nullptr) format += fmt::format("_{}", scaling_name(options.storage.scaling));
-  return input.parent_path() / fmt::format("{}_{}_{}{}.safetensors", stem, canonical_name(options.quantizer), format, is_mixed ? "_mixed" : "");
+  if (options.storage.scaling != Scaling::row && run_format.grid() != nullptr)
+    format += fmt::format("_{}", scaling_name(options.storage.scaling));
+  return input.parent_path() /
+         fmt::format("{}_{}_{}{}.safetensors", stem, canonical_name(options.quantizer), format, is_mixed ? "_mixed" : "");
 }
 
 }  // namespace qmill

@@ -26,12 +26,14 @@ void require_plain_source(const TensorSource& source) {
   constexpr std::array kScales = {"weight_scale", "scale_weight", "weight_scale_inv", "weight_scale_2", "weight_s_channel"};
   for (const TensorInfo& tensor : source.tensors()) {
     const std::string& name = tensor.name;
-    if (name.ends_with(".comfy_quant") || name == "scaled_fp8" || name.ends_with(".scaled_fp8")) reject(fmt::format("it has the marker '{}'", name));
+    if (name.ends_with(".comfy_quant") || name == "scaled_fp8" || name.ends_with(".scaled_fp8"))
+      reject(fmt::format("it has the marker '{}'", name));
     constexpr std::string_view suffix = ".weight";
     if (!name.ends_with(suffix) || !is_narrow(tensor.dtype)) continue;
     const std::string stem = name.substr(0, name.size() - suffix.size() + 1);
     for (const char* scale : kScales)
-      if (names.contains(stem + scale)) reject(fmt::format("'{}' is {} and has the scale '{}'", name, dtype_name(tensor.dtype), stem + scale));
+      if (names.contains(stem + scale))
+        reject(fmt::format("'{}' is {} and has the scale '{}'", name, dtype_name(tensor.dtype), stem + scale));
   }
 }
 

@@ -26,7 +26,8 @@ bool writes(const Quantizer& quantizer, const Format& format) {
 TargetResolver::TargetResolver(const Host& host, const ConvertOptions& options)
     : host_(host), options_(options), run_quantizer_(options.quantizer), run_format_(&host.format(options.format)) {
   // Calibration data makes it gptq; a run without it has nothing better than plain rounding (docs/decisions).
-  if (same_name(run_quantizer_, kAuto)) run_quantizer_ = writes(host.quantizer(kRounding), *run_format_) ? kRounding : quantizer_writing(*run_format_).info().name;
+  if (same_name(run_quantizer_, kAuto))
+    run_quantizer_ = writes(host.quantizer(kRounding), *run_format_) ? kRounding : quantizer_writing(*run_format_).info().name;
   const Quantizer& quantizer = host.quantizer(run_quantizer_);
   run_quantizer_ = quantizer.info().name;
   const bool asks_for_default_format = same_name(options.format, "int8");
@@ -48,8 +49,7 @@ const Format& TargetResolver::format_for(const LayerChoice& choice) const {
   if (choice.format) return host_.format(*choice.format);
   if (choice.quantizer && !same_name(*choice.quantizer, kAuto)) {
     const Quantizer& quantizer = host_.quantizer(*choice.quantizer);
-    if (!writes(quantizer, *run_format_))
-      return host_.format(quantizer.info().formats.empty() ? "int8" : quantizer.info().formats.front());
+    if (!writes(quantizer, *run_format_)) return host_.format(quantizer.info().formats.empty() ? "int8" : quantizer.info().formats.front());
   }
   // A choice about codes or scales means a format that has them, also where the run casts.
   const bool needs_grid = choice.simple || choice.scaling || choice.block_size;
@@ -77,10 +77,12 @@ StorageOptions TargetResolver::storage_for(const LayerChoice& choice, const Form
   StorageOptions storage = options_.storage;
   const std::optional<Scaling> implied = choice.format ? format.implied_scaling(*choice.format) : format.implied_scaling(options_.format);
   if (choice.format && implied && choice.scaling && *implied != *choice.scaling)
-    throw Error(ErrorKind::usage, fmt::format("format '{}' has {} scaling, 'scaling_mode' is {}", *choice.format, scaling_name(*implied), scaling_name(*choice.scaling)));
+    throw Error(ErrorKind::usage, fmt::format("format '{}' has {} scaling, 'scaling_mode' is {}", *choice.format, scaling_name(*implied),
+                                              scaling_name(*choice.scaling)));
   const bool names_tensorwise = choice.format && same_name(*choice.format, "int8_tensorwise");
   if (names_tensorwise && choice.scaling && *choice.scaling != Scaling::row && *choice.scaling != Scaling::tensor)
-    throw Error(ErrorKind::usage, fmt::format("format '{}' has row or tensor scaling, 'scaling_mode' is {}", *choice.format, scaling_name(*choice.scaling)));
+    throw Error(ErrorKind::usage,
+                fmt::format("format '{}' has row or tensor scaling, 'scaling_mode' is {}", *choice.format, scaling_name(*choice.scaling)));
   const auto set_scaling = [&](Scaling scaling) {
     // The run's wish for rotation is a wish for layers that can be rotated.
     if (scaling != Scaling::row && storage.scaling == Scaling::row) storage.rotation = {Rotation::Mode::off};
@@ -94,10 +96,11 @@ StorageOptions TargetResolver::storage_for(const LayerChoice& choice, const Form
   if (choice.scaling) set_scaling(*choice.scaling);
   if (names_tensorwise && !choice.scaling && storage.scaling != Scaling::tensor) set_scaling(Scaling::row);
   if ((choice.block_size || choice.scaling) && format.grid() == nullptr)
-    throw Error(ErrorKind::usage, fmt::format("format '{}' has no scales, so a block size or scaling mode says nothing about it", format.info().name));
+    throw Error(ErrorKind::usage,
+                fmt::format("format '{}' has no scales, so a block size or scaling mode says nothing about it", format.info().name));
   if (choice.block_size && storage.scaling != Scaling::block)
-    throw Error(ErrorKind::usage, fmt::format("a block size of {} needs block scaling; this is format '{}' with {} scaling", *choice.block_size,
-                                              format.info().name, scaling_name(storage.scaling)));
+    throw Error(ErrorKind::usage, fmt::format("a block size of {} needs block scaling; this is format '{}' with {} scaling",
+                                              *choice.block_size, format.info().name, scaling_name(storage.scaling)));
   if (choice.full_precision_matrix_mult) storage.full_precision_matrix_mult = *choice.full_precision_matrix_mult;
   return storage;
 }

@@ -77,10 +77,14 @@ std::vector<std::string> names_of(const std::vector<const Interface*>& objects) 
 
 std::string plugin_status_name(PluginCandidate::Status status) {
   switch (status) {
-    case PluginCandidate::Status::compatible: return "compatible";
-    case PluginCandidate::Status::loaded: return "loaded";
-    case PluginCandidate::Status::refused: return "refused";
-    case PluginCandidate::Status::shadowed: return "shadowed";
+    case PluginCandidate::Status::compatible:
+      return "compatible";
+    case PluginCandidate::Status::loaded:
+      return "loaded";
+    case PluginCandidate::Status::refused:
+      return "refused";
+    case PluginCandidate::Status::shadowed:
+      return "shadowed";
   }
   return "refused";
 }
@@ -93,7 +97,7 @@ struct Host::State {
 
   // Loads the candidates that offer something of this kind and returns all of it, in search order.
   template <class Interface>
-  std::vector<const Interface*> all(std::string_view kind, std::vector<std::unique_ptr<const Interface>> LoadedPlugin::* member) {
+  std::vector<const Interface*> all(std::string_view kind, std::vector<std::unique_ptr<const Interface>> LoadedPlugin::*member) {
     const std::lock_guard lock(mutex);
     std::vector<const Interface*> objects;
     for (std::size_t i = 0; i < candidates.size(); ++i) {
@@ -127,10 +131,10 @@ struct Host::State {
     const std::lock_guard lock(mutex);
     for (const PluginCandidate& candidate : candidates)
       if (candidate.status == PluginCandidate::Status::refused && offers(candidate, kind, name))
-        throw Error(ErrorKind::plugin,
-                    fmt::format("the {} '{}' is offered by '{}', which was refused: {}", kind, name, candidate.file.string(),
-                                candidate.reason),
-                    "rebuild it for this program (docs/plugin-guide.md); all candidates: qmill plugins list");
+        throw Error(
+            ErrorKind::plugin,
+            fmt::format("the {} '{}' is offered by '{}', which was refused: {}", kind, name, candidate.file.string(), candidate.reason),
+            "rebuild it for this program (docs/plugin-guide.md); all candidates: qmill plugins list");
     throw Error(ErrorKind::usage, unknown_name_message(kind, name, std::move(known)));
   }
 };
@@ -210,7 +214,8 @@ std::unique_ptr<TensorSource> Host::open(const std::filesystem::path& path) cons
     if (guard(name, "probe", "", [&] { return loader->probe(path); })) return guard(name, "open", "", [&] { return loader->open(path); });
     known += fmt::format("{}{}", known.empty() ? "" : "; ", loader->info().summary);
   }
-  throw Error(ErrorKind::unsupported, "no loader reads this kind of file", fmt::format("readable are: {}", known.empty() ? "nothing, as no loader was found (qmill plugins list)" : known))
+  throw Error(ErrorKind::unsupported, "no loader reads this kind of file",
+              fmt::format("readable are: {}", known.empty() ? "nothing, as no loader was found (qmill plugins list)" : known))
       .in(fmt::format("'{}'", path.string()));
 }
 

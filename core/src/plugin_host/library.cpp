@@ -37,8 +37,7 @@ void create(const Offer& offer, const std::string& plugin, std::vector<std::uniq
   if (made == nullptr) throw Error(ErrorKind::plugin, fmt::format("it made nothing for '{}'", offer.name));
   objects.emplace_back(static_cast<const Interface*>(made));
   const std::string name = guard(plugin, "info", "", [&] { return objects.back()->info().name; });
-  if (name != offer.name)
-    throw Error(ErrorKind::plugin, fmt::format("it offers '{}' but made '{}'", offer.name, name));
+  if (name != offer.name) throw Error(ErrorKind::plugin, fmt::format("it offers '{}' but made '{}'", offer.name, name));
 }
 
 }  // namespace
@@ -51,10 +50,18 @@ LoadedPlugin load_plugin(const std::filesystem::path& file) {
   plugin.version = descriptor.version;
   for (const Offer& offer : std::span(descriptor.offers, descriptor.offer_count)) {
     switch (offer.kind) {
-      case OfferKind::quantizer: create(offer, plugin.name, plugin.quantizers); break;
-      case OfferKind::filter: create(offer, plugin.name, plugin.filters); break;
-      case OfferKind::loader: create(offer, plugin.name, plugin.loaders); break;
-      case OfferKind::format: create(offer, plugin.name, plugin.formats); break;
+      case OfferKind::quantizer:
+        create(offer, plugin.name, plugin.quantizers);
+        break;
+      case OfferKind::filter:
+        create(offer, plugin.name, plugin.filters);
+        break;
+      case OfferKind::loader:
+        create(offer, plugin.name, plugin.loaders);
+        break;
+      case OfferKind::format:
+        create(offer, plugin.name, plugin.formats);
+        break;
     }
   }
   return plugin;

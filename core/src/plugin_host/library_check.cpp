@@ -40,7 +40,11 @@ std::string library_problem(const FileReader& reader) {
   if (reader.size() < kElfHeaderBytes) return fmt::format("it has {} bytes: not a shared library", reader.size());
   reader.read(0, header);
   const std::byte* at = header.data();
-  if (std::memcmp(at, "\x7f" "ELF", 4) != 0) return "it is not a shared library of this system";
+  if (std::memcmp(at,
+                  "\x7f"
+                  "ELF",
+                  4) != 0)
+    return "it is not a shared library of this system";
   const bool is_64_bit_little_endian = at[4] == std::byte{2} && at[5] == std::byte{1};
   const auto machine = field<std::uint16_t>(at, 18);
   if (!is_64_bit_little_endian || (kThisMachine != 0 && machine != kThisMachine))

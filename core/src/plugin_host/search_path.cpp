@@ -1,8 +1,8 @@
 #include "search_path.h"
 
+#include <fmt/format.h>
 #include <boost/dll/runtime_symbol_info.hpp>
 #include <boost/dll/shared_library.hpp>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -41,9 +41,7 @@ fs::path user_folder() {
 }
 
 // lib/qmill/plugins beside the library that this function is part of.
-fs::path installation_folder() {
-  return fs::path(boost::dll::this_line_location().string()).parent_path() / "qmill" / "plugins";
-}
+fs::path installation_folder() { return fs::path(boost::dll::this_line_location().string()).parent_path() / "qmill" / "plugins"; }
 
 }  // namespace
 

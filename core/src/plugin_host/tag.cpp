@@ -61,12 +61,18 @@ PluginTag parse_tag(std::string_view text) {
       throw Error(ErrorKind::plugin, fmt::format("its tag has the field '{}', expected key=value", field));
     const std::string key(field.substr(0, equals));
     std::string value(field.substr(equals + 1));
-    if (key == "sdk") tag.sdk = value;
-    else if (key == "torch") tag.torch = value;
-    else if (key == "abi") tag.abi = value;
-    else if (key == "build") tag.build = value;
-    else if (key == "name") tag.name = value;
-    else tag.offers.emplace_back(key, value);  // kinds that this host does not know are never asked for
+    if (key == "sdk")
+      tag.sdk = value;
+    else if (key == "torch")
+      tag.torch = value;
+    else if (key == "abi")
+      tag.abi = value;
+    else if (key == "build")
+      tag.build = value;
+    else if (key == "name")
+      tag.name = value;
+    else
+      tag.offers.emplace_back(key, value);  // kinds that this host does not know are never asked for
   }
   if (tag.sdk.empty() || tag.torch.empty() || tag.abi.empty() || tag.build.empty() || tag.name.empty())
     throw Error(ErrorKind::plugin, "its tag lacks one of sdk, torch, abi, build, name");

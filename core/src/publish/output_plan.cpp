@@ -34,14 +34,16 @@ OutputPlan plan_output(std::vector<TensorInfo> tensors, const std::map<std::stri
   for (TensorInfo& tensor : tensors) {
     const std::uint64_t end = offset + static_cast<std::uint64_t>(tensor.bytes());
     if (!plan.tensors.emplace(tensor.name, PlacedTensor{tensor, offset}).second || tensor.name == "__metadata__")
-      throw Error(ErrorKind::input, fmt::format("the output would have two tensors '{}'", tensor.name),
-                  "the source has a tensor of that name beside a layer that is quantized; rename it or keep the layer with --exclude-layers");
+      throw Error(
+          ErrorKind::input, fmt::format("the output would have two tensors '{}'", tensor.name),
+          "the source has a tensor of that name beside a layer that is quantized; rename it or keep the layer with --exclude-layers");
     header[tensor.name] = {{"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
   plan.header = framed(header.dump());
   if (plan.header.size() > kMaxHeaderBytes)
-    throw Error(ErrorKind::unsupported, fmt::format("the header would have {} bytes, readers take {}", plan.header.size(), kMaxHeaderBytes));
+    throw Error(ErrorKind::unsupported,
+                fmt::format("the header would have {} bytes, readers take {}", plan.header.size(), kMaxHeaderBytes));
   for (auto& [name, tensor] : plan.tensors) tensor.offset += plan.header.size();
   plan.file_bytes = plan.header.size() + offset;
   return plan;

@@ -19,7 +19,8 @@ constexpr std::int64_t kMaxMarkerBytes = 64 << 10;  // the smallest limit among 
 std::string read_marker(const TensorSource& source, std::size_t index) {
   const TensorInfo& info = source.tensors()[index];
   if (info.dtype != DType::u8 || info.shape.size() != 1 || info.bytes() > kMaxMarkerBytes)
-    throw Error(ErrorKind::input, fmt::format("it is {} {}, expected U8 with one dimension of at most {}", dtype_name(info.dtype), info.shape_text(), kMaxMarkerBytes))
+    throw Error(ErrorKind::input, fmt::format("it is {} {}, expected U8 with one dimension of at most {}", dtype_name(info.dtype),
+                                              info.shape_text(), kMaxMarkerBytes))
         .in(fmt::format("marker '{}'", info.name));
   std::string text(static_cast<std::size_t>(info.bytes()), '\0');
   source.read(index, std::as_writable_bytes(std::span(text)));
@@ -42,19 +43,22 @@ std::map<std::string, std::string> read_markers(const TensorSource& source) {
   for (const auto& [base, marker] : parsed["layers"].items()) {
     const auto [tensor, is_new] = markers.emplace(base, marker.dump());
     if (!is_new && nlohmann::json::parse(tensor->second, nullptr, false) != nlohmann::json::parse(marker.dump()))
-      throw Error(ErrorKind::input, fmt::format("layer '{}' is marked {} by its tensor and {} by the header", base, tensor->second, marker.dump()));
+      throw Error(ErrorKind::input,
+                  fmt::format("layer '{}' is marked {} by its tensor and {} by the header", base, tensor->second, marker.dump()));
   }
   return markers;
 }
 
 std::string marked_format(const std::string& marker) {
   const nlohmann::json parsed = nlohmann::json::parse(marker, nullptr, false);
-  return parsed.is_object() && parsed.contains("format") && parsed["format"].is_string() ? parsed["format"].get<std::string>() : "no format";
+  return parsed.is_object() && parsed.contains("format") && parsed["format"].is_string() ? parsed["format"].get<std::string>()
+                                                                                         : "no format";
 }
 
 void identify(StoredLayerEntry& entry, const std::vector<const Format*>& formats) {
   for (const Format* format : formats) {
-    const std::optional<Layout> layout = guard(format->info().name, "recognise", entry.info.weight.name, [&] { return format->recognise(entry.info); });
+    const std::optional<Layout> layout =
+        guard(format->info().name, "recognise", entry.info.weight.name, [&] { return format->recognise(entry.info); });
     if (!layout) continue;
     entry.format = format;
     entry.layout = *layout;
@@ -124,16 +128,19 @@ std::vector<LayerQuality> compare_models(const Host& host, const TensorSource& q
     if (cancel != nullptr && *cancel) throw Error(ErrorKind::cancelled, "interrupted");
     const TensorInfo& weight = entry.info.weight;
     if (entry.format == nullptr && !entry.info.marker.empty())
-      throw Error(ErrorKind::unsupported, fmt::format("layer '{}' is stored as '{}', which no plugin decodes", entry.info.base, marked_format(entry.info.marker)));
+      throw Error(ErrorKind::unsupported,
+                  fmt::format("layer '{}' is stored as '{}', which no plugin decodes", entry.info.base, marked_format(entry.info.marker)));
     if (entry.format == nullptr) continue;
     const auto original = source_index.find(weight.name);
     if (original == source_index.end())
-      throw Error(ErrorKind::input, fmt::format("the source has no tensor '{}'", weight.name), "compare a file with the model that it was made from");
+      throw Error(ErrorKind::input, fmt::format("the source has no tensor '{}'", weight.name),
+                  "compare a file with the model that it was made from");
     const TensorInfo& original_info = source.tensors()[original->second];
     if (original_info.dtype == weight.dtype) continue;  // not quantized: as it was
     if (original_info.shape != weight.shape || !is_floating(original_info.dtype))
-      throw Error(ErrorKind::input, fmt::format("tensor '{}' is {} {} in the source, expected a floating {}", weight.name, dtype_name(original_info.dtype),
-                                                original_info.shape_text(), weight.shape_text()),
+      throw Error(ErrorKind::input,
+                  fmt::format("tensor '{}' is {} {} in the source, expected a floating {}", weight.name, dtype_name(original_info.dtype),
+                              original_info.shape_text(), weight.shape_text()),
                   "compare a file with the model that it was made from");
     std::vector<at::Tensor> tensors;
     for (const TensorInfo& stored : entry.format->outputs(weight, entry.layout)) {

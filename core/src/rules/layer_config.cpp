@@ -1,13 +1,15 @@
 #include <qmill/core/layer_config.h>
 
-#include "../io/text_file.h"
 #include "../io/json_text.h"
+#include "../io/text_file.h"
 #include "regex.h"
 
 #include <qmill/error.h>
 #include <qmill/names.h>
 
 #include <fmt/format.h>
+
+#include <set>
 
 namespace qmill {
 namespace {
@@ -40,21 +42,31 @@ std::map<std::string, OptionValue> options(const Json& value) {
   if (!value.is_object()) reject("options", value, "an object of the quantizer's options");
   std::map<std::string, OptionValue> options;
   for (const auto& [name, option] : value.items()) {
-    if (option.is_boolean()) options[name] = option.get<bool>();
-    else if (option.is_number_integer()) options[name] = option.get<std::int64_t>();
-    else if (option.is_number_float()) options[name] = option.get<double>();
-    else if (option.is_string()) options[name] = option.get<std::string>();
-    else reject(name, option, "true, false, a number or a text");
+    if (option.is_boolean())
+      options[name] = option.get<bool>();
+    else if (option.is_number_integer())
+      options[name] = option.get<std::int64_t>();
+    else if (option.is_number_float())
+      options[name] = option.get<double>();
+    else if (option.is_string())
+      options[name] = option.get<std::string>();
+    else
+      reject(name, option, "true, false, a number or a text");
   }
   return options;
 }
 
 void set_field(LayerChoice& choice, const std::string& key, const Json& value) {
-  if (key == "skip") choice.skip = boolean(key, value);
-  else if (key == "simple") choice.simple = boolean(key, value);
-  else if (key == "full_precision_matrix_mult") choice.full_precision_matrix_mult = boolean(key, value);
-  else if (key == "format") choice.format = text(key, value, "a format's name");
-  else if (key == "options") choice.options = options(value);
+  if (key == "skip")
+    choice.skip = boolean(key, value);
+  else if (key == "simple")
+    choice.simple = boolean(key, value);
+  else if (key == "full_precision_matrix_mult")
+    choice.full_precision_matrix_mult = boolean(key, value);
+  else if (key == "format")
+    choice.format = text(key, value, "a format's name");
+  else if (key == "options")
+    choice.options = options(value);
   else if (key == "optimizer" || key == "quantizer") {
     if (choice.quantizer) throw Error(ErrorKind::input, "'optimizer' and 'quantizer' are the same; give one");
     choice.quantizer = text(key, value, "a quantizer's name");
@@ -72,8 +84,13 @@ void set_field(LayerChoice& choice, const std::string& key, const Json& value) {
 LayerChoice parse_choice(const Json& entry) {
   if (!entry.is_object()) throw Error(ErrorKind::input, fmt::format("it is {}, expected an object", excerpt(entry)));
   LayerChoice choice;
-  for (const auto& [key, value] : entry.items())
-    if (!key.starts_with('_')) set_field(choice, canonical_name(key), value);  // "_shape" of a template is a comment
+  std::set<std::string> given;
+  for (const auto& [key, value] : entry.items()) {
+    if (key.starts_with('_')) continue;  // "_shape" of a template is a comment
+    const std::string name = canonical_name(key);
+    if (!given.insert(name).second) throw Error(ErrorKind::input, fmt::format("'{}' is given twice, with '-' and with '_'", name));
+    set_field(choice, name, value);
+  }
   if (choice.simple && choice.quantizer && !same_name(*choice.quantizer, "rtn"))
     throw Error(ErrorKind::input, fmt::format("'simple' is plain rounding, 'optimizer' is '{}'; give one", *choice.quantizer));
   return choice;
@@ -97,11 +114,16 @@ void parse_exclusions(const Json& exclusions, LayerConfig& config) {
 void parse_entries(const Json& entries, LayerConfig& config) {
   for (const auto& [pattern, entry] : entries.items()) {
     try {
-      if (pattern == kExclusions) parse_exclusions(entry, config);
-      else if (pattern == kDefault && config.fallback) throw Error(ErrorKind::input, "it is there twice: in 'layer_patterns' and beside it");
-      else if (pattern == kDefault) config.fallback = parse_choice(entry);
-      else if (pattern.starts_with('_')) continue;  // comments
-      else config.patterns.push_back(parse_pattern(pattern, parse_choice(entry)));
+      if (pattern == kExclusions)
+        parse_exclusions(entry, config);
+      else if (pattern == kDefault && config.fallback)
+        throw Error(ErrorKind::input, "it is there twice: in 'layer_patterns' and beside it");
+      else if (pattern == kDefault)
+        config.fallback = parse_choice(entry);
+      else if (pattern.starts_with('_'))
+        continue;  // comments
+      else
+        config.patterns.push_back(parse_pattern(pattern, parse_choice(entry)));
     } catch (const Error& error) {  // a wrong pattern or name is an error of the file, not of the command line
       throw Error(ErrorKind::input, error.message(), error.advice()).in(fmt::format("layer config entry '{}'", pattern));
     }

@@ -39,13 +39,18 @@ class Counter {
   std::size_t atom(int depth) {
     const char c = text_[at_++];
     switch (c) {
-      case '\\': return escape();
-      case '[': return character_class();
-      case '(': return group(depth);
+      case '\\':
+        return escape();
+      case '[':
+        return character_class();
+      case '(':
+        return group(depth);
       case '.':
       case '^':
-      case '$': return 0;
-      default: return literal();
+      case '$':
+        return 0;
+      default:
+        return literal();
     }
   }
 
@@ -121,7 +126,9 @@ class Counter {
       if (starts("?#")) return skip_comment();
       at_ += 1;
       // Up to where the group's own pattern begins; inline flags such as (?i) have none.
-      const std::size_t name_end = starts("P<") || (starts("<") && counts) ? text_.find('>', at_) : starts("'") ? text_.find('\'', at_ + 1) : at_;
+      const std::size_t name_end = starts("P<") || (starts("<") && counts) ? text_.find('>', at_)
+                                   : starts("'")                           ? text_.find('\'', at_ + 1)
+                                                                           : at_;
       at_ = std::min(name_end, text_.size() - 1) + 1;
     }
     if (depth >= kMaxDepth) {

@@ -14,6 +14,7 @@ namespace {
 
 // A tensor name has a hundred characters or so; honest patterns need a few thousand steps for it.
 constexpr std::uint32_t kMaxSteps = 1'000'000;
+constexpr std::uint32_t kMaxHeapKilobytes = 64 * 1024;
 
 std::string pcre_message(int code) {
   PCRE2_UCHAR text[256] = {};
@@ -38,19 +39,20 @@ Regex::Regex(std::string pattern) : pattern_(std::move(pattern)), code_(std::mak
   code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern_.data()), pattern_.size(), PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &error,
                               &place, nullptr);
   if (code_->code == nullptr)
-    throw Error(ErrorKind::usage, fmt::format("the pattern '{}' is not a regular expression: {} at character {}", pattern_,
-                                              pcre_message(error), place));
+    throw Error(ErrorKind::usage,
+                fmt::format("the pattern '{}' is not a regular expression: {} at character {}", pattern_, pcre_message(error), place));
   code_->context = pcre2_match_context_create(nullptr);
   pcre2_set_match_limit(code_->context, kMaxSteps);
   pcre2_set_depth_limit(code_->context, kMaxSteps);
+  pcre2_set_heap_limit(code_->context, kMaxHeapKilobytes);
 }
 
 Regex::~Regex() = default;
 Regex::Regex(Regex&&) noexcept = default;
 
 bool Regex::run(std::string_view text, std::uint32_t flags) const {
-  const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
-      pcre2_match_data_create_from_pattern(code_->code, nullptr), &pcre2_match_data_free);
+  const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(pcre2_match_data_create_from_pattern(code_->code, nullptr),
+                                                                                 &pcre2_match_data_free);
   const int result = pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, flags, data.get(), code_->context);
   if (result == PCRE2_ERROR_NOMATCH) return false;
   if (result < 0)

@@ -73,7 +73,8 @@ Verdict Rules::decide(const TensorInfo& tensor) {
     const FilterVerdict verdict = guard(name, "classify", tensor.name, [&] { return filter->classify(tensor); });
     if (verdict.treatment == Treatment::quantize) continue;
     used_.insert(quoted("filter", name));
-    if (verdict.treatment == Treatment::remove) return {Treatment::remove, "remove", fmt::format("filter {}: {}", name, verdict.reason), {}, false};
+    if (verdict.treatment == Treatment::remove)
+      return {Treatment::remove, "remove", fmt::format("filter {}: {}", name, verdict.reason), {}, false};
     if (kept_by_filter.empty()) {
       kept_by_filter = name;
       filter_reason = verdict.reason;
@@ -82,12 +83,16 @@ Verdict Rules::decide(const TensorInfo& tensor) {
 
   if (options_.layer_config) {
     const LayerPattern* pattern = most_specific(*options_.layer_config, layer_base(tensor.name), options_.layer_config_fullmatch);
-    const LayerChoice* choice = pattern != nullptr ? &pattern->choice : options_.layer_config->fallback ? &*options_.layer_config->fallback : nullptr;
+    const LayerChoice* choice = pattern != nullptr                ? &pattern->choice
+                                : options_.layer_config->fallback ? &*options_.layer_config->fallback
+                                                                  : nullptr;
     if (pattern != nullptr) used_.insert(quoted("layer config pattern", pattern->text));
     if (choice != nullptr)
-      return {choice->skip ? Treatment::keep : Treatment::quantize, "layer_config", pattern != nullptr ? pattern->text : "_default", *choice, false};
+      return {choice->skip ? Treatment::keep : Treatment::quantize, "layer_config", pattern != nullptr ? pattern->text : "_default",
+              *choice, false};
   }
-  if (hits(custom_, kCustomLayers, tensor)) return {Treatment::quantize, "custom", options_.custom.pattern, custom_choice_, options_.custom.heuristic};
+  if (hits(custom_, kCustomLayers, tensor))
+    return {Treatment::quantize, "custom", options_.custom.pattern, custom_choice_, options_.custom.heuristic};
 
   const bool excluded = hits(exclude_, kExcludeLayers, tensor);
   if (excluded || !kept_by_filter.empty()) {

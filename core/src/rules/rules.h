@@ -18,8 +18,8 @@ struct Verdict {
   Treatment treatment = Treatment::quantize;
   std::string rule;
   std::string reason;
-  LayerChoice choice;        // for quantize
-  bool heuristic = false;    // rule 5 has a say, too
+  LayerChoice choice;      // for quantize
+  bool heuristic = false;  // rule 5 has a say, too
 };
 
 class Rules {

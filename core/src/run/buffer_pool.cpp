@@ -27,7 +27,8 @@ at::Tensor BufferPool::allocate(std::span<const std::int64_t> shape, DType dtype
   const auto options = at::TensorOptions().dtype(scalar_type(dtype));
   if (static_cast<std::size_t>(info.bytes()) < kSmallest) return at::empty(info.shape, options);
   const Buffer buffer = take(rounded_up(static_cast<std::size_t>(info.bytes())));
-  return at::from_blob(buffer.data, info.shape, [pool = shared_from_this(), buffer](void*) { pool->give_back(buffer); }, options);
+  return at::from_blob(
+      buffer.data, info.shape, [pool = shared_from_this(), buffer](void*) { pool->give_back(buffer); }, options);
 }
 
 BufferPool::Buffer BufferPool::take(std::size_t bytes) {

@@ -38,11 +38,11 @@ class HostContext final : public LayerContext {
 void require_as_planned(const Decision& decision, const StoredLayer& stored) {
   const auto text = [](const TensorInfo& info) { return fmt::format("'{}' {} {}", info.name, dtype_name(info.dtype), info.shape_text()); };
   const auto reject = [&](const std::string& found, const std::string& expected) {
-    throw Error(ErrorKind::plugin, fmt::format("it returned {}, its plan said {}", found, expected), "report this to the author of the plugin");
+    throw Error(ErrorKind::plugin, fmt::format("it returned {}, its plan said {}", found, expected),
+                "report this to the author of the plugin");
   };
   const std::vector<TensorInfo>& planned = decision.outputs;
-  if (stored.tensors.size() != planned.size())
-    reject(fmt::format("{} tensors", stored.tensors.size()), fmt::format("{}", planned.size()));
+  if (stored.tensors.size() != planned.size()) reject(fmt::format("{} tensors", stored.tensors.size()), fmt::format("{}", planned.size()));
   for (std::size_t i = 0; i < planned.size(); ++i) {
     const StoredTensor& tensor = stored.tensors[i];
     if (!tensor.data.defined() || !tensor.data.is_contiguous() || !tensor.data.device().is_cpu())
@@ -53,12 +53,14 @@ void require_as_planned(const Decision& decision, const StoredLayer& stored) {
 
 }  // namespace
 
-ErrorSums measure_errors(const at::Tensor& weight, std::span<const at::Tensor> stored, const Format& format, const Layout& layout, TaskPool& tasks) {
+ErrorSums measure_errors(const at::Tensor& weight, std::span<const at::Tensor> stored, const Format& format, const Layout& layout,
+                         TaskPool& tasks) {
   constexpr std::int64_t kValuesPerTask = 1 << 17;
   const std::int64_t rows = weight.dim() == 0 ? 1 : weight.size(0);
   const std::int64_t columns = rows == 0 ? 0 : weight.numel() / rows;
   const bool in_parts = format.info().rows_independent;
-  const std::int64_t rows_per_task = in_parts ? std::max<std::int64_t>(1, kValuesPerTask / std::max<std::int64_t>(1, columns)) : std::max<std::int64_t>(rows, 1);
+  const std::int64_t rows_per_task =
+      in_parts ? std::max<std::int64_t>(1, kValuesPerTask / std::max<std::int64_t>(1, columns)) : std::max<std::int64_t>(rows, 1);
   const std::int64_t count = (rows + rows_per_task - 1) / rows_per_task;
   const DType dtype = dtype_of(weight);
   const auto* data = static_cast<const std::byte*>(weight.const_data_ptr());
@@ -99,9 +101,8 @@ LayerResult run_layer(const Decision& decision, const at::Tensor& weight, std::i
   result.notes = context.take_notes();
   std::vector<at::Tensor> tensors;
   for (const StoredTensor& tensor : result.stored.tensors) tensors.push_back(tensor.data);
-  result.errors = guard(decision.target.format->info().name, "decode", name, [&] {
-    return measure_errors(weight, tensors, *decision.target.format, decision.target.layout, resources.tasks);
-  });
+  result.errors = guard(decision.target.format->info().name, "decode", name,
+                        [&] { return measure_errors(weight, tensors, *decision.target.format, decision.target.layout, resources.tasks); });
   return result;
 }
 

@@ -26,6 +26,7 @@ struct LayerResult {
 LayerResult run_layer(const Decision& decision, const at::Tensor& weight, std::int64_t seed, const RunResources& resources);
 
 // Source minus decoded, over rows in fixed groups: the same figures for every number of threads.
-ErrorSums measure_errors(const at::Tensor& weight, std::span<const at::Tensor> stored, const Format& format, const Layout& layout, TaskPool& tasks);
+ErrorSums measure_errors(const at::Tensor& weight, std::span<const at::Tensor> stored, const Format& format, const Layout& layout,
+                         TaskPool& tasks);
 
 }  // namespace qmill

@@ -39,7 +39,10 @@ std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
 class Pipeline {
  public:
   Pipeline(const TensorSource& source, const Plan& plan, const ConvertOptions& options, const RunHooks& hooks)
-      : source_(source), plan_(plan), options_(options), hooks_(hooks),
+      : source_(source),
+        plan_(plan),
+        options_(options),
+        hooks_(hooks),
         file_(fs::weakly_canonical(fs::absolute(options.output)), plan.output.file_bytes),
         buffers_(std::make_shared<BufferPool>(options.bytes_in_flight)),
         budget_(options.bytes_in_flight) {
@@ -105,9 +108,8 @@ class Pipeline {
       const std::uint64_t reserved = source_bytes + output_bytes(decision);
       budget_.acquire(reserved);
       at::Tensor values = read_bytes(decision).view(scalar_type(decision.source.dtype)).view(decision.source.shape);
-      resources_->tasks.submit([this, i, reserved, values = std::move(values)]() mutable {
-        stage([&] { work(i, reserved, std::move(values)); });
-      });
+      resources_->tasks.submit(
+          [this, i, reserved, values = std::move(values)]() mutable { stage([&] { work(i, reserved, std::move(values)); }); });
     }
   }
 
@@ -154,7 +156,8 @@ class Pipeline {
     at::Tensor target = buffers_->allocate(output.shape, output.dtype);
     const CastResult result = cast_values(values, target, options_.clamp_overflow);
     if (result.overflowed != 0 && !options_.clamp_overflow)
-      throw Error(ErrorKind::numeric, fmt::format("{} of {} values are beyond the range of {}", result.overflowed, values.numel(), dtype_name(output.dtype)),
+      throw Error(ErrorKind::numeric,
+                  fmt::format("{} of {} values are beyond the range of {}", result.overflowed, values.numel(), dtype_name(output.dtype)),
                   "keep another type with --keep-dtype, or clamp with --fp16-overflow clamp")
           .in(fmt::format("tensor '{}'", output.name));
     return {{output.name, target}};
@@ -198,8 +201,8 @@ class Pipeline {
     if (!options_.fail_below) return;
     for (const LayerReport& layer : report.layers)
       if (layer.quality.sqnr_db && !(*layer.quality.sqnr_db >= *options_.fail_below))
-        throw QualityError(fmt::format("layer '{}' has an SQNR of {:.2f} dB, --fail-below asks for {:.2f}: nothing was published", layer.quality.name,
-                                       *layer.quality.sqnr_db, *options_.fail_below));
+        throw QualityError(fmt::format("layer '{}' has an SQNR of {:.2f} dB, --fail-below asks for {:.2f}: nothing was published",
+                                       layer.quality.name, *layer.quality.sqnr_db, *options_.fail_below));
   }
 
   const TensorSource& source_;
@@ -222,7 +225,8 @@ void check_destination(const TensorSource& source, const ConvertOptions& options
   const std::string output = options.output.string();
   std::error_code ignored;
   if (fs::is_directory(options.output, ignored))
-    throw Error(ErrorKind::usage, "the output is a folder, expected a file name", "add a name ending in .safetensors").in(fmt::format("'{}'", output));
+    throw Error(ErrorKind::usage, "the output is a folder, expected a file name", "add a name ending in .safetensors")
+        .in(fmt::format("'{}'", output));
   std::vector<fs::path> inputs = source.files();
   inputs.push_back(options.input);  // an index is none of the files that hold tensors
   for (const fs::path& input : inputs)
@@ -230,7 +234,8 @@ void check_destination(const TensorSource& source, const ConvertOptions& options
       throw Error(ErrorKind::usage, fmt::format("the output is the same file as the input '{}'", input.string()), "choose another --output")
           .in(fmt::format("'{}'", output));
   if (fs::exists(options.output, ignored) && !options.overwrite)
-    throw Error(ErrorKind::usage, "the output exists already", "add --overwrite to replace it, or choose another --output").in(fmt::format("'{}'", output));
+    throw Error(ErrorKind::usage, "the output exists already", "add --overwrite to replace it, or choose another --output")
+        .in(fmt::format("'{}'", output));
 }
 
 ConvertReport run_plan(const TensorSource& source, const Plan& plan, const ConvertOptions& options, const RunHooks& hooks) {

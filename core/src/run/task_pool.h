@@ -32,7 +32,7 @@ class TaskPool {
   struct Loop {
     const std::function<void(std::int64_t)>* body;
     std::int64_t tasks;
-    std::int64_t next = 0;    // first task that nobody has taken
+    std::int64_t next = 0;  // first task that nobody has taken
     std::int64_t running = 0;
     std::exception_ptr failure;
   };

@@ -26,7 +26,7 @@ struct Rotation {
     automatic,  // groups of 256 where 256 divides K and the layout can say so, else none
     any,        // the largest of 256, 64, 16 that divides K
     off,
-    fixed,      // groups of `group`, a power of 4, where it divides K
+    fixed,  // groups of `group`, a power of 4, where it divides K
   };
   Mode mode = Mode::automatic;
   std::int64_t group = 256;
@@ -78,26 +78,26 @@ struct CodedWeight {
 
 // What a file says of one layer: its tensors (weight first) and its marker, if any.
 struct StoredLayerInfo {
-  std::string base;                 // name without ".weight"
+  std::string base;  // name without ".weight"
   TensorInfo weight;
-  std::vector<TensorInfo> others;   // tensors named base + "." + suffix, except the weight
-  std::string marker;               // JSON text of the marker tensor or header entry; empty: none
+  std::vector<TensorInfo> others;  // tensors named base + "." + suffix, except the weight
+  std::string marker;              // JSON text of the marker tensor or header entry; empty: none
 };
 
 struct FormatInfo {
   std::string name;                  // "int8"
   std::vector<std::string> aliases;  // "int8_tensorwise", ... (an alias may imply a scaling: implied_scaling)
   std::string summary;
-  bool rows_independent = true;      // false: decode_rows must be asked for all rows at once
+  bool rows_independent = true;  // false: decode_rows must be asked for all rows at once
 };
 
 // What a layout is called in files and what reads it.
 struct FormatLabel {
-  std::string name;         // "int8_tensorwise"
-  std::string marker;       // JSON text of the marker; empty: the layout has none
-  std::string summary;      // "int8 row, rotated 256"
+  std::string name;     // "int8_tensorwise"
+  std::string marker;   // JSON text of the marker; empty: the layout has none
+  std::string summary;  // "int8 row, rotated 256"
   bool loads_in_comfyui = true;
-  std::string since;        // first ComfyUI release that reads it; empty: any
+  std::string since;  // first ComfyUI release that reads it; empty: any
 };
 
 // All functions are pure and may be called from any thread.

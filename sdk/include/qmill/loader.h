@@ -25,9 +25,9 @@ class QMILL_API TensorSource {
  public:
   virtual ~TensorSource();
 
-  virtual const std::vector<TensorInfo>& tensors() const = 0;               // in the order of their bytes [any-thread]
-  virtual const std::map<std::string, std::string>& metadata() const = 0;   // [any-thread]
-  virtual std::vector<std::filesystem::path> files() const = 0;             // every file that is read [any-thread]
+  virtual const std::vector<TensorInfo>& tensors() const = 0;              // in the order of their bytes [any-thread]
+  virtual const std::map<std::string, std::string>& metadata() const = 0;  // [any-thread]
+  virtual std::vector<std::filesystem::path> files() const = 0;            // every file that is read [any-thread]
 
   // The bytes of tensor number `index` (row-major, little-endian) into `out`, whose size is exactly its bytes(). Throws
   // Error(io), and Error(input) when the file has shrunk since open(). [any-thread, concurrently]

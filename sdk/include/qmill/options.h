@@ -20,13 +20,13 @@ using OptionValue = std::variant<bool, std::int64_t, double, std::string>;
 QMILL_API std::string option_text(const OptionValue& value);  // as a person would type it
 
 struct QMILL_API OptionSpec {
-  std::string name;      // "actorder": the key in a layer configuration
-  OptionValue initial;   // default; its alternative is the option's type
-  std::string help;      // one sentence, no full stop
+  std::string name;                                            // "actorder": the key in a layer configuration
+  OptionValue initial;                                         // default; its alternative is the option's type
+  std::string help;                                            // one sentence, no full stop
   double at_least = -std::numeric_limits<double>::infinity();  // numbers only, inclusive
   double at_most = std::numeric_limits<double>::infinity();
   std::vector<std::string> choices;  // text only; empty: any text
-  std::string flag;      // long flag of the command line without dashes; empty: "<plugin>-<name>"
+  std::string flag;                  // long flag of the command line without dashes; empty: "<plugin>-<name>"
 
   std::string allowed() const;  // "true or false", "an integer from 1 to 64", "one of: a, b"
 };

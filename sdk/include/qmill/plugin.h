@@ -64,33 +64,31 @@ consteval TagText plugin_tag(const char* name, const Offer (&offers)[n]) {
 }  // namespace detail
 }  // namespace qmill
 
-#define QMILL_OFFER(kind, name, create) ::qmill::Offer{kind, 0, name, create}
+#define QMILL_OFFER(kind, name, create) \
+  ::qmill::Offer { kind, 0, name, create }
 #define QMILL_QUANTIZER(name, Type) \
   QMILL_OFFER(::qmill::OfferKind::quantizer, name, (&::qmill::detail::create_object<::qmill::Quantizer, Type>))
-#define QMILL_LOADER(name, Type) \
-  QMILL_OFFER(::qmill::OfferKind::loader, name, (&::qmill::detail::create_object<::qmill::Loader, Type>))
-#define QMILL_FORMAT(name, Type) \
-  QMILL_OFFER(::qmill::OfferKind::format, name, (&::qmill::detail::create_object<::qmill::Format, Type>))
+#define QMILL_LOADER(name, Type) QMILL_OFFER(::qmill::OfferKind::loader, name, (&::qmill::detail::create_object<::qmill::Loader, Type>))
+#define QMILL_FORMAT(name, Type) QMILL_OFFER(::qmill::OfferKind::format, name, (&::qmill::detail::create_object<::qmill::Format, Type>))
 #define QMILL_FILTER_CLASS(name, Type) \
   QMILL_OFFER(::qmill::OfferKind::filter, name, (&::qmill::detail::create_object<::qmill::ModelFilter, Type>))
 // `data` is a function that returns the FilterData.
 #define QMILL_FILTER(name, data) QMILL_OFFER(::qmill::OfferKind::filter, name, (&::qmill::detail::create_filter<data>))
 
-#define QMILL_PLUGIN(plugin_name, plugin_version, ...)                                                              \
-  namespace {                                                                                                       \
-  constexpr ::qmill::Offer qmill_plugin_offers[] = {__VA_ARGS__};                                                   \
-  }                                                                                                                 \
-  extern "C" {                                                                                                      \
-  extern const ::qmill::TagText qmill_plugin_tag;                                                                   \
-  QMILL_TAG_SECTION const ::qmill::TagText qmill_plugin_tag =                                                       \
-      ::qmill::detail::plugin_tag(plugin_name, qmill_plugin_offers);                                                \
-  QMILL_EXPORT extern const ::qmill::PluginDescriptor qmill_plugin;                                                 \
-  const ::qmill::PluginDescriptor qmill_plugin = {sizeof(::qmill::PluginDescriptor),                                \
-                                                  QMILL_SDK_MAJOR,                                                  \
-                                                  QMILL_SDK_MINOR,                                                  \
-                                                  plugin_name,                                                      \
-                                                  plugin_version,                                                   \
-                                                  qmill_plugin_offers,                                              \
-                                                  sizeof(qmill_plugin_offers) / sizeof(::qmill::Offer)};            \
-  }                                                                                                                 \
+#define QMILL_PLUGIN(plugin_name, plugin_version, ...)                                                                       \
+  namespace {                                                                                                                \
+  constexpr ::qmill::Offer qmill_plugin_offers[] = {__VA_ARGS__};                                                            \
+  }                                                                                                                          \
+  extern "C" {                                                                                                               \
+  extern const ::qmill::TagText qmill_plugin_tag;                                                                            \
+  QMILL_TAG_SECTION const ::qmill::TagText qmill_plugin_tag = ::qmill::detail::plugin_tag(plugin_name, qmill_plugin_offers); \
+  QMILL_EXPORT extern const ::qmill::PluginDescriptor qmill_plugin;                                                          \
+  const ::qmill::PluginDescriptor qmill_plugin = {sizeof(::qmill::PluginDescriptor),                                         \
+                                                  QMILL_SDK_MAJOR,                                                           \
+                                                  QMILL_SDK_MINOR,                                                           \
+                                                  plugin_name,                                                               \
+                                                  plugin_version,                                                            \
+                                                  qmill_plugin_offers,                                                       \
+                                                  sizeof(qmill_plugin_offers) / sizeof(::qmill::Offer)};                     \
+  }                                                                                                                          \
   static_assert(true)

@@ -9,17 +9,17 @@
 namespace qmill {
 
 struct QuantizerInfo {
-  std::string name;                   // an id is a promise about bytes: other bytes, another name
+  std::string name;  // an id is a promise about bytes: other bytes, another name
   std::vector<std::string> aliases;
   std::string summary;
   std::vector<OptionSpec> options;
-  std::vector<std::string> formats;   // names of the formats that it writes; empty: every format with a grid
+  std::vector<std::string> formats;  // names of the formats that it writes; empty: every format with a grid
   bool uses_calibration = false;
 };
 
 struct StoredLayer {
-  std::vector<StoredTensor> tensors;          // exactly what plan() said, in that order
-  std::map<std::string, double> statistics;   // for reports: "objective_rtn", "objective"
+  std::vector<StoredTensor> tensors;         // exactly what plan() said, in that order
+  std::map<std::string, double> statistics;  // for reports: "objective_rtn", "objective"
 };
 
 class QMILL_API Quantizer {

@@ -6,9 +6,9 @@
 #include <qmill/version.h>
 
 #if __has_include(<torch/headeronly/version.h>)
-#  include <torch/headeronly/version.h>
+#include <torch/headeronly/version.h>
 #else
-#  include <torch/version.h>
+#include <torch/version.h>
 #endif
 
 #include <cstddef>
@@ -17,47 +17,47 @@
 
 // Builds that cannot be mixed in one process. Optimization and assertions do not matter: they change no layout.
 #if defined(__SANITIZE_ADDRESS__)
-#  define QMILL_BUILD_KIND "asan"
+#define QMILL_BUILD_KIND "asan"
 #elif defined(__SANITIZE_THREAD__)
-#  define QMILL_BUILD_KIND "tsan"
+#define QMILL_BUILD_KIND "tsan"
 #elif defined(__has_feature) && defined(__clang__)  // clang says it another way
-#  if __has_feature(address_sanitizer)
-#    define QMILL_BUILD_KIND "asan"
-#  elif __has_feature(thread_sanitizer)
-#    define QMILL_BUILD_KIND "tsan"
-#  endif
+#if __has_feature(address_sanitizer)
+#define QMILL_BUILD_KIND "asan"
+#elif __has_feature(thread_sanitizer)
+#define QMILL_BUILD_KIND "tsan"
+#endif
 #endif
 #if defined(QMILL_BUILD_KIND)
 #elif defined(_GLIBCXX_DEBUG)
-#  define QMILL_BUILD_KIND "debug-stl"
+#define QMILL_BUILD_KIND "debug-stl"
 #elif defined(_MSC_VER) && defined(_DEBUG)
-#  define QMILL_BUILD_KIND "debug-crt"
+#define QMILL_BUILD_KIND "debug-crt"
 #else
-#  define QMILL_BUILD_KIND "plain"
+#define QMILL_BUILD_KIND "plain"
 #endif
 
 #if defined(_GLIBCXX_RELEASE)
-#  if _GLIBCXX_USE_CXX11_ABI
-#    define QMILL_ABI "libstdc++-cxx11"
-#  else
-#    define QMILL_ABI "libstdc++-old"
-#  endif
-#elif defined(_LIBCPP_VERSION)
-#  define QMILL_ABI "libc++"
-#elif defined(_MSC_VER)
-#  define QMILL_ABI "msvc"
+#if _GLIBCXX_USE_CXX11_ABI
+#define QMILL_ABI "libstdc++-cxx11"
 #else
-#  error "qmill: unknown C++ standard library"
+#define QMILL_ABI "libstdc++-old"
+#endif
+#elif defined(_LIBCPP_VERSION)
+#define QMILL_ABI "libc++"
+#elif defined(_MSC_VER)
+#define QMILL_ABI "msvc"
+#else
+#error "qmill: unknown C++ standard library"
 #endif
 
 #if defined(__APPLE__)
-#  define QMILL_TAG_SECTION __attribute__((section("__DATA,qmill_tag"), used))
+#define QMILL_TAG_SECTION __attribute__((section("__DATA,qmill_tag"), used))
 #elif defined(_MSC_VER)
-#  define QMILL_TAG_SECTION __declspec(dllexport)
+#define QMILL_TAG_SECTION __declspec(dllexport)
 #elif defined(__has_attribute) && __has_attribute(retain)
-#  define QMILL_TAG_SECTION __attribute__((section(".qmill_tag"), used, retain))
+#define QMILL_TAG_SECTION __attribute__((section(".qmill_tag"), used, retain))
 #else
-#  define QMILL_TAG_SECTION __attribute__((section(".qmill_tag"), used))
+#define QMILL_TAG_SECTION __attribute__((section(".qmill_tag"), used))
 #endif
 
 namespace qmill {

@@ -13,11 +13,30 @@ namespace qmill {
 
 // Element types, by their safetensors names. The types below one byte are carried, not computed with.
 enum class DType : std::uint8_t {
-  boolean, u8, i8, f8_e5m2, f8_e4m3, f8_e8m0, i16, u16, f16, bf16, i32, u32, f32, i64, u64, f64, c64, f4, f6_e2m3, f6_e3m2,
+  boolean,
+  u8,
+  i8,
+  f8_e5m2,
+  f8_e4m3,
+  f8_e8m0,
+  i16,
+  u16,
+  f16,
+  bf16,
+  i32,
+  u32,
+  f32,
+  i64,
+  u64,
+  f64,
+  c64,
+  f4,
+  f6_e2m3,
+  f6_e3m2,
 };
 
-QMILL_API std::string_view dtype_name(DType dtype);                  // "BF16", "I8", ...
-QMILL_API std::optional<DType> parse_dtype(std::string_view name);   // by that name; nothing if unknown
+QMILL_API std::string_view dtype_name(DType dtype);                 // "BF16", "I8", ...
+QMILL_API std::optional<DType> parse_dtype(std::string_view name);  // by that name; nothing if unknown
 QMILL_API int dtype_bits(DType dtype);
 QMILL_API bool is_floating(DType dtype);  // real numbers that can be quantized: F64, F32, F16, BF16, F8_E4M3, F8_E5M2
 

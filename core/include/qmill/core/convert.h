@@ -37,7 +37,8 @@ struct RunHooks {
 // A layer is below options.fail_below.
 class QualityError final : public Error {
  public:
-  explicit QualityError(std::string message) : Error(ErrorKind::numeric, std::move(message), "choose other settings, or keep the layer with --exclude-layers") {}
+  explicit QualityError(std::string message)
+      : Error(ErrorKind::numeric, std::move(message), "choose other settings, or keep the layer with --exclude-layers") {}
 };
 
 // Throws Error(usage) when the destination is an input, or exists and may not be overwritten.

@@ -14,16 +14,16 @@ namespace qmill {
 
 // Layers selected by a pattern, and what becomes of them.
 struct CustomLayers {
-  std::string pattern;                  // regex, searched in the full tensor name; empty: none
-  std::string type;                     // a format's or quantizer's name; required with a pattern
+  std::string pattern;  // regex, searched in the full tensor name; empty: none
+  std::string type;     // a format's or quantizer's name; required with a pattern
   std::optional<std::int64_t> block_size;
   std::optional<Scaling> scaling;
   bool simple = false;
-  bool heuristic = false;               // skip_inefficient_layers for these
+  bool heuristic = false;  // skip_inefficient_layers for these
 };
 
 struct Fallback {
-  std::string type;                     // for layers that are excluded; empty: they are kept as they are
+  std::string type;  // for layers that are excluded; empty: they are kept as they are
   std::optional<std::int64_t> block_size;
   bool simple = false;
 };
@@ -37,8 +37,8 @@ struct ConvertOptions {
   std::string format = "int8";
   StorageOptions storage;
   bool save_quant_metadata = true;
-  std::optional<DType> keep_dtype;      // casts floating tensors that are not quantized
-  bool clamp_overflow = false;          // keep_dtype f16: clamp instead of refusing
+  std::optional<DType> keep_dtype;  // casts floating tensors that are not quantized
+  bool clamp_overflow = false;      // keep_dtype f16: clamp instead of refusing
 
   // Who chooses the values. "auto": gptq with calibration data, rtn without.
   std::string quantizer = "auto";
@@ -47,18 +47,18 @@ struct ConvertOptions {
   // Which layers.
   std::vector<std::string> filters;
   CustomLayers custom;
-  std::string exclude_layers;           // regex, searched in the full tensor name; empty: none
+  std::string exclude_layers;  // regex, searched in the full tensor name; empty: none
   Fallback fallback;
   bool skip_inefficient_layers = false;
   std::optional<LayerConfig> layer_config;
   bool layer_config_fullmatch = false;
-  double quality_threshold = 30.0;      // dB
+  double quality_threshold = 30.0;  // dB
 
   // How. None of these changes a byte of the output.
-  std::optional<double> fail_below;     // dB: a layer below it fails the run before anything is published
-  int threads = 0;                      // 0: as many as there are processors
+  std::optional<double> fail_below;           // dB: a layer below it fails the run before anything is published
+  int threads = 0;                            // 0: as many as there are processors
   std::uint64_t bytes_in_flight = 96u << 20;  // weights and results in memory at once; a larger layer goes alone
-  bool sync = true;                     // to the disk, before the file gets its name
+  bool sync = true;                           // to the disk, before the file gets its name
 
   std::int64_t seed = 0;
   std::map<std::string, std::string> recorded;  // options that were not defaults, for the file's metadata

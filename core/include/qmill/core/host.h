@@ -31,8 +31,8 @@ struct PluginCandidate {
   enum class Status {
     compatible,  // may be loaded; none of its code has run
     loaded,
-    refused,     // `reason` says why
-    shadowed,    // compatible, but something earlier in the search order has its name; `reason` says what
+    refused,   // `reason` says why
+    shadowed,  // compatible, but something earlier in the search order has its name; `reason` says what
   };
   std::string name;  // from the tag, else the file's
   std::filesystem::path file;

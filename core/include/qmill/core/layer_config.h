@@ -15,9 +15,9 @@ class Regex;  // Perl syntax; a match that takes too many steps is an Error, nev
 // What a rule says of the layers that it selects; what is absent comes from the run's own options.
 struct LayerChoice {
   bool skip = false;
-  bool simple = false;                    // plain rounding
-  std::optional<std::string> format;      // a format's name or alias
-  std::optional<std::string> quantizer;   // a quantizer's name or alias
+  bool simple = false;                   // plain rounding
+  std::optional<std::string> format;     // a format's name or alias
+  std::optional<std::string> quantizer;  // a quantizer's name or alias
   std::optional<Scaling> scaling;
   std::optional<std::int64_t> block_size;
   std::optional<bool> full_precision_matrix_mult;
@@ -42,7 +42,8 @@ struct LayerConfig {
 LayerConfig load_layer_config(const std::filesystem::path& file);
 LayerConfig parse_layer_config(std::string_view json);
 
-// The exclusion, else the most specific pattern, that matches `base` (a name without ".weight"), or null. `whole`: the pattern must match all of it.
+// The exclusion, else the most specific pattern, that matches `base` (a name without ".weight"), or null. `whole`: the pattern must match
+// all of it.
 const LayerPattern* most_specific(const LayerConfig& config, std::string_view base, bool whole);
 
 }  // namespace qmill

@@ -13,15 +13,15 @@ std::string_view action_name(Action action);
 
 struct Decision {
   TensorInfo source;
-  std::size_t source_index = 0;           // in TensorSource::tensors()
-  bool is_layer = false;                  // a matrix that quantization is about
+  std::size_t source_index = 0;  // in TensorSource::tensors()
+  bool is_layer = false;         // a matrix that quantization is about
   Action action = Action::copy;
-  std::string rule;                       // remove, layer_config, custom, exclude, filter, fallback, heuristic, primary, ...
-  std::string reason;                     // the pattern, filter or number behind it
-  const Quantizer* quantizer = nullptr;   // action quantize
-  LayerTarget target;                     // action quantize
-  FormatLabel label;                      // action quantize
-  std::vector<TensorInfo> outputs;        // empty: removed
+  std::string rule;                      // remove, layer_config, custom, exclude, filter, fallback, heuristic, primary, ...
+  std::string reason;                    // the pattern, filter or number behind it
+  const Quantizer* quantizer = nullptr;  // action quantize
+  LayerTarget target;                    // action quantize
+  FormatLabel label;                     // action quantize
+  std::vector<TensorInfo> outputs;       // empty: removed
 };
 
 // Where a tensor of the output lies.
@@ -31,18 +31,18 @@ struct PlacedTensor {
 };
 
 struct OutputPlan {
-  std::string header;                             // the first bytes of the file: length and JSON
-  std::map<std::string, PlacedTensor> tensors;    // by name
+  std::string header;                           // the first bytes of the file: length and JSON
+  std::map<std::string, PlacedTensor> tensors;  // by name
   std::uint64_t file_bytes = 0;
 };
 
 struct Plan {
-  std::vector<Decision> decisions;      // in the order of the source
+  std::vector<Decision> decisions;  // in the order of the source
   OutputPlan output;
-  std::string chosen_quantizer;         // what "auto" became; else the name that was asked for
-  std::int64_t seed = 0;                // that is used
+  std::string chosen_quantizer;  // what "auto" became; else the name that was asked for
+  std::int64_t seed = 0;         // that is used
   std::vector<std::string> warnings;
-  bool read_data = false;               // a rule needed the values of layers
+  bool read_data = false;  // a rule needed the values of layers
 
   std::size_t count(Action action) const;
 };

@@ -12,9 +12,9 @@ namespace qmill {
 
 // Of one layer, over all its values: source minus what a reader decodes from the stored tensors.
 struct LayerQuality {
-  std::string name;     // layer_base
-  std::string format;   // as files name it: "int8_tensorwise"
-  std::string layout;   // "int8 row, rotated 256"
+  std::string name;    // layer_base
+  std::string format;  // as files name it: "int8_tensorwise"
+  std::string layout;  // "int8 row, rotated 256"
   double mse = 0;
   std::optional<double> sqnr_db;  // 10 log10(mean x^2 / mse); nothing when the layer is stored without any error
   double max_error = 0;
@@ -24,7 +24,7 @@ LayerQuality layer_quality(std::string name, const FormatLabel& label, const Err
 
 struct QualitySummary {
   std::size_t layers = 0;
-  std::size_t exact = 0;           // stored without error; not in the mean
+  std::size_t exact = 0;  // stored without error; not in the mean
   std::size_t below_threshold = 0;
   std::optional<double> mean_sqnr_db;
   const LayerQuality* worst = nullptr;

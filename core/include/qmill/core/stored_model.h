@@ -13,7 +13,7 @@ struct StoredLayerEntry {
   StoredLayerInfo info;
   const Format* format = nullptr;  // null: plain values, or a format that no plugin knows
   Layout layout;
-  FormatLabel label;               // of plain values: their type; of an unknown format: the name in its marker
+  FormatLabel label;  // of plain values: their type; of an unknown format: the name in its marker
 };
 
 // Reads markers, no other data. Throws Error(input) for a layer whose marker and tensors contradict each other, or whose
