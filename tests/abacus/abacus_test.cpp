@@ -13,7 +13,7 @@
 namespace abacus {
 namespace {
 
-const std::filesystem::path kData = std::filesystem::path(QMILL_TEST_DATA) / "data" / "abacus";
+const std::filesystem::path kData = std::filesystem::path(QMILL_TEST_DATA) / "abacus";
 constexpr std::size_t kHeads = 6;
 
 const qmill::Host& host() {

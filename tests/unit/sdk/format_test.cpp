@@ -121,7 +121,7 @@ TEST(Int8Layout, AFixedRotationIsTakenWhereItDivides) {
   for (const std::int64_t group : {4, 16, 64, 256, 1024, 4096})
     EXPECT_EQ(int8().layout(matrix(1, 4096), wish(Scaling::row, fixed(group))).rotation_group, group);
   EXPECT_EQ(int8().layout(matrix(1, 129), wish(Scaling::row, fixed(4))).rotation_group, 0);
-  EXPECT_THAT(int8().layout(matrix(1, 129), wish(Scaling::row, fixed(4))).note, HasSubstr("'4'"));
+  EXPECT_EQ(int8().layout(matrix(1, 129), wish(Scaling::row, fixed(4))).note, "4 does not divide its 129 columns: not rotated");
 }
 
 TEST(Int8Layout, RotationOffLeavesNoNote) {
@@ -170,7 +170,7 @@ TEST(Int8Layout, BlocksThatDoNotDivideBecomeRowsWithANote) {
     const Layout row = int8().layout(weight, wish(Scaling::block));
     EXPECT_EQ(row.scaling, Scaling::row);
     EXPECT_EQ(row.rotation_group, 0);
-    EXPECT_THAT(row.note, HasSubstr(weight.shape_text()));
+    EXPECT_EQ(row.note, "blocks of 128 do not divide its shape: per row");
   }
 }
 
