@@ -124,7 +124,7 @@ std::vector<Flag> own_flags(const Host& host) {
 
   Group running(flags, "Running");
   running.value("threads", "N", "0", "0: one per processor; the bytes are the same for every number");
-  running.value("in-flight", "MIB", "96", "weights and results in memory at once");
+  running.value("in-flight", "MIB", "128", "weights and results in memory at once");
   running.toggle("sync", true, "wait until the file is on the disk before it gets its name");
   return flags;
 }

@@ -68,7 +68,9 @@ class FilesSource final : public qmill::TensorSource {
     return files;
   }
 
-  void read(std::size_t index, std::span<std::byte> out) const override { readers_[places_[index].file]->read(places_[index].offset, out); }
+  void read_part(std::size_t index, std::uint64_t begin, std::span<std::byte> out) const override {
+    readers_[places_[index].file]->read(places_[index].offset + begin, out);
+  }
 
   std::optional<qmill::Extent> extent(std::size_t index) const override {
     return qmill::Extent{readers_[places_[index].file]->path(), places_[index].offset, static_cast<std::uint64_t>(tensors_[index].bytes())};

@@ -118,9 +118,9 @@ std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource
 
 std::vector<LayerQuality> compare_models(const Host& host, const TensorSource& quantized, const TensorSource& source, int threads,
                                          const std::atomic<bool>* cancel) {
-  constexpr std::uint64_t kIdleBytes = 256u << 20;
+  constexpr std::uint64_t kPoolBytes = 256u << 20;
   TaskPool tasks(threads);
-  const auto buffers = std::make_shared<BufferPool>(kIdleBytes);
+  const auto buffers = std::make_shared<BufferPool>(kPoolBytes);
   const std::map<std::string, std::size_t> stored_index = index_of(quantized);
   const std::map<std::string, std::size_t> source_index = index_of(source);
   std::vector<LayerQuality> qualities;

@@ -10,59 +10,63 @@
 namespace qmill {
 namespace {
 
-constexpr std::size_t kSmallest = 1 << 20;  // below, the allocator is as good
+constexpr std::size_t kPart = 4096;
+constexpr std::size_t kSmallest = 64 << 10;  // below, the allocator is as good
 
-std::size_t rounded_up(std::size_t bytes) { return (bytes + kLargePage - 1) / kLargePage * kLargePage; }
+std::size_t rounded_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
 }  // namespace
 
-BufferPool::BufferPool(std::uint64_t idle_bytes) : idle_limit_(idle_bytes) {}
-
-BufferPool::~BufferPool() {
-  for (const Buffer& buffer : idle_) free_large(buffer.data);
+BufferPool::BufferPool(std::uint64_t capacity) : capacity_(rounded_up(capacity, kLargePage)) {
+  if (capacity_ != 0) block_ = allocate_large(capacity_);
+  if (block_ == nullptr) capacity_ = 0;  // then every part comes from the system, or fails there
+  if (capacity_ != 0) free_.emplace(0, capacity_);
 }
+
+BufferPool::~BufferPool() { free_large(block_); }
 
 at::Tensor BufferPool::allocate(std::span<const std::int64_t> shape, DType dtype) {
   const TensorInfo info{"", dtype, {shape.begin(), shape.end()}};
   const auto options = at::TensorOptions().dtype(scalar_type(dtype));
-  if (static_cast<std::size_t>(info.bytes()) < kSmallest) return at::empty(info.shape, options);
-  const Buffer buffer = take(rounded_up(static_cast<std::size_t>(info.bytes())));
-  return at::from_blob(
-      buffer.data, info.shape, [pool = shared_from_this(), buffer](void*) { pool->give_back(buffer); }, options);
+  const auto wanted = static_cast<std::size_t>(info.bytes());
+  if (wanted < kSmallest) return at::empty(info.shape, options);
+  const std::size_t bytes = rounded_up(wanted, kPart);
+  std::byte* memory = take(bytes);
+  return at::from_blob(memory, info.shape, [pool = shared_from_this(), memory, bytes](void*) { pool->give_back(memory, bytes); }, options);
 }
 
-BufferPool::Buffer BufferPool::take(std::size_t bytes) {
+std::byte* BufferPool::take(std::size_t bytes) {
   {
     const std::lock_guard lock(mutex_);
-    auto best = idle_.end();
-    for (auto it = idle_.begin(); it != idle_.end(); ++it)
-      if (it->capacity >= bytes && it->capacity / 2 <= bytes && (best == idle_.end() || it->capacity < best->capacity)) best = it;
-    if (best != idle_.end()) {
-      const Buffer buffer = *best;
-      idle_.erase(best);
-      idle_bytes_ -= buffer.capacity;
-      return buffer;
+    for (auto part = free_.begin(); part != free_.end(); ++part) {
+      const auto [offset, size] = *part;
+      if (size < bytes) continue;
+      free_.erase(part);
+      if (size > bytes) free_.emplace(offset + bytes, size - bytes);
+      return block_ + offset;
     }
   }
-  std::byte* data = allocate_large(bytes);
-  if (data == nullptr) throw std::bad_alloc();
-  return {data, bytes};
+  std::byte* memory = allocate_large(rounded_up(bytes, kLargePage));
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
 }
 
-void BufferPool::give_back(Buffer buffer) {
-  std::vector<Buffer> surplus;
-  {
-    const std::lock_guard lock(mutex_);
-    idle_.push_back(buffer);
-    idle_bytes_ += buffer.capacity;
-    // The oldest goes first: its size may have gone out of use.
-    while (idle_bytes_ > idle_limit_) {
-      surplus.push_back(idle_.front());
-      idle_bytes_ -= idle_.front().capacity;
-      idle_.erase(idle_.begin());
-    }
+void BufferPool::give_back(std::byte* memory, std::size_t bytes) {
+  // As integers: pointers into different blocks have no order.
+  const auto address = reinterpret_cast<std::uintptr_t>(memory);
+  const auto start = reinterpret_cast<std::uintptr_t>(block_);
+  if (address < start || address >= start + capacity_) return free_large(memory);
+  const std::lock_guard lock(mutex_);
+  auto part = free_.emplace(address - start, bytes).first;
+  if (const auto next = std::next(part); next != free_.end() && part->first + part->second == next->first) {
+    part->second += next->second;
+    free_.erase(next);
   }
-  for (const Buffer& old : surplus) free_large(old.data);
+  if (part == free_.begin()) return;
+  if (const auto before = std::prev(part); before->first + before->second == part->first) {
+    before->second += part->second;
+    free_.erase(part);
+  }
 }
 
 }  // namespace qmill

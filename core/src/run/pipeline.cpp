@@ -8,6 +8,7 @@
 #include <qmill/names.h>
 #include <qmill/numerics/cast.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <thread>
@@ -32,6 +33,19 @@ std::uint64_t output_bytes(const Decision& decision) {
   return bytes;
 }
 
+// Enough for what the budget lets through: a layer larger than the budget goes alone.
+std::uint64_t pool_bytes(const Plan& plan, std::uint64_t bytes_in_flight) {
+  std::uint64_t largest = 0;
+  std::uint64_t all = 0;
+  for (const Decision& decision : plan.decisions) {
+    if (decision.action != Action::quantize && decision.action != Action::cast) continue;
+    const std::uint64_t bytes = static_cast<std::uint64_t>(decision.source.bytes()) + output_bytes(decision);
+    largest = std::max(largest, bytes);
+    all += bytes;
+  }
+  return std::min(all, std::max(largest, bytes_in_flight));
+}
+
 std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
@@ -44,7 +58,7 @@ class Pipeline {
         options_(options),
         hooks_(hooks),
         file_(fs::weakly_canonical(fs::absolute(options.output)), plan.output.file_bytes),
-        buffers_(std::make_shared<BufferPool>(options.bytes_in_flight)),
+        buffers_(std::make_shared<BufferPool>(pool_bytes(plan, options.bytes_in_flight))),
         budget_(options.bytes_in_flight) {
     reports_.resize(plan.decisions.size());
     progress_.layers = plan.count(Action::quantize);
@@ -115,7 +129,13 @@ class Pipeline {
 
   at::Tensor read_bytes(const Decision& decision) {
     at::Tensor bytes = buffers_->allocate(std::array<std::int64_t, 1>{decision.source.bytes()}, DType::u8);
-    source_.read(decision.source_index, {static_cast<std::byte*>(bytes.mutable_data_ptr()), bytes.nbytes()});
+    const std::span out(static_cast<std::byte*>(bytes.mutable_data_ptr()), bytes.nbytes());
+    // Workers that wait for this tensor help to read it.
+    constexpr std::size_t kPart = 8 << 20;
+    resources_->tasks.parallel(static_cast<std::int64_t>((out.size() + kPart - 1) / kPart), [&](std::int64_t part) {
+      const std::size_t begin = static_cast<std::size_t>(part) * kPart;
+      source_.read_part(decision.source_index, begin, out.subspan(begin, std::min(kPart, out.size() - begin)));
+    });
     return bytes;
   }
 

@@ -29,9 +29,12 @@ class QMILL_API TensorSource {
   virtual const std::map<std::string, std::string>& metadata() const = 0;  // [any-thread]
   virtual std::vector<std::filesystem::path> files() const = 0;            // every file that is read [any-thread]
 
-  // The bytes of tensor number `index` (row-major, little-endian) into `out`, whose size is exactly its bytes(). Throws
+  // Bytes [begin, begin + out.size()) of tensor number `index` (row-major, little-endian); they lie within its bytes(). Throws
   // Error(io), and Error(input) when the file has shrunk since open(). [any-thread, concurrently]
-  virtual void read(std::size_t index, std::span<std::byte> out) const = 0;
+  virtual void read_part(std::size_t index, std::uint64_t begin, std::span<std::byte> out) const = 0;
+
+  // The whole tensor; `out` has exactly its bytes().
+  void read(std::size_t index, std::span<std::byte> out) const { read_part(index, 0, out); }
 
   // Nothing when the bytes are not in a file as read() gives them. [any-thread]
   virtual std::optional<Extent> extent(std::size_t index) const = 0;
