@@ -57,7 +57,8 @@ def copy(source, target, size, sync):
 def run(words):
     """(seconds, peak MiB) of a program."""
     start = time.perf_counter()
-    pid = os.posix_spawn(words[0], words, os.environ)
+    quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    pid = os.posix_spawn(words[0], words, os.environ, file_actions=quiet)
     _, status, usage = os.wait4(pid, 0)
     if status != 0:
         sys.exit(f"{' '.join(words)} failed with status {os.waitstatus_to_exitcode(status)}")
