@@ -1,6 +1,6 @@
 #include "commands.h"
-#include "help.h"
 #include "json_output.h"
+#include "simple_command.h"
 
 #include <qmill/core/process.h>
 #include <qmill/error.h>
@@ -10,29 +10,13 @@
 namespace qmill::app {
 
 int run_compare(const Words& words) {
-  Command command = find_command("compare");
-  Flag threads;
-  threads.name = "threads";
-  threads.value = "N";
-  threads.initial = "0";
-  threads.help = "0: one per processor";
-  threads.group = "Running";
-  Flag threshold;
-  threshold.name = "quality-threshold";
-  threshold.value = "DB";
-  threshold.initial = "30";
-  threshold.help = "count layers whose SQNR is below";
-  threshold.group = "Running";
-  command.flags = {threshold, threads};
-  for (const Flag& flag : shared_flags()) command.flags.push_back(flag);
-  const Arguments arguments(command, words);
-  if (arguments.given("help")) {
-    fmt::print("{}", command_help(command, true));
-    return kDone;
-  }
+  const SimpleCommand command("compare", words,
+                              {{"quality-threshold", "DB", "30", "count layers whose SQNR is below", "Running"},
+                               {"threads", "N", "0", "0: one per processor", "Running"}});
+  if (command.shows_help()) return kDone;
+  const Arguments& arguments = command.arguments;
   if (arguments.operands().size() != 2) throw Error(ErrorKind::usage, "two files are needed", "qmill compare QUANTIZED SOURCE");
-  const std::vector<std::string>& dirs = arguments.list("plugin-dir");
-  const Host host({dirs.begin(), dirs.end()});
+  const Host host = command.host();
   const std::string& file = arguments.operands()[0];
   const std::unique_ptr<TensorSource> quantized = host.open(file);
   const std::unique_ptr<TensorSource> source = host.open(arguments.operands()[1]);

@@ -1,6 +1,6 @@
 #include "commands.h"
-#include "help.h"
 #include "json_output.h"
+#include "simple_command.h"
 
 #include <qmill/error.h>
 #include <qmill/pattern_filter.h>
@@ -33,16 +33,11 @@ void print_info(const ModelFilter& filter) {
 }  // namespace
 
 int run_filters(const Words& words) {
-  Command command = find_command("filters");
-  command.flags = shared_flags();
-  const Arguments arguments(command, words);
-  if (arguments.given("help")) {
-    fmt::print("{}", command_help(command, true));
-    return kDone;
-  }
+  const SimpleCommand command("filters", words);
+  if (command.shows_help()) return kDone;
+  const Arguments& arguments = command.arguments;
   const std::vector<std::string>& operands = arguments.operands();
-  const std::vector<std::string>& dirs = arguments.list("plugin-dir");
-  const Host host({dirs.begin(), dirs.end()});
+  const Host host = command.host();
   const bool as_json = arguments.on("json");
   if (operands.empty() || (operands.front() == "list" && operands.size() == 1)) {
     Json list = Json::array();

@@ -1,6 +1,6 @@
 #include "commands.h"
-#include "help.h"
 #include "json_output.h"
+#include "simple_command.h"
 #include "text.h"
 
 #include <qmill/error.h>
@@ -30,16 +30,11 @@ void print_text(const std::string& file, const TensorSource& source, const std::
 }  // namespace
 
 int run_inspect(const Words& words) {
-  Command command = find_command("inspect");
-  command.flags = shared_flags();
-  const Arguments arguments(command, words);
-  if (arguments.given("help")) {
-    fmt::print("{}", command_help(command, true));
-    return kDone;
-  }
+  const SimpleCommand command("inspect", words);
+  if (command.shows_help()) return kDone;
+  const Arguments& arguments = command.arguments;
   if (arguments.operands().empty()) throw Error(ErrorKind::usage, "no file is given", "qmill inspect FILE");
-  const std::vector<std::string>& dirs = arguments.list("plugin-dir");
-  const Host host({dirs.begin(), dirs.end()});
+  const Host host = command.host();
   const std::string& file = arguments.operands().front();
   const std::unique_ptr<TensorSource> source = host.open(file);
   std::vector<StoredLayerEntry> layers;

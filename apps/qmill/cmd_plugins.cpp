@@ -1,6 +1,6 @@
 #include "commands.h"
-#include "help.h"
 #include "json_output.h"
+#include "simple_command.h"
 
 #include <qmill/error.h>
 #include <qmill/names.h>
@@ -93,16 +93,11 @@ int print_info(const Host& host, const std::string& name, bool as_json) {
 }  // namespace
 
 int run_plugins(const Words& words) {
-  Command command = find_command("plugins");
-  command.flags = shared_flags();
-  const Arguments arguments(command, words);
-  if (arguments.given("help")) {
-    fmt::print("{}", command_help(command, true));
-    return kDone;
-  }
+  const SimpleCommand command("plugins", words);
+  if (command.shows_help()) return kDone;
+  const Arguments& arguments = command.arguments;
   const std::vector<std::string>& operands = arguments.operands();
-  const std::vector<std::string>& dirs = arguments.list("plugin-dir");
-  const Host host({dirs.begin(), dirs.end()});
+  const Host host = command.host();
   if (operands.empty() || (operands.front() == "list" && operands.size() == 1)) {
     if (arguments.on("json"))
       print_json(plugins_json(host));

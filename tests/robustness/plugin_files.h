@@ -1,15 +1,10 @@
 // Copies of plugins, with changes, in a folder of the test.
 #pragma once
 
+#include "expect_error.h"
 #include "model_file.h"
 #include "temp_dir.h"
 
-#include <qmill/error.h>
-
-#include <gtest/gtest.h>
-
-#include <initializer_list>
-#include <source_location>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -36,21 +31,6 @@ inline std::string with_tag(std::string library, std::string_view from, std::str
   const std::size_t changed = std::max(length, tag.size());
   tag.resize(changed, '\0');
   return library.replace(start, changed, tag);
-}
-
-template <class Function>
-void expect_error(ErrorKind kind, std::initializer_list<std::string_view> parts, Function function,
-                  std::source_location where = std::source_location::current()) {
-  const ::testing::ScopedTrace trace(where.file_name(), static_cast<int>(where.line()), "expect_error");
-  try {
-    function();
-  } catch (const Error& error) {
-    EXPECT_EQ(error_kind_name(error.kind()), error_kind_name(kind)) << error.what();
-    for (const std::string_view part : parts)
-      EXPECT_NE(std::string_view(error.what()).find(part), std::string_view::npos) << "no '" << part << "' in: " << error.what();
-    return;
-  }
-  ADD_FAILURE() << "nothing was thrown";
 }
 
 }  // namespace qmill::testing

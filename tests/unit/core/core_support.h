@@ -1,17 +1,13 @@
 // Shorthands of the tests of core.
 #pragma once
 
+#include "expect_error.h"
 #include "model_file.h"
 #include "temp_dir.h"
 
 #include <qmill/core/convert.h>
-#include <qmill/error.h>
-
-#include <gtest/gtest.h>
 
 #include <algorithm>
-#include <initializer_list>
-#include <source_location>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -22,22 +18,6 @@ namespace qmill::testing {
 inline const Host& host() {
   static const Host host({QMILL_TEST_PLUGINS});
   return host;
-}
-
-// Calls `function` and expects an Error of this kind whose line has all of `parts`.
-template <class Function>
-void expect_error(ErrorKind kind, std::initializer_list<std::string_view> parts, Function function,
-                  std::source_location where = std::source_location::current()) {
-  const ::testing::ScopedTrace trace(where.file_name(), static_cast<int>(where.line()), "expect_error");
-  try {
-    function();
-  } catch (const Error& error) {
-    EXPECT_EQ(error_kind_name(error.kind()), error_kind_name(kind)) << error.what();
-    for (const std::string_view part : parts)
-      EXPECT_NE(std::string_view(error.what()).find(part), std::string_view::npos) << "no '" << part << "' in: " << error.what();
-    return;
-  }
-  ADD_FAILURE() << "nothing was thrown";
 }
 
 // One conversion in a folder of its own.

@@ -1,6 +1,6 @@
+#include <expect_error.h>
 #include <model_file.h>
 
-#include <qmill/error.h>
 #include <qmill/format.h>
 
 #include <ATen/ops/empty.h>
@@ -11,6 +11,7 @@
 #include <random>
 
 using namespace qmill;
+using qmill::testing::error_of;
 using qmill::testing::random_weight;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -36,17 +37,6 @@ StorageOptions wish(Scaling scaling, Rotation rotation = {}, Naming naming = Nam
 Rotation fixed(std::int64_t group) { return {Rotation::Mode::fixed, group}; }
 constexpr Rotation kOff = {Rotation::Mode::off};
 constexpr Rotation kAny = {Rotation::Mode::any};
-
-template <class Call>
-Error error_of(Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorKind::internal, "");
-}
 
 std::vector<std::string> names(const std::vector<TensorInfo>& tensors) {
   std::vector<std::string> names;

@@ -1,9 +1,11 @@
-#include <qmill/error.h>
+#include <expect_error.h>
+
 #include <qmill/options.h>
 
 #include <gmock/gmock.h>
 
 using namespace qmill;
+using qmill::testing::error_of;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -26,17 +28,6 @@ std::vector<OptionSpec> schema() {
   OptionSpec mode = spec("mode", std::string("fast"));
   mode.choices = {"fast", "exact"};
   return {order, rounds, damping, mode, spec("label", std::string())};
-}
-
-template <class Call>
-Error error_of(Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorKind::internal, "");
 }
 
 TEST(Options, EveryOptionStartsAtItsDefault) {

@@ -1,9 +1,8 @@
 #include <source.h>
 
+#include <expect_error.h>
 #include <model_file.h>
 #include <temp_dir.h>
-
-#include <qmill/error.h>
 
 #include <gmock/gmock.h>
 
@@ -12,6 +11,7 @@
 using namespace safetensors;
 using qmill::Error;
 using qmill::ErrorKind;
+using qmill::testing::error_of;
 using qmill::testing::NamedTensor;
 using qmill::testing::random_weight;
 using qmill::testing::read_bytes;
@@ -25,17 +25,6 @@ using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
 namespace {
-
-template <class Call>
-Error error_of(Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorKind::internal, "");
-}
 
 std::vector<std::string> names(const qmill::TensorSource& source) {
   std::vector<std::string> names;
