@@ -3,6 +3,7 @@
 #include "help.h"
 
 #include <qmill/core/plan.h>
+#include <qmill/core/scaling.h>
 #include <qmill/error.h>
 #include <qmill/names.h>
 
@@ -142,20 +143,6 @@ std::optional<std::int64_t> block_size(const Arguments& arguments, const char* f
 
 const std::vector<std::string> kScalings = {"row", "tensor", "block", "axis"};
 
-// From --scaling-mode, from the format's name (int8_blockwise), or from --block-size alone; they must agree.
-Scaling scaling(const Arguments& arguments, const Format& format, const std::string& name) {
-  const Scaling asked = *parse_scaling(arguments.choice("scaling-mode", kScalings));
-  const std::optional<Scaling> implied = format.implied_scaling(name);
-  const bool is_tensorwise = same_name(name, "int8_tensorwise");
-  if (arguments.given("scaling-mode")) {
-    const bool fits = is_tensorwise ? asked == Scaling::row || asked == Scaling::tensor : !implied || *implied == asked;
-    if (!fits) throw Error(ErrorKind::usage, fmt::format("--scaling-mode {} contradicts --format {}", scaling_name(asked), name));
-    return asked;
-  }
-  if (implied) return *implied;
-  return arguments.given("block-size") && !is_tensorwise ? Scaling::block : asked;
-}
-
 void set_format(ConvertOptions& options, const Arguments& arguments, const Host& host) {
   options.format = arguments.text("format");
   for (const char* name : {"int8", "fp16"}) {
@@ -166,13 +153,13 @@ void set_format(ConvertOptions& options, const Arguments& arguments, const Host&
   }
   StorageOptions& storage = options.storage;
   const Format& format = host.format(options.format);
-  for (const char* flag : {"scaling-mode", "block-size", "convrot"})
-    if (arguments.given(flag) && format.grid() == nullptr)
-      throw Error(ErrorKind::usage, fmt::format("--{} says how codes are scaled, but format {} has none", flag, options.format));
-  storage.scaling = scaling(arguments, format, options.format);
-  storage.block_size = arguments.integer("block-size", 1, kLargest);
-  if (arguments.given("block-size") && storage.scaling != Scaling::block)
-    throw Error(ErrorKind::usage, fmt::format("--block-size needs block scaling, found {} scaling", scaling_name(storage.scaling)));
+  if (arguments.given("convrot") && format.grid() == nullptr)
+    throw Error(ErrorKind::usage, fmt::format("--convrot rotates what codes are chosen for, but format '{}' has none", options.format));
+  const std::optional<std::int64_t> blocks = block_size(arguments, "block-size");
+  std::optional<Scaling> mode;
+  if (arguments.given("scaling-mode")) mode = parse_scaling(arguments.choice("scaling-mode", kScalings));
+  storage.scaling = agreed_scaling(format, options.format, mode, blocks, storage.scaling);
+  if (blocks) storage.block_size = *blocks;
   storage.rotation = parse_rotation(arguments.text("convrot"));
   storage.naming = arguments.on("comfy-quant") ? Naming::comfy : Naming::legacy;
   storage.full_precision_matrix_mult = arguments.on("full-precision-matrix-mult");

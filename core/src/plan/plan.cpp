@@ -198,10 +198,10 @@ std::filesystem::path default_output(const Host& host, const ConvertOptions& opt
     if (stem.ends_with(suffix)) stem.resize(stem.size() - suffix.size());
   const bool is_mixed =
       !options.filters.empty() || !options.custom.pattern.empty() || !options.exclude_layers.empty() || options.layer_config;
-  const Format& run_format = TargetResolver(host, options).run_format();
-  std::string format = run_format.info().name;
-  if (options.storage.scaling != Scaling::row && run_format.grid() != nullptr)
-    format += fmt::format("_{}", scaling_name(options.storage.scaling));
+  const TargetResolver run(host, options);
+  std::string format = run.run_format().info().name;
+  if (run.run_scaling() != Scaling::row && run.run_format().grid() != nullptr)
+    format += fmt::format("_{}", scaling_name(run.run_scaling()));
   return input.parent_path() /
          fmt::format("{}_{}_{}{}.safetensors", stem, canonical_name(options.quantizer), format, is_mixed ? "_mixed" : "");
 }

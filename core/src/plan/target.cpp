@@ -2,6 +2,7 @@
 
 #include "../plugin_host/guard.h"
 
+#include <qmill/core/scaling.h>
 #include <qmill/error.h>
 #include <qmill/names.h>
 
@@ -37,6 +38,7 @@ TargetResolver::TargetResolver(const Host& host, const ConvertOptions& options)
       throw Error(ErrorKind::usage, fmt::format("quantizer '{}' does not write format '{}'", run_quantizer_, options.format));
     run_format_ = &host.format(quantizer.info().formats.front());
   }
+  run_scaling_ = agreed_scaling(*run_format_, options.format, std::nullopt, std::nullopt, options.storage.scaling);
 }
 
 const Quantizer& TargetResolver::quantizer_writing(const Format& format) const {
@@ -75,32 +77,11 @@ const Quantizer& TargetResolver::quantizer_for(const LayerChoice& choice, const 
 
 StorageOptions TargetResolver::storage_for(const LayerChoice& choice, const Format& format) const {
   StorageOptions storage = options_.storage;
-  const std::optional<Scaling> implied = choice.format ? format.implied_scaling(*choice.format) : format.implied_scaling(options_.format);
-  if (choice.format && implied && choice.scaling && *implied != *choice.scaling)
-    throw Error(ErrorKind::usage, fmt::format("format '{}' has {} scaling, 'scaling_mode' is {}", *choice.format, scaling_name(*implied),
-                                              scaling_name(*choice.scaling)));
-  const bool names_tensorwise = choice.format && same_name(*choice.format, "int8_tensorwise");
-  if (names_tensorwise && choice.scaling && *choice.scaling != Scaling::row && *choice.scaling != Scaling::tensor)
-    throw Error(ErrorKind::usage,
-                fmt::format("format '{}' has row or tensor scaling, 'scaling_mode' is {}", *choice.format, scaling_name(*choice.scaling)));
-  const auto set_scaling = [&](Scaling scaling) {
-    // The run's wish for rotation is a wish for layers that can be rotated.
-    if (scaling != Scaling::row && storage.scaling == Scaling::row) storage.rotation = {Rotation::Mode::off};
-    storage.scaling = scaling;
-  };
-  if (implied) set_scaling(*implied);
-  if (choice.block_size) {
-    storage.block_size = *choice.block_size;
-    if (!choice.scaling && !names_tensorwise && !(choice.format && implied)) set_scaling(Scaling::block);
-  }
-  if (choice.scaling) set_scaling(*choice.scaling);
-  if (names_tensorwise && !choice.scaling && storage.scaling != Scaling::tensor) set_scaling(Scaling::row);
-  if ((choice.block_size || choice.scaling) && format.grid() == nullptr)
-    throw Error(ErrorKind::usage,
-                fmt::format("format '{}' has no scales, so a block size or scaling mode says nothing about it", format.info().name));
-  if (choice.block_size && storage.scaling != Scaling::block)
-    throw Error(ErrorKind::usage, fmt::format("a block size of {} needs block scaling; this is format '{}' with {} scaling",
-                                              *choice.block_size, format.info().name, scaling_name(storage.scaling)));
+  const std::string& name = choice.format ? *choice.format : format.info().name;
+  storage.scaling = agreed_scaling(format, name, choice.scaling, choice.block_size, run_scaling_);
+  // The run's wish for rotation is a wish for layers that can be rotated.
+  if (storage.scaling != Scaling::row && run_scaling_ == Scaling::row) storage.rotation = {Rotation::Mode::off};
+  if (choice.block_size) storage.block_size = *choice.block_size;
   if (choice.full_precision_matrix_mult) storage.full_precision_matrix_mult = *choice.full_precision_matrix_mult;
   return storage;
 }

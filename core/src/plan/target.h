@@ -20,6 +20,7 @@ class TargetResolver {
   // What "auto" became; else the quantizer that was asked for.
   const std::string& run_quantizer() const { return run_quantizer_; }
   const Format& run_format() const { return *run_format_; }
+  Scaling run_scaling() const { return run_scaling_; }
 
   // Throws Error(usage) for a choice that contradicts itself, Error(unsupported) for a shape that cannot be stored.
   ResolvedTarget resolve(const LayerChoice& choice, const TensorInfo& weight) const;
@@ -35,6 +36,7 @@ class TargetResolver {
   const ConvertOptions& options_;
   std::string run_quantizer_;
   const Format* run_format_;
+  Scaling run_scaling_;
 };
 
 }  // namespace qmill

@@ -55,10 +55,10 @@ struct ConvertOptions {
   double quality_threshold = 30.0;  // dB
 
   // How. None of these changes a byte of the output.
-  std::optional<double> fail_below;           // dB: a layer below it fails the run before anything is published
-  int threads = 0;                            // 0: as many as there are processors
+  std::optional<double> fail_below;            // dB: a layer below it fails the run before anything is published
+  int threads = 0;                             // 0: as many as there are processors
   std::uint64_t bytes_in_flight = 128u << 20;  // weights and results in memory at once; a larger layer goes alone
-  bool sync = true;                           // to the disk, before the file gets its name
+  bool sync = true;                            // to the disk, before the file gets its name
 
   std::int64_t seed = 0;
   std::map<std::string, std::string> recorded;  // options that were not defaults, for the file's metadata

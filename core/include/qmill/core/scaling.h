@@ -1,0 +1,17 @@
+// How a wish for a format, a scaling and a block size fit together: on the command line and in a layer configuration alike.
+#pragma once
+
+#include <qmill/format.h>
+
+#include <optional>
+#include <string_view>
+
+namespace qmill {
+
+// `format_name` is how the format was called: int8_blockwise and int8_axiswise imply a scaling, int8_tensorwise is row or tensor, and a
+// block size alone means block. `otherwise` is what applies when nothing is said. Throws Error(usage) when the wishes contradict each
+// other.
+Scaling agreed_scaling(const Format& format, std::string_view format_name, std::optional<Scaling> scaling,
+                       std::optional<std::int64_t> block_size, Scaling otherwise);
+
+}  // namespace qmill
