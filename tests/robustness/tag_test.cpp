@@ -79,7 +79,7 @@ TEST(Mismatch, SaysBothSidesAndNothingWhenAllFits) {
       {"torch=2.6", "torch=2.4", "built for LibTorch 2.4, this program runs 2.6"},
       {"torch=2.6", "torch=2.60", "built for LibTorch 2.60, this program runs 2.6"},
       {"abi=libstdc++-cxx11", "abi=libc++", "built for the C++ library libc++, this program runs libstdc++-cxx11"},
-      {"build=plain", "build=asan", "built for a build of kind asan, this program runs plain"},
+      {"build=plain", "build=asan", "built for build kind asan, this program runs plain"},
       {"name=acme", "name=other", ""},
   };
   for (const Case& test : cases) {
@@ -96,7 +96,7 @@ TEST(Mismatch, AnOlderMinorVersionOfTheSdkFits) {
 TEST(Mismatch, AllReasonsAreInOneSentence) {
   EXPECT_EQ(mismatch(parse_tag("sdk=9.0;torch=1.0;abi=libc++;build=asan;name=a"), parse_tag(kText)),
             "built for SDK 9.0, this program runs 1.0; built for LibTorch 1.0, this program runs 2.6; "
-            "built for the C++ library libc++, this program runs libstdc++-cxx11; built for a build of kind asan, this program runs plain");
+            "built for the C++ library libc++, this program runs libstdc++-cxx11; built for build kind asan, this program runs plain");
 }
 
 TEST(ReadTag, OfAPluginOfThisBuildFitsThisProgram) {
@@ -192,10 +192,12 @@ TEST(ReadTag, ATagAcrossTheEdgeOfAChunkIsFound) {
   const std::string library = read_bytes(good_plugin("rtn"));
   const std::string without = with_tag(library, "qmill", "xmill");
   const std::string tag = testing::tag_start() + "sdk=1.0;torch=2.6;abi=a;build=b;name=edge;end";
+  constexpr std::size_t kChunk = 1 << 20;  // of the reader
+  const std::size_t edge = (without.size() + tag.size() + kChunk) / kChunk * kChunk;
   const TempDir dir;
   for (int before = 0; before <= static_cast<int>(tag.size()); before += 5) {
     std::string padded = without;
-    padded.resize((std::size_t{1} << 20) - static_cast<std::size_t>(before), 'x');
+    padded.resize(edge - static_cast<std::size_t>(before), 'x');
     write_bytes(dir / "p.so", padded + tag + std::string(5000, 'y'));
     EXPECT_EQ(read_tag(dir / "p.so").name, "edge") << before;
   }

@@ -94,7 +94,7 @@ std::string mismatch(const PluginTag& plugin, const PluginTag& host) {
   if (!sdk_fits(plugin.sdk, host.sdk)) add("SDK", plugin.sdk, host.sdk);
   if (plugin.torch != host.torch) add("LibTorch", plugin.torch, host.torch);
   if (plugin.abi != host.abi) add("the C++ library", plugin.abi, host.abi);
-  if (plugin.build != host.build) add("a build of kind", plugin.build, host.build);
+  if (plugin.build != host.build) add("build kind", plugin.build, host.build);
   return reasons;
 }
 
