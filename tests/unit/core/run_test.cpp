@@ -409,7 +409,6 @@ TEST(Run, AFolderThatIsAFileIsAnError) {
 TEST(Run, AFolderThatCannotBeWrittenIsAnErrorOfTheSystem) {
   Job job({{"a.weight", random_weight(16, 16, at::kFloat, 27)}});
   job.options.output = "/proc/qmill-out.safetensors";  // also root cannot make files there
-  if (!fs::is_directory("/proc")) GTEST_SKIP();
   expect_error(ErrorKind::io, {"/proc/qmill-out.safetensors"}, [&] { job.run(); });
 }
 
