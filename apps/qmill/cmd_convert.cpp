@@ -68,11 +68,7 @@ int convert(const TensorSource& source, const Plan& plan, const ConvertOptions& 
     print_json(report_json(plan, report, options));
     return kDone;
   }
-  if (arguments.on("report-quality")) {
-    std::vector<LayerQuality> layers;
-    for (const LayerReport& layer : report.layers) layers.push_back(layer.quality);
-    fmt::print("{}\n", quality_report_text(std::move(layers), options.quality_threshold));
-  }
+  if (arguments.on("report-quality")) fmt::print("{}\n", quality_report_text(qualities(report), options.quality_threshold));
   if (level <= Verbosity::normal)
     fmt::print("{}", convert_summary(plan, report, options));
   else

@@ -37,12 +37,6 @@ Json candidate_json(const PluginCandidate& candidate) {
           {"reason", candidate.reason},      {"offers", offers}};
 }
 
-std::vector<LayerQuality> qualities(const ConvertReport& report) {
-  std::vector<LayerQuality> qualities;
-  for (const LayerReport& layer : report.layers) qualities.push_back(layer.quality);
-  return qualities;
-}
-
 }  // namespace
 
 Json plan_json(const Plan& plan) {

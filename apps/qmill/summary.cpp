@@ -111,9 +111,8 @@ std::string size_line(std::uint64_t before, std::uint64_t after) {
 }
 
 std::string quality_line(const ConvertReport& report, const ConvertOptions& options) {
-  std::vector<LayerQuality> qualities;
-  for (const LayerReport& layer : report.layers) qualities.push_back(layer.quality);
-  const QualitySummary summary = summarize(qualities, options.quality_threshold);
+  const std::vector<LayerQuality> layers = qualities(report);  // the summary points into it
+  const QualitySummary summary = summarize(layers, options.quality_threshold);
   if (summary.worst == nullptr) return line("quality", "every layer is stored exactly");
   std::string text = fmt::format("SQNR {} on average, worst {} ({})", decibel_text(summary.mean_sqnr_db),
                                  decibel_text(summary.worst->sqnr_db), summary.worst->name);
@@ -122,6 +121,12 @@ std::string quality_line(const ConvertReport& report, const ConvertOptions& opti
 }
 
 }  // namespace
+
+std::vector<LayerQuality> qualities(const ConvertReport& report) {
+  std::vector<LayerQuality> qualities;
+  for (const LayerReport& layer : report.layers) qualities.push_back(layer.quality);
+  return qualities;
+}
 
 std::string decision_line(const Decision& decision) {
   std::string how;

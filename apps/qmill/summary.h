@@ -14,6 +14,8 @@ std::string plan_text(const Plan& plan, const ConvertOptions& options);
 // One screen: what became of the layers, size, time, quality, warnings.
 std::string convert_summary(const Plan& plan, const ConvertReport& report, const ConvertOptions& options);
 
+std::vector<LayerQuality> qualities(const ConvertReport& report);
+
 // What a person should look at: unused patterns, layers below the quality threshold.
 std::vector<std::string> warnings(const Plan& plan, const ConvertReport& report, const ConvertOptions& options);
 

@@ -1,6 +1,7 @@
 #include "analysis.h"
 
 #include "../run/layer_run.h"
+#include "../run/read_tensor.h"
 
 #include <qmill/core/quality.h>
 #include <qmill/numerics/rounding.h>
@@ -8,7 +9,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
 namespace qmill {
 namespace {
@@ -17,19 +17,16 @@ constexpr std::int64_t kSmallestSide = 16;
 constexpr double kMargin = 10;  // dB below the quality threshold
 
 // Rounds a layer as the plan would store it, for the figures alone.
-class RoundingQuantizer final : public GridQuantizer {
+class RoundingQuantizer final : public Quantizer {
  public:
   const QuantizerInfo& info() const override {
     static const QuantizerInfo info = {"plain rounding", {}, "", {}, {}, false};
     return info;
   }
 
- protected:
-  CodedWeight choose_codes(at::Tensor weight, const Grid& grid, const Layout& layout, LayerContext& context) const override {
-    return round_to_nearest(weight, grid, layout, context);
-  }
-  CodedWeight code_weight(const at::Tensor& weight, LayerContext& context) const override {
-    return round_to_nearest(weight, *context.target().format->grid(), context.target().layout, context);
+  StoredLayer quantize(const at::Tensor& weight, LayerContext& context) const override {
+    const auto& [format, layout, options] = context.target();
+    return {format->encode(round_to_nearest(weight, *format->grid(), layout, context), context.weight(), layout), {}};
   }
 };
 
@@ -50,12 +47,11 @@ std::string Analysis::inefficient(const Decision& decision, Scaling wanted_scali
     buffers_ = std::make_shared<BufferPool>(options_.bytes_in_flight);
   }
   has_read_ = true;
-  at::Tensor bytes = buffers_->allocate(std::array<std::int64_t, 1>{weight.bytes()}, DType::u8);
-  source_.read(decision.source_index, {static_cast<std::byte*>(bytes.mutable_data_ptr()), bytes.nbytes()});
+  const at::Tensor values = read_tensor(source_, decision.source_index, *buffers_, *tasks_);
   static const RoundingQuantizer rounding;
   Decision rounded = decision;
   rounded.quantizer = &rounding;
-  const LayerResult result = run_layer(rounded, bytes.view(scalar_type(weight.dtype)).view(weight.shape), 0, {*tasks_, *buffers_, nullptr});
+  const LayerResult result = run_layer(rounded, values, 0, {*tasks_, *buffers_, nullptr});
   const std::optional<double> sqnr = layer_quality("", {}, result.errors).sqnr_db;
   const double bound = options_.quality_threshold - kMargin;
   if (sqnr && !(*sqnr >= bound)) return fmt::format("plain rounding gives {:.1f} dB, below {:.1f}", *sqnr, bound);

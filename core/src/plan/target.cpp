@@ -27,8 +27,7 @@ bool writes(const Quantizer& quantizer, const Format& format) {
 TargetResolver::TargetResolver(const Host& host, const ConvertOptions& options)
     : host_(host), options_(options), run_quantizer_(options.quantizer), run_format_(&host.format(options.format)) {
   // Calibration data makes it gptq; a run without it has nothing better than plain rounding (docs/decisions).
-  if (same_name(run_quantizer_, kAuto))
-    run_quantizer_ = writes(host.quantizer(kRounding), *run_format_) ? kRounding : quantizer_writing(*run_format_).info().name;
+  if (same_name(run_quantizer_, kAuto)) run_quantizer_ = plain_quantizer(*run_format_).info().name;
   const Quantizer& quantizer = host.quantizer(run_quantizer_);
   run_quantizer_ = quantizer.info().name;
   const bool asks_for_default_format = same_name(options.format, "int8");
@@ -41,7 +40,9 @@ TargetResolver::TargetResolver(const Host& host, const ConvertOptions& options)
   run_scaling_ = agreed_scaling(*run_format_, options.format, std::nullopt, std::nullopt, options.storage.scaling);
 }
 
-const Quantizer& TargetResolver::quantizer_writing(const Format& format) const {
+const Quantizer& TargetResolver::plain_quantizer(const Format& format) const {
+  const Quantizer& rounding = host_.quantizer(kRounding);
+  if (writes(rounding, format)) return rounding;
   for (const Quantizer* quantizer : host_.quantizers())
     if (writes(*quantizer, format)) return *quantizer;
   throw Error(ErrorKind::plugin, fmt::format("no plugin that was found writes format '{}'", format.info().name), "see qmill plugins list");
@@ -59,10 +60,7 @@ const Format& TargetResolver::format_for(const LayerChoice& choice) const {
 }
 
 const Quantizer& TargetResolver::quantizer_for(const LayerChoice& choice, const Format& format) const {
-  if (choice.simple) {
-    const Quantizer& rounding = host_.quantizer(kRounding);
-    return writes(rounding, format) ? rounding : quantizer_writing(format);
-  }
+  if (choice.simple) return plain_quantizer(format);
   if (choice.quantizer && !same_name(*choice.quantizer, kAuto)) {
     const Quantizer& quantizer = host_.quantizer(*choice.quantizer);
     if (!writes(quantizer, format))
@@ -70,9 +68,7 @@ const Quantizer& TargetResolver::quantizer_for(const LayerChoice& choice, const 
     return quantizer;
   }
   const Quantizer& run = host_.quantizer(run_quantizer_);
-  if (writes(run, format)) return run;
-  const Quantizer& rounding = host_.quantizer(kRounding);
-  return writes(rounding, format) ? rounding : quantizer_writing(format);
+  return writes(run, format) ? run : plain_quantizer(format);
 }
 
 StorageOptions TargetResolver::storage_for(const LayerChoice& choice, const Format& format) const {

@@ -28,7 +28,8 @@ class TargetResolver {
  private:
   const Format& format_for(const LayerChoice& choice) const;
   const Quantizer& quantizer_for(const LayerChoice& choice, const Format& format) const;
-  const Quantizer& quantizer_writing(const Format& format) const;
+  // Plain rounding, or for a format without a grid the first quantizer that writes it.
+  const Quantizer& plain_quantizer(const Format& format) const;
   StorageOptions storage_for(const LayerChoice& choice, const Format& format) const;
   Options options_for(const LayerChoice& choice, const Quantizer& quantizer) const;
 

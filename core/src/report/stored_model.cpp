@@ -3,11 +3,11 @@
 #include "../io/json_text.h"
 #include "../plugin_host/guard.h"
 #include "../run/layer_run.h"
+#include "../run/read_tensor.h"
 
 #include <qmill/names.h>
 
 #include <algorithm>
-#include <array>
 #include <map>
 #include <set>
 
@@ -75,13 +75,6 @@ std::map<std::string, std::size_t> index_of(const TensorSource& source) {
   return index;
 }
 
-at::Tensor read_tensor(const TensorSource& source, std::size_t index, BufferPool& buffers) {
-  const TensorInfo& info = source.tensors()[index];
-  at::Tensor bytes = buffers.allocate(std::array<std::int64_t, 1>{info.bytes()}, DType::u8);
-  source.read(index, {static_cast<std::byte*>(bytes.mutable_data_ptr()), bytes.nbytes()});
-  return bytes.view(scalar_type(info.dtype)).view(info.shape);
-}
-
 }  // namespace
 
 std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource& source) {
@@ -146,9 +139,10 @@ std::vector<LayerQuality> compare_models(const Host& host, const TensorSource& q
     for (const TensorInfo& stored : entry.format->outputs(weight, entry.layout)) {
       const auto found = stored_index.find(stored.name);
       // A marker may stand in the header alone.
-      if (found != stored_index.end()) tensors.push_back(read_tensor(quantized, found->second, *buffers));
+      if (found != stored_index.end()) tensors.push_back(read_tensor(quantized, found->second, *buffers, tasks));
     }
-    const ErrorSums sums = measure_errors(read_tensor(source, original->second, *buffers), tensors, *entry.format, entry.layout, tasks);
+    const ErrorSums sums =
+        measure_errors(read_tensor(source, original->second, *buffers, tasks), tensors, *entry.format, entry.layout, tasks);
     qualities.push_back(layer_quality(entry.info.base, entry.label, sums));
   }
   if (qualities.empty()) throw Error(ErrorKind::input, "no layer of the first file is quantized");

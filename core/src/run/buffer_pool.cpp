@@ -32,7 +32,8 @@ at::Tensor BufferPool::allocate(std::span<const std::int64_t> shape, DType dtype
   if (wanted < kSmallest) return at::empty(info.shape, options);
   const std::size_t bytes = rounded_up(wanted, kPart);
   std::byte* memory = take(bytes);
-  return at::from_blob(memory, info.shape, [pool = shared_from_this(), memory, bytes](void*) { pool->give_back(memory, bytes); }, options);
+  return at::from_blob(
+      memory, info.shape, [pool = shared_from_this(), memory, bytes](void*) { pool->give_back(memory, bytes); }, options);
 }
 
 std::byte* BufferPool::take(std::size_t bytes) {

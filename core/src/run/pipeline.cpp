@@ -3,13 +3,13 @@
 #include "../plugin_host/guard.h"
 #include "channel.h"
 #include "layer_run.h"
+#include "read_tensor.h"
 
 #include <qmill/core/convert.h>
 #include <qmill/names.h>
 #include <qmill/numerics/cast.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <thread>
 
@@ -116,27 +116,19 @@ class Pipeline {
           continue;
         }
         budget_.acquire(source_bytes);
-        writes_.push({{{decision.source.name, read_bytes(decision)}}, std::nullopt, "", source_bytes, false});
+        writes_.push({{{decision.source.name, read_bytes(source_, decision.source_index, *buffers_, resources_->tasks)}},
+                      std::nullopt,
+                      "",
+                      source_bytes,
+                      false});
         continue;
       }
       const std::uint64_t reserved = source_bytes + output_bytes(decision);
       budget_.acquire(reserved);
-      at::Tensor values = read_bytes(decision).view(scalar_type(decision.source.dtype)).view(decision.source.shape);
+      at::Tensor values = read_tensor(source_, decision.source_index, *buffers_, resources_->tasks);
       resources_->tasks.submit(
           [this, i, reserved, values = std::move(values)]() mutable { stage([&] { work(i, reserved, std::move(values)); }); });
     }
-  }
-
-  at::Tensor read_bytes(const Decision& decision) {
-    at::Tensor bytes = buffers_->allocate(std::array<std::int64_t, 1>{decision.source.bytes()}, DType::u8);
-    const std::span out(static_cast<std::byte*>(bytes.mutable_data_ptr()), bytes.nbytes());
-    // Workers that wait for this tensor help to read it.
-    constexpr std::size_t kPart = 8 << 20;
-    resources_->tasks.parallel(static_cast<std::int64_t>((out.size() + kPart - 1) / kPart), [&](std::int64_t part) {
-      const std::size_t begin = static_cast<std::size_t>(part) * kPart;
-      source_.read_part(decision.source_index, begin, out.subspan(begin, std::min(kPart, out.size() - begin)));
-    });
-    return bytes;
   }
 
   void work(std::size_t index, std::uint64_t reserved, at::Tensor values) {
