@@ -130,6 +130,23 @@ at::Tensor measure_scales(const Rows& source, const Grid& grid, const Layout& la
   return scales;
 }
 
+// Codes for scales that are known.
+void round_rows(const Rows& source, const at::Tensor& scales, const Grid& grid, const Layout& layout, LayerContext& context,
+                std::int8_t* codes) {
+  const std::int64_t columns = source.columns;
+  const std::int64_t tiles = scales.size(1);
+  const auto* all_scales = scales.const_data_ptr<float>();
+  RowTasks(source.rows, columns).run(context, columns, [&](std::int64_t row, float* values) {
+    source.load(row, values);
+    const float* row_scales = all_scales + row / layout.tile_rows * tiles;
+    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+      const std::int64_t first = tile * layout.tile_columns;
+      const std::int64_t n = std::min(layout.tile_columns, columns - first);
+      round_run(values + first, n, row_scales[tile], grid, codes + row * columns + first);
+    }
+  });
+}
+
 }  // namespace
 
 float scale_for(float largest_magnitude, const Grid& grid) { return std::max(largest_magnitude / grid.largest(), kSmallestScale); }
@@ -177,17 +194,15 @@ CodedWeight round_to_nearest(const at::Tensor& weight, const Grid& grid, const L
   }
 
   coded.scales = measure_scales(source, grid, layout, context);
-  const std::int64_t tiles = coded.scales.size(1);
-  const auto* scales = coded.scales.const_data_ptr<float>();
-  RowTasks(source.rows, columns).run(context, columns, [&](std::int64_t row, float* values) {
-    source.load(row, values);
-    const float* row_scales = scales + row / layout.tile_rows * tiles;
-    for (std::int64_t tile = 0; tile < tiles; ++tile) {
-      const std::int64_t first = tile * layout.tile_columns;
-      const std::int64_t n = std::min(layout.tile_columns, columns - first);
-      round_run(values + first, n, row_scales[tile], grid, codes + row * columns + first);
-    }
-  });
+  round_rows(source, coded.scales, grid, layout, context, codes);
+  return coded;
+}
+
+CodedWeight round_onto(const at::Tensor& weight, const at::Tensor& scales, const Grid& grid, const Layout& layout, LayerContext& context) {
+  const Rows source(weight, 0);
+  const std::array<std::int64_t, 2> shape = {source.rows, source.columns};
+  CodedWeight coded{context.allocate(shape, DType::i8), scales};
+  round_rows(source, scales, grid, layout, context, coded.codes.mutable_data_ptr<std::int8_t>());
   return coded;
 }
 

@@ -1,11 +1,16 @@
 #include <qmill/format.h>
 
+#include "fp16_format.h"
+#include "int8_format.h"
+#include "w4a4_format.h"
+
 #include <qmill/error.h>
 #include <qmill/names.h>
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 
@@ -73,6 +78,14 @@ int Grid::nearest(float x) const {
   const auto below = above - 1;
   const bool take_below = x - *below <= *above - x;
   return lowest + static_cast<int>((take_below ? below : above) - values.begin());
+}
+
+std::span<const Format* const> builtin_formats() {
+  static const Int8Format int8;
+  static const Fp16Format fp16;
+  static const W4a4Format int4;
+  static const std::array<const Format*, 3> formats = {&int8, &fp16, &int4};
+  return formats;
 }
 
 }  // namespace qmill

@@ -1,16 +1,12 @@
 #include "fp16_format.h"
 
-#include "int8_format.h"
-
 #include <qmill/error.h>
 #include <qmill/numerics/row_kernels.h>
-
-#include <array>
 
 namespace qmill {
 
 const FormatInfo& Fp16Format::info() const {
-  static const FormatInfo info = {"fp16", {"f16", "float16"}, "16-bit floats, no scales", true};
+  static const FormatInfo info = {"fp16", {"f16", "float16"}, "16-bit floats, no scales", true, true};
   return info;
 }
 
@@ -35,13 +31,6 @@ void Fp16Format::decode_rows(std::span<const at::Tensor> tensors, const Layout&,
   const at::Tensor& values = tensors[0];
   const std::int64_t columns = values.size(0) == 0 ? 0 : values.numel() / values.size(0);
   load_f32(values.const_data_ptr<c10::Half>() + begin * columns, DType::f16, (end - begin) * columns, out);
-}
-
-std::span<const Format* const> builtin_formats() {
-  static const Int8Format int8;
-  static const Fp16Format fp16;
-  static const std::array<const Format*, 2> formats = {&int8, &fp16};
-  return formats;
 }
 
 }  // namespace qmill

@@ -1,15 +1,15 @@
 #include "int8_format.h"
 
+#include "marker.h"
+
 #include <qmill/error.h>
 #include <qmill/names.h>
 #include <qmill/numerics/row_kernels.h>
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
-#include <cstring>
+#include <algorithm>
 
 namespace qmill {
 namespace {
@@ -81,25 +81,6 @@ void set_tile(Layout& layout, std::int64_t rows, std::int64_t columns) {
   // A tile is never empty, so that nothing divides by zero for a weight without rows or columns.
   layout.tile_rows = std::max<std::int64_t>(rows, 1);
   layout.tile_columns = std::max<std::int64_t>(columns, 1);
-}
-
-std::int64_t positive_integer(const nlohmann::json& marker, const char* key, std::string_view base) {
-  const auto field = marker.find(key);
-  if (field == marker.end() || !field->is_number_integer() || field->get<std::int64_t>() <= 0)
-    throw Error(ErrorKind::input, fmt::format("the marker of layer '{}' has no positive integer '{}'", base, key));
-  return field->get<std::int64_t>();
-}
-
-// Looks at the value in place: a copy of hostile nesting would recurse as deep.
-bool says_true(const nlohmann::json& marker, const char* key) {
-  const auto field = marker.find(key);
-  return field != marker.end() && field->is_boolean() && field->get<bool>();
-}
-
-bool is_rotation_group(std::int64_t group) {
-  for (std::int64_t power = 4; power <= 65536; power *= 4)
-    if (group == power) return true;
-  return false;
 }
 
 }  // namespace
@@ -202,10 +183,7 @@ std::vector<StoredTensor> Int8Format::encode(const CodedWeight& coded, const Ten
   const std::vector<TensorInfo> infos = outputs(weight, layout);
   std::vector<StoredTensor> stored = {{infos[0].name, coded.codes}, {infos[1].name, coded.scales.view(infos[1].shape)}};
   if (layout.naming == Naming::comfy) {
-    const std::string marker = label(layout).marker;
-    at::Tensor bytes = at::empty({static_cast<std::int64_t>(marker.size())}, at::kByte);
-    std::memcpy(bytes.data_ptr(), marker.data(), marker.size());
-    stored.push_back({infos[2].name, bytes});
+    stored.push_back(marker_tensor(infos[2].name, label(layout).marker));
   } else if (layout.legacy_input_scale) {
     stored.push_back({infos[2].name, at::ones({}, at::kFloat)});
   }
@@ -216,18 +194,14 @@ std::optional<Layout> Int8Format::recognise(const StoredLayerInfo& layer) const 
   if (layer.weight.dtype != DType::i8 || layer.weight.shape.size() != 2) return std::nullopt;
   Layout layout;
   layout.naming = layer.marker.empty() ? Naming::legacy : Naming::comfy;
-  const std::string scale_name = layer.base + (layout.naming == Naming::comfy ? ".weight_scale" : ".scale_weight");
-  const TensorInfo* scale = nullptr;
-  for (const TensorInfo& other : layer.others) {
-    if (other.name == scale_name) scale = &other;
-    if (other.name == layer.base + ".scale_input") layout.legacy_input_scale = layout.naming == Naming::legacy;
-  }
-  nlohmann::json marker = nlohmann::json::object();
+  const char* const scale_suffix = layout.naming == Naming::comfy ? "weight_scale" : "scale_weight";
+  const TensorInfo* scale = find_other(layer, scale_suffix);
+  layout.legacy_input_scale = layout.naming == Naming::legacy && find_other(layer, "scale_input") != nullptr;
+  const nlohmann::json marker = layout.naming == Naming::comfy ? parse_marker(layer.marker) : nlohmann::json::object();
+  const std::string format = marked_format(marker);
   if (layout.naming == Naming::comfy) {
-    marker = nlohmann::json::parse(layer.marker, nullptr, false);
-    if (!marker.is_object() || !marker.contains("format") || !marker["format"].is_string())
+    if (format.empty())
       throw Error(ErrorKind::input, fmt::format("the marker of layer '{}' is not a JSON object with a 'format'", layer.base));
-    const std::string format = marker["format"];
     if (format != kTensorwise && format != kBlockwise && format != kAxiswise) return std::nullopt;
   } else if (scale == nullptr) {
     return std::nullopt;  // plain integers
@@ -238,12 +212,11 @@ std::optional<Layout> Int8Format::recognise(const StoredLayerInfo& layer) const 
         fmt::format("layer '{}' has {} for its scale, expected {}", layer.base,
                     scale == nullptr ? "no tensor" : fmt::format("{} {}", dtype_name(scale->dtype), scale->shape_text()), expected));
   };
-  if (scale == nullptr || scale->dtype != DType::f32) throw contradiction(fmt::format("F32 '{}'", scale_name));
+  if (scale == nullptr || scale->dtype != DType::f32) throw contradiction(fmt::format("F32 '{}.{}'", layer.base, scale_suffix));
 
   const std::int64_t n = layer.weight.shape[0];
   const std::int64_t k = layer.weight.shape[1];
   const std::vector<std::int64_t>& shape = scale->shape;
-  const std::string format = marker.value("format", std::string());
   if (scale->elements() == 1 && shape.size() < 2 && format != kBlockwise && format != kAxiswise) {
     layout.scaling = Scaling::tensor;
     set_tile(layout, n, k);

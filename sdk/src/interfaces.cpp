@@ -14,6 +14,8 @@ TensorSource::~TensorSource() = default;
 Loader::~Loader() = default;
 
 std::optional<Scaling> Format::implied_scaling(std::string_view) const { return std::nullopt; }
+std::optional<Substitute> Format::substitute(const TensorInfo&, const StorageOptions&) const { return std::nullopt; }
+TensorInfo Format::original(const StoredLayerInfo& layer, const Layout&) const { return layer.weight; }
 void TensorSource::prefetch(std::size_t) const {}
 
 }  // namespace qmill

@@ -6,13 +6,16 @@ namespace qmill {
 
 Quantizer::~Quantizer() = default;
 
+void Quantizer::adapt(StorageWish&, const Options&) const {}
+
 std::vector<TensorInfo> Quantizer::plan(const TensorInfo& weight, const LayerTarget& target) const {
   return target.format->outputs(weight, target.layout);
 }
 
 StoredLayer GridQuantizer::quantize(const at::Tensor& weight, LayerContext& context) const {
   const LayerTarget& target = context.target();
-  return {target.format->encode(code_weight(weight, context), context.weight(), target.layout), {}};
+  const CodedWeight coded = code_weight(weight, context);
+  return {target.format->encode(coded, context.weight(), target.layout), coded.statistics};
 }
 
 CodedWeight GridQuantizer::code_weight(const at::Tensor& weight, LayerContext& context) const {

@@ -6,7 +6,7 @@ Provenance: the vectors were written by comfy-kitchen 0.2.27 on a CPU, fed the w
 (`<format>.weight`, `<format>.weight_scale`) and what it decodes them to (`<format>.decoded`, F32). Rows 1 to 3 of the larger
 cases are all zero, tiny (1e-6), and of alternating signs of one magnitude.
 
-Kept here: the int8 formats, codes and scales whole, `decoded` cut to its first rows.
+Kept here: the int8 formats, codes and scales whole, and convrot_w4a4 (two codes a byte); `decoded` cut to its first rows.
 
 usage: make_golden.py FOLDER_OF_FULL_VECTORS
 """
@@ -15,7 +15,7 @@ import pathlib
 import struct
 import sys
 
-DECODED_ROWS = 8
+DECODED_ROWS = {"int8": 8, "convrot": 5}
 
 
 def read(path):
@@ -42,11 +42,12 @@ def main(folder):
         metadata, tensors = read(path)
         kept = {}
         for name, (dtype, shape, data) in tensors.items():
-            if not name.startswith(("src.", "int8_")):
+            if not name.startswith(("src.", "int8_", "convrot_w4a4_")):
                 continue
-            if name.endswith(".decoded") and shape[0] > DECODED_ROWS:
-                data = data[: len(data) // shape[0] * DECODED_ROWS]
-                shape = [DECODED_ROWS] + shape[1:]
+            rows = DECODED_ROWS.get(name.split("_")[0], 0)
+            if name.endswith(".decoded") and shape[0] > rows:
+                data = data[: len(data) // shape[0] * rows]
+                shape = [rows] + shape[1:]
             kept[name] = (dtype, shape, data)
         write(pathlib.Path(__file__).parent / path.name, metadata, kept)
 

@@ -5,6 +5,7 @@
 
 #include <qmill/tensor.h>
 
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -56,6 +57,9 @@ struct Layout {
   bool full_precision_matrix_mult = false;
   bool legacy_input_scale = false;
   std::string note;  // why this is less than what was asked for; empty: it is not
+  // Of the decoded weight, in layouts that pad it; 0: as it is stored.
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
 };
 
 // The values that a code can express, before it is multiplied by its scale.
@@ -72,8 +76,9 @@ struct QMILL_API Grid {
 
 // Codes and scales of one weight in its stored basis.
 struct CodedWeight {
-  at::Tensor codes;   // I8 [N,K]
-  at::Tensor scales;  // F32 [ceil(N / tile_rows), ceil(K / tile_columns)]
+  at::Tensor codes;                               // I8 [N,K]
+  at::Tensor scales;                              // F32 [ceil(N / tile_rows), ceil(K / tile_columns)]
+  std::map<std::string, double> statistics = {};  // of how they were chosen, for reports: "objective_rtn", "objective"
 };
 
 // What a file says of one layer: its tensors (weight first) and its marker, if any.
@@ -89,6 +94,7 @@ struct FormatInfo {
   std::vector<std::string> aliases;  // "int8_tensorwise", ... (an alias may imply a scaling: implied_scaling)
   std::string summary;
   bool rows_independent = true;  // false: decode_rows must be asked for all rows at once
+  bool takes_any_shape = false;  // false: matrices only
 };
 
 // What a layout is called in files and what reads it.
@@ -98,6 +104,12 @@ struct FormatLabel {
   std::string summary;  // "int8 row, rotated 256"
   bool loads_in_comfyui = true;
   std::string since;  // first ComfyUI release that reads it; empty: any
+};
+
+// Another format for a weight that this one cannot or must not store.
+struct Substitute {
+  std::string format;
+  std::string reason;  // becomes a note: "64 does not divide its 300 columns: int8"
 };
 
 // All functions are pure and may be called from any thread.
@@ -113,12 +125,17 @@ class QMILL_API Format {
   // Throws Error(usage) for wishes that contradict each other, Error(unsupported) for a shape that cannot be stored.
   virtual Layout layout(const TensorInfo& weight, const StorageOptions& wanted) const = 0;
 
+  // Where this weight goes instead, with the same wishes; nothing: layout() takes it. Throws like layout() for wishes.
+  // Without it a weight that cannot be stored is an error of the run.
+  virtual std::optional<Substitute> substitute(const TensorInfo& weight, const StorageOptions& wanted) const;
+
   virtual FormatLabel label(const Layout& layout) const = 0;
 
   // The exact tensors of the file, the weight first.
   virtual std::vector<TensorInfo> outputs(const TensorInfo& weight, const Layout& layout) const = 0;
 
-  // Null when values are stored without codes (a cast): then only a quantizer that names this format can write it.
+  // Null when there are no codes to choose (a cast), or encode() cannot do with codes and scales: then only a quantizer that names
+  // this format can write it.
   virtual const Grid* grid() const = 0;
 
   // Codes to stored tensors, in the order of outputs(). The result may share memory with `coded`.
@@ -128,13 +145,17 @@ class QMILL_API Format {
   // Throws Error(input) when it claims to be and its tensors contradict that.
   virtual std::optional<Layout> recognise(const StoredLayerInfo& layer) const = 0;
 
+  // What outputs() was asked about: the weight with the shape that it has decoded, its type not known. By default the
+  // stored weight; a format that packs or pads says otherwise. `layout` is what recognise() said of this layer.
+  virtual TensorInfo original(const StoredLayerInfo& layer, const Layout& layout) const;
+
   // Rows [begin, end) of the weight as a reader computes them, in the original basis: F32 [end - begin, K] at `out`.
   // `tensors` are those of outputs(), in that order.
   virtual void decode_rows(std::span<const at::Tensor> tensors, const Layout& layout, std::int64_t begin, std::int64_t end,
                            float* out) const = 0;
 };
 
-// The formats that come with the SDK: int8 and fp16. They live as long as the process.
+// The formats that come with the SDK: int8, fp16 and int4. They live as long as the process.
 QMILL_API std::span<const Format* const> builtin_formats();
 
 }  // namespace qmill

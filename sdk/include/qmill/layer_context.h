@@ -5,6 +5,7 @@
 #include <qmill/options.h>
 
 #include <functional>
+#include <memory>
 
 namespace qmill {
 
@@ -15,13 +16,19 @@ struct LayerTarget {
   Options options;
 };
 
-// Real inputs of a layer, in the original basis. Each call computes or reads; nothing is kept. [worker-thread]
+// Real inputs of a layer, in the original basis. Tensors that come back undefined are not known. [worker-thread]
 class QMILL_API LayerCalibration {
  public:
   virtual ~LayerCalibration();
-  virtual at::Tensor rows() const = 0;     // F32 [T,K], undefined when only statistics are known
-  virtual at::Tensor hessian() const = 0;  // F32 [K,K] = X^T X / T
-  virtual at::Tensor mean() const = 0;     // F32 [K]
+
+  // The same for layers that get the very same inputs (q, k and v of one attention): what is made from them can be shared, see
+  // LayerContext::shared. Never empty.
+  virtual const std::string& identity() const = 0;
+  virtual std::int64_t row_count() const = 0;    // rows T that the figures below come from; 0: a file of statistics does not say
+  virtual at::Tensor hessian() const = 0;        // F32 [K,K] = X^T X / T, symmetric, finite; computed or read by each call
+  virtual at::Tensor mean() const = 0;           // F32 [K]
+  virtual at::Tensor rows() const = 0;           // F32 [T,K]
+  virtual at::Tensor held_out_rows() const = 0;  // F32 [V,K]: kept apart, to choose settings by; fitting to them would spoil every report
 };
 
 // One per call of Quantizer::quantize, used by the thread of that call (parallel() excepted).
@@ -41,6 +48,10 @@ class QMILL_API LayerContext {
   // Calls body(0), ..., body(tasks - 1), each once, on this and on idle threads, and returns when all are done. The first
   // exception is rethrown. What body computes must not depend on the order: the same bytes for every number of threads.
   virtual void parallel(std::int64_t tasks, const std::function<void(std::int64_t)>& body) = 0;
+
+  // What make() gives, made once for all layers that ask for `key`, and kept while memory allows; layers that ask meanwhile wait for
+  // it. The key says everything that the result depends on. make() may call parallel().
+  virtual std::shared_ptr<const void> shared(const std::string& key, const std::function<std::shared_ptr<const void>()>& make) = 0;
 
   // Says something about this layer that a person should know; it is counted and shown in the summary.
   virtual void note(std::string text) = 0;

@@ -25,8 +25,8 @@ struct QMILL_API OptionSpec {
   std::string help;                                            // one sentence, no full stop
   double at_least = -std::numeric_limits<double>::infinity();  // numbers only, inclusive
   double at_most = std::numeric_limits<double>::infinity();
-  std::vector<std::string> choices;  // text only; empty: any text
-  std::string flag;                  // long flag of the command line without dashes; empty: "<plugin>-<name>"
+  std::vector<std::string> choices = {};  // text only; empty: any text
+  std::string flag = {};                  // long flag of the command line without dashes; empty: "<plugin>-<name>"
 
   std::string allowed() const;  // "true or false", "an integer from 1 to 64", "one of: a, b"
 };

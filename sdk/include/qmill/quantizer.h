@@ -15,6 +15,16 @@ struct QuantizerInfo {
   std::vector<OptionSpec> options;
   std::vector<std::string> formats;  // names of the formats that it writes; empty: every format with a grid
   bool uses_calibration = false;
+  std::vector<std::string> own_formats = {};  // written besides; adapt() may choose one of them
+};
+
+// How a layer would be stored, and which of that a person has chosen. The rest is defaults.
+struct StorageWish {
+  StorageOptions storage;
+  std::string format;  // its name
+  bool scaling_is_chosen = false;
+  bool rotation_is_chosen = false;
+  bool format_is_chosen = false;
 };
 
 struct StoredLayer {
@@ -28,6 +38,10 @@ class QMILL_API Quantizer {
 
   // Constant for the life of the object. [any-thread]
   virtual const QuantizerInfo& info() const = 0;
+
+  // For a quantizer whose own options speak of storage: changes what was not chosen to what they say, `format` to one of `own_formats`
+  // only. Throws Error(usage) where they contradict what was chosen, and names both. Default: nothing. [any-thread]
+  virtual void adapt(StorageWish& wish, const Options& options) const;
 
   // The exact tensors that quantize() will return, from shape and options alone; reads no data. [any-thread]
   // Throws Error(unsupported) naming what cannot be stored. Default: target.format->outputs().

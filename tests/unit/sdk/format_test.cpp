@@ -44,12 +44,22 @@ std::vector<std::string> names(const std::vector<TensorInfo>& tensors) {
   return names;
 }
 
-TEST(Formats, TheSdkBringsInt8AndFp16) {
-  ASSERT_EQ(builtin_formats().size(), 2u);
+TEST(Formats, TheSdkBringsInt8Fp16AndInt4) {
+  ASSERT_EQ(builtin_formats().size(), 3u);
+  EXPECT_EQ(builtin_formats()[2]->info().name, "int4");
   EXPECT_EQ(int8().info().name, "int8");
   EXPECT_EQ(fp16().info().name, "fp16");
   EXPECT_NE(int8().grid(), nullptr);
   EXPECT_EQ(fp16().grid(), nullptr);
+}
+
+TEST(Formats, Int8AndFp16TakeEveryMatrixAndStoreItInItsShape) {
+  for (const Format* format : {&int8(), &fp16()}) {
+    EXPECT_FALSE(format->substitute(matrix(7, 5), {}));
+    EXPECT_FALSE(format->substitute({"img_in.weight", DType::bf16, {64, 64}}, {}));
+    const StoredLayerInfo layer = {"a", {"a.weight", DType::i8, {7, 5}}, {}, ""};
+    EXPECT_EQ(format->original(layer, {}), layer.weight);
+  }
 }
 
 TEST(Scaling, NamesAreReadAsTheyAreWritten) {

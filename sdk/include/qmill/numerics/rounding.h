@@ -22,4 +22,8 @@ QMILL_API at::Tensor to_stored_basis(const at::Tensor& weight, const Layout& lay
 // Scales of the layout's tiles for a finite F32 weight [N,K] in the stored basis.
 QMILL_API at::Tensor tile_scales(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context);
 
+// Nearest codes for a finite F32 weight [N,K] in the stored basis and scales that are given, one per tile.
+QMILL_API CodedWeight round_onto(const at::Tensor& weight, const at::Tensor& scales, const Grid& grid, const Layout& layout,
+                                 LayerContext& context);
+
 }  // namespace qmill

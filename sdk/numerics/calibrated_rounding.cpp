@@ -1,0 +1,338 @@
+#include <qmill/numerics/calibrated_rounding.h>
+
+#include <qmill/error.h>
+#include <qmill/numerics/rounding.h>
+
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/TensorOperators.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <span>
+
+namespace qmill {
+namespace {
+
+constexpr std::int64_t kSampleRows = 512;         // of the weight, to judge by: enough for three digits of a layer's error
+constexpr double kUsualDamping = 0.01;            // GPTQ's
+constexpr std::int64_t kCheapColumns = 1024;      // a factorization of so many costs little
+constexpr std::int64_t kAmpleRowsPerColumn = 16;  // with so many the usual damping is within 2 % of the best (docs/quality.md)
+
+// Factors of the largest-magnitude scale. Few values gain by clipping; many gain a little by being somewhere else than they were.
+constexpr std::array kFewValues = {1.0f, 0.94f, 0.88f, 0.82f, 0.76f, 0.70f, 0.64f};
+constexpr std::array kManyValues = {1.0f, 1.06f, 1.045f, 1.03f, 1.015f, 0.985f, 0.97f};
+constexpr int kFew = 16;
+
+int count_of(const Grid& grid) { return grid.highest - grid.lowest + 1; }
+
+// W - decoded for rows of the sample, F32 [S,K].
+at::Tensor errors_of(const at::Tensor& weight, const CodedWeight& coded, const Grid& grid, const Layout& layout, LayerContext& context) {
+  const std::int64_t columns = weight.size(1);
+  at::Tensor errors = context.allocate(std::array{weight.size(0), columns}, DType::f32);
+  const auto* w = weight.const_data_ptr<float>();
+  const auto* codes = coded.codes.const_data_ptr<std::int8_t>();
+  const auto* scales = coded.scales.const_data_ptr<float>();
+  const std::int64_t tiles = coded.scales.size(1);
+  auto* out = errors.mutable_data_ptr<float>();
+  for (std::int64_t row = 0; row < weight.size(0); ++row)
+    for (std::int64_t k = 0; k < columns; ++k) {
+      const std::int64_t i = row * columns + k;
+      out[i] = w[i] - grid.value(codes[i]) * scales[row / layout.tile_rows * tiles + k / layout.tile_columns];
+    }
+  return errors;
+}
+
+// Rows of a weight that stand for all of them.
+std::vector<std::int64_t> sample_rows(std::int64_t rows) {
+  const std::int64_t count = std::min(rows, kSampleRows);
+  std::vector<std::int64_t> picked(static_cast<std::size_t>(count));
+  for (std::int64_t i = 0; i < count; ++i) picked[static_cast<std::size_t>(i)] = i * rows / count;
+  return picked;
+}
+
+class Sample {
+ public:
+  // `weight`: F32, the rows `picked` of a weight.
+  Sample(at::Tensor weight, std::vector<std::int64_t> picked, const Layout& layout, const LayerInputs& inputs, const Grid& grid,
+         LayerContext& context)
+      : inputs_(inputs), grid_(grid), layout_(layout), context_(context), weight_(std::move(weight)) {
+    rows_ = at::tensor(picked, at::kLong);
+    for (std::int64_t& row : picked) row /= layout.tile_rows;
+    bands_ = at::tensor(picked, at::kLong);
+    layout_.tile_rows = 1;
+    if (inputs.held_out.defined()) signal_ = squared_output_error(inputs.held_out, weight_, context);
+  }
+
+  CodedWeight of(const CodedWeight& coded) const {
+    return {at::index_select(coded.codes, 0, rows_), at::index_select(coded.scales, 0, bands_)};
+  }
+
+  CodedWeight nearest(const at::Tensor& scales) const {
+    return round_onto(weight_, at::index_select(scales, 0, bands_), grid_, layout_, context_);
+  }
+
+  CodedWeight round(const at::Tensor& scales, const HessianFactor& factor) const {
+    return round_with_feedback(weight_, at::index_select(scales, 0, bands_), grid_, layout_, factor, context_).coded;
+  }
+
+  bool has_held_out() const { return signal_ > 0; }
+
+  double objective(const CodedWeight& sample) const {
+    return squared_error_under(inputs_.hessian, errors_of(weight_, sample, grid_, layout_, context_), context_) /
+           static_cast<double>(weight_.size(0));
+  }
+  double output_error(const CodedWeight& sample) const {  // relative
+    return std::sqrt(squared_output_error(inputs_.held_out, errors_of(weight_, sample, grid_, layout_, context_), context_) / signal_);
+  }
+
+ private:
+  const LayerInputs& inputs_;
+  const Grid& grid_;
+  Layout layout_;
+  LayerContext& context_;
+  at::Tensor rows_;
+  at::Tensor bands_;
+  at::Tensor weight_;
+  double signal_ = 0;
+};
+
+// A weight in parts: one part where it is in memory as a whole.
+class Parts {
+ public:
+  Parts(const WeightParts& weight, const Layout& layout, bool searches_scales) : weight_(weight), layout_(layout), rows_(weight.rows) {
+    // Rows that share their scales stay together where these are searched for. A tile of all rows may be cut otherwise: its scale is that
+    // of its largest part.
+    const std::int64_t tile = std::min(layout.tile_rows, weight.rows);
+    const std::int64_t unit = std::lcm(kSliceRows, tile == weight.rows && !searches_scales ? 1 : tile);
+    if (weight.part_rows < weight.rows) rows_ = std::min(weight.rows, (weight.part_rows + unit - 1) / unit * unit);
+  }
+
+  // Scales by magnitude, and rows of the sample, from one pass over the weight.
+  at::Tensor survey(const Grid& grid, std::span<const std::int64_t> picked, at::Tensor& sample, LayerContext& context) const {
+    const std::int64_t columns = weight_.columns;
+    const std::int64_t bands = (weight_.rows + layout_.tile_rows - 1) / layout_.tile_rows;
+    const std::int64_t tiles = (columns + layout_.tile_columns - 1) / layout_.tile_columns;
+    const at::Tensor scales = at::zeros({bands, tiles}, at::kFloat);
+    sample = context.allocate(std::array{static_cast<std::int64_t>(picked.size()), columns}, DType::f32);
+    auto* out = sample.mutable_data_ptr<float>();
+    for_each([&](std::int64_t begin, std::int64_t end, const at::Tensor& rows) {
+      at::Tensor target = scales_of(scales, begin, end);
+      target.copy_(at::maximum(target, tile_scales(rows, grid, layout_, context)));
+      for (; !picked.empty() && picked.front() < end; picked = picked.subspan(1), out += columns)
+        std::copy_n(rows.const_data_ptr<float>() + (picked.front() - begin) * columns, columns, out);
+    });
+    return scales;
+  }
+
+  // round(rows of a part, their scales) gives the codes and scales of that part.
+  template <class Round>
+  CodedWeight round(const at::Tensor& scales, LayerContext& context, Round round_part) const {
+    if (rows_ == weight_.rows) return round_part(weight_.load(0, rows_), scales);
+    CodedWeight coded{context.allocate(std::array{weight_.rows, weight_.columns}, DType::i8), scales.clone()};
+    auto* codes = coded.codes.mutable_data_ptr<std::int8_t>();
+    for_each([&](std::int64_t begin, std::int64_t end, const at::Tensor& rows) {
+      const CodedWeight part = round_part(rows, scales_of(scales, begin, end));
+      std::copy_n(part.codes.const_data_ptr<std::int8_t>(), part.codes.numel(), codes + begin * weight_.columns);
+      scales_of(coded.scales, begin, end).copy_(part.scales);
+    });
+    return coded;
+  }
+
+ private:
+  template <class Body>
+  void for_each(Body body) const {
+    for (std::int64_t begin = 0; begin < weight_.rows; begin += rows_) {
+      const std::int64_t end = std::min(weight_.rows, begin + rows_);
+      body(begin, end, weight_.load(begin, end));
+    }
+  }
+
+  at::Tensor scales_of(const at::Tensor& scales, std::int64_t begin, std::int64_t end) const {
+    const std::int64_t first = begin / layout_.tile_rows;
+    return scales.narrow(0, first, (end + layout_.tile_rows - 1) / layout_.tile_rows - first);
+  }
+
+  const WeightParts& weight_;
+  const Layout& layout_;
+  std::int64_t rows_;
+};
+
+std::shared_ptr<const HessianFactor> shared_factor(const LayerInputs& inputs, const FactorOptions& options, LayerContext& context) {
+  const std::string key = fmt::format("factor/{}/{}/{}", inputs.key, options.damping, options.activation_order);
+  return std::static_pointer_cast<const HessianFactor>(context.shared(
+      key, [&] { return std::make_shared<HessianFactor>(factor_hessian(inputs.hessian, inputs.hessian.size(0), options, context)); }));
+}
+
+// Uphill or downhill from the usual damping while the error on the rows kept apart falls.
+double best_damping(const LayerInputs& inputs, const Sample& sample, const at::Tensor& scales, bool activation_order,
+                    LayerContext& context) {
+  const std::int64_t columns = inputs.hessian.size(0);
+  const bool is_ample = columns > kCheapColumns && inputs.rows >= kAmpleRowsPerColumn * columns;
+  if (!sample.has_held_out() || is_ample) return kUsualDamping;
+  const auto error = [&](double damping) {
+    return sample.output_error(sample.round(scales, *shared_factor(inputs, {damping, activation_order}, context)));
+  };
+  const auto error_if_definite = [&](double damping) {  // some Hessians need their damping
+    try {
+      return error(damping);
+    } catch (const Error& refusal) {
+      if (refusal.kind() != ErrorKind::numeric) throw;
+      return std::numeric_limits<double>::infinity();
+    }
+  };
+  double best = kUsualDamping;
+  double least = error(best);
+  for (const double step : {10.0, 0.1}) {
+    const double before = best;
+    for (double next = kUsualDamping * step; next >= 0.0005 && next <= 20; next *= step) {
+      const double found = error_if_definite(next);
+      if (!(found < least)) break;
+      least = found;
+      best = next;
+    }
+    if (best != before) break;
+  }
+  return best;
+}
+
+// Of several scales, the one that leaves each band of rows that share its scales the smallest objective.
+template <class Round>
+CodedWeight search_scales(const at::Tensor& scales, const Grid& grid, const Layout& layout, Round round) {
+  const std::span<const float> factors = count_of(grid) <= kFew ? std::span<const float>(kFewValues) : std::span<const float>(kManyValues);
+  CodedWeight best;
+  std::vector<double> least(static_cast<std::size_t>(scales.size(0)), std::numeric_limits<double>::infinity());
+  for (const float factor : factors) {
+    FeedbackRounding tried = round(scales * factor);
+    if (!best.codes.defined()) best = {tried.coded.codes, tried.coded.scales.clone()};
+    const std::int64_t columns = best.codes.size(1);
+    const auto rows = static_cast<std::int64_t>(tried.objectives.size());
+    for (std::int64_t band = 0; band < scales.size(0); ++band) {
+      const std::int64_t begin = band * layout.tile_rows;
+      const std::int64_t end = std::min(rows, begin + layout.tile_rows);
+      const double objective = std::accumulate(tried.objectives.begin() + begin, tried.objectives.begin() + end, 0.0);
+      if (!(objective < least[static_cast<std::size_t>(band)])) continue;
+      least[static_cast<std::size_t>(band)] = objective;
+      if (factor == factors.front()) continue;
+      std::memcpy(best.codes.mutable_data_ptr<std::int8_t>() + begin * columns,
+                  tried.coded.codes.const_data_ptr<std::int8_t>() + begin * columns, static_cast<std::size_t>((end - begin) * columns));
+      std::copy_n(tried.coded.scales.const_data_ptr<float>() + band * scales.size(1), scales.size(1),
+                  best.scales.mutable_data_ptr<float>() + band * scales.size(1));
+    }
+  }
+  return best;
+}
+
+// Nearest codes, and each row's squared error: the objective under the identity.
+FeedbackRounding round_plainly(const at::Tensor& weight, const at::Tensor& scales, const Grid& grid, const Layout& layout,
+                               LayerContext& context) {
+  FeedbackRounding rounded{round_onto(weight, scales, grid, layout, context), {}};
+  const at::Tensor errors = errors_of(weight, rounded.coded, grid, layout, context);
+  const auto* e = errors.const_data_ptr<float>();
+  for (std::int64_t row = 0; row < errors.size(0); ++row) {
+    double sum = 0;
+    for (std::int64_t k = 0; k < errors.size(1); ++k, ++e) sum += static_cast<double>(*e) * static_cast<double>(*e);
+    rounded.objectives.push_back(sum);
+  }
+  return rounded;
+}
+
+}  // namespace
+
+std::vector<OptionSpec> calibrated_options() {
+  OptionSpec damping{"damping", std::string("auto"),
+                     "added to the diagonal of the Hessian, times its mean; auto: chosen on the rows kept apart, 0.01 without such rows"};
+  damping.flag = "damping";
+  OptionSpec search{"scale_search", std::string("auto"),
+                    "mse: of a few scales the one with the smallest error under the Hessian; auto: for formats of at most 16 values"};
+  search.choices = {"auto", "mse", "off"};
+  search.flag = "scale-search";
+  return {damping, search};
+}
+
+CalibratedRounding read_calibrated_options(const Options& options) {
+  CalibratedRounding how;
+  if (const std::string& damping = options.text("damping"); damping != "auto") {
+    char* end = nullptr;
+    how.damping = std::strtod(damping.c_str(), &end);
+    if (*end != '\0' || damping.empty() || !(*how.damping >= 0) || !std::isfinite(*how.damping))
+      throw Error(ErrorKind::usage, fmt::format("damping '{}' is not allowed; allowed: auto, or a number from 0", damping));
+  }
+  if (const std::string& search = options.text("scale_search"); search != "auto")
+    how.scale_search = search == "mse" ? ScaleSearch::mse : ScaleSearch::off;
+  return how;
+}
+
+CodedWeight round_calibrated(const at::Tensor& weight, const Grid& grid, const Layout& layout, const LayerInputs* inputs,
+                             const CalibratedRounding& how, LayerContext& context) {
+  const WeightParts whole{weight.size(0), weight.size(1), weight.size(0), [&](std::int64_t, std::int64_t) { return weight; }};
+  return round_calibrated(whole, grid, layout, inputs, how, context);
+}
+
+CodedWeight round_calibrated(const WeightParts& weight, const Grid& grid, const Layout& layout, const LayerInputs* inputs,
+                             const CalibratedRounding& how, LayerContext& context) {
+  Layout stored = layout;  // `weight` is in its basis already
+  stored.rotation_group = 0;
+  const bool searches = how.scale_search.value_or(count_of(grid) <= kFew ? ScaleSearch::mse : ScaleSearch::off) == ScaleSearch::mse;
+  const Parts parts(weight, stored, searches);
+  const bool is_informed = inputs != nullptr && !inputs->all_zero();
+  std::vector<std::int64_t> picked;
+  if (is_informed) picked = sample_rows(weight.rows);
+  at::Tensor sampled;
+  const at::Tensor scales = parts.survey(grid, picked, sampled, context);
+  const auto round_nearest = [&] {
+    return parts.round(scales, context,
+                       [&](const at::Tensor& rows, const at::Tensor& given) { return round_onto(rows, given, grid, stored, context); });
+  };
+  if (!is_informed) {
+    context.note(inputs == nullptr ? "no calibration data: its Hessian is the identity"
+                                   : "its inputs were all zero: its Hessian is the identity");
+    if (!searches) return round_nearest();
+    return parts.round(scales, context, [&](const at::Tensor& rows, const at::Tensor& given) {
+      return search_scales(given, grid, stored, [&](const at::Tensor& tried) { return round_plainly(rows, tried, grid, stored, context); });
+    });
+  }
+
+  const Sample sample(sampled, picked, stored, *inputs, grid, context);
+  const FactorOptions options{how.damping ? *how.damping : best_damping(*inputs, sample, scales, how.activation_order, context),
+                              how.activation_order};
+  const std::shared_ptr<const HessianFactor> factor = shared_factor(*inputs, options, context);
+  CodedWeight coded = parts.round(scales, context, [&](const at::Tensor& rows, const at::Tensor& given) {
+    const auto round = [&](const at::Tensor& tried) {
+      return round_with_feedback(rows, tried, grid, stored, *factor, context, how.block_columns);
+    };
+    return searches ? search_scales(given, grid, stored, round) : round(given).coded;
+  });
+
+  const CodedWeight nearest_sample = sample.nearest(scales);
+  const CodedWeight coded_sample = sample.of(coded);
+  std::map<std::string, double> statistics = {
+      {"damping", options.damping}, {"objective_rtn", sample.objective(nearest_sample)}, {"objective", sample.objective(coded_sample)}};
+  bool is_better = statistics["objective"] < statistics["objective_rtn"];
+  if (sample.has_held_out()) {
+    statistics["output_error_rtn"] = sample.output_error(nearest_sample);
+    statistics["output_error"] = sample.output_error(coded_sample);
+    is_better = statistics["output_error"] < statistics["output_error_rtn"];
+  }
+  if (!is_better || inputs->too_few()) {
+    context.note(inputs->too_few()       ? "rounded to nearest: its inputs are fewer than 20 rows"
+                 : sample.has_held_out() ? "rounded to nearest: nothing else had a smaller error on the rows kept apart"
+                                         : "rounded to nearest: nothing else had a smaller objective");
+    coded = round_nearest();
+    statistics["objective"] = statistics["objective_rtn"];
+    if (sample.has_held_out()) statistics["output_error"] = statistics["output_error_rtn"];
+  }
+  if (factor->dead_columns != 0) statistics["dead_inputs"] = static_cast<double>(factor->dead_columns);
+  coded.statistics = std::move(statistics);
+  return coded;
+}
+
+}  // namespace qmill

@@ -1,0 +1,3 @@
+#pragma once
+
+#include <qmill/numerics/one_thread.h>

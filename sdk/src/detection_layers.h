@@ -1,0 +1,20 @@
+// Layers by whose width readers tell one model from another. They look at the stored shape, before anything is decoded:
+// a packed weight there shows half its columns, and the model is taken for another one.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+namespace qmill {
+
+struct DetectionLayer {
+  std::string_view pattern;  // as in segments_match
+  std::string_view models;   // whose detection reads its columns
+};
+
+std::span<const DetectionLayer> detection_layers();
+
+// The first entry that matches the name of a weight, at any depth below prefixes; null: its width decides nothing.
+const DetectionLayer* find_detection_layer(std::string_view weight_name);
+
+}  // namespace qmill

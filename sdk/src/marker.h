@@ -1,0 +1,31 @@
+// What formats share about .comfy_quant markers and the regular-Hadamard basis that they name.
+#pragma once
+
+#include <qmill/format.h>
+
+#include <nlohmann/json.hpp>
+
+namespace qmill {
+
+// Discarded when it is no JSON.
+nlohmann::json parse_marker(const std::string& text);
+
+// Its 'format', or nothing when it is no object with such a text.
+std::string marked_format(const nlohmann::json& marker);
+
+// Throws Error(input) naming the layer when `key` is missing or no positive integer.
+std::int64_t positive_integer(const nlohmann::json& marker, const char* key, std::string_view base);
+
+// True for a JSON true only. Looks at the value in place: a copy of hostile nesting would recurse as deep.
+bool says_true(const nlohmann::json& marker, const char* key);
+
+// The tensor BASE.comfy_quant with this text.
+StoredTensor marker_tensor(const std::string& name, const std::string& marker);
+
+// A power of 4 from 4 to 65536.
+bool is_rotation_group(std::int64_t group);
+
+// The tensor BASE.SUFFIX of a layer, or null.
+const TensorInfo* find_other(const StoredLayerInfo& layer, std::string_view suffix);
+
+}  // namespace qmill
