@@ -52,7 +52,7 @@ std::string Analysis::inefficient(const Decision& decision, Scaling wanted_scali
   Decision rounded = decision;
   rounded.quantizer = &rounding;
   const LayerResult result = run_layer(rounded, values, 0, {*tasks_, *buffers_, nullptr});
-  const std::optional<double> sqnr = layer_quality("", {}, result.errors).sqnr_db;
+  const std::optional<double> sqnr = result.quality.sqnr_db;
   const double bound = options_.quality_threshold - kMargin;
   if (sqnr && !(*sqnr >= bound)) return fmt::format("plain rounding gives {:.1f} dB, below {:.1f}", *sqnr, bound);
   return {};

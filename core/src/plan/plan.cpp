@@ -1,9 +1,11 @@
 #include <qmill/core/plan.h>
 
+#include "../calibration/calibration.h"
 #include "../plugin_host/guard.h"
 #include "../publish/output_plan.h"
 #include "../rules/rules.h"
 #include "analysis.h"
+#include "corrected_biases.h"
 #include "output_metadata.h"
 #include "source_checks.h"
 #include "target.h"
@@ -21,7 +23,13 @@ namespace {
 class Planner {
  public:
   Planner(const Host& host, const TensorSource& source, const ConvertOptions& options)
-      : source_(source), options_(options), rules_(host, options), resolver_(host, options), analysis_(source, options) {
+      : source_(source),
+        options_(options),
+        seed_(options.seed >= 0 ? options.seed : draw_seed()),
+        calibration_(open_calibration(host, source, options, seed_)),
+        rules_(host, options),
+        resolver_(host, options, calibration_.get()),
+        analysis_(source, options) {
     if (options.layer_config) check_config(*options.layer_config);
   }
 
@@ -33,7 +41,10 @@ class Planner {
     }
     require_known_cast();
     plan_.chosen_quantizer = resolver_.run_quantizer();
-    plan_.seed = options_.seed >= 0 ? options_.seed : draw_seed();
+    plan_.chosen_because = resolver_.why();
+    plan_.seed = seed_;
+    plan_.calibration = calibration_;
+    if (calibration_) plan_.calibration_account = calibration_->account();
     for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
       try {
         plan_.decisions.push_back(decide(i));
@@ -41,7 +52,10 @@ class Planner {
         throw in_source(error.in(fmt::format("tensor '{}'", source_.tensors()[i].name)));
       }
     }
+    if (calibration_ && options_.calibration.bias_correction)
+      plan_corrected_biases(plan_.decisions, [&](const TensorInfo& weight) { return calibration_->knows_mean(weight); });
     plan_.warnings = rules_.unused();
+    add_calibration_warnings();
     plan_.read_data = analysis_.has_read();
     std::vector<TensorInfo> outputs;
     for (const Decision& decision : plan_.decisions) outputs.insert(outputs.end(), decision.outputs.begin(), decision.outputs.end());
@@ -91,7 +105,8 @@ class Planner {
 
   // The primary quantizer fp16 takes every floating tensor of two or more dimensions, convolutions too.
   bool casts_whole_model(const Verdict& verdict, const TensorInfo& tensor) const {
-    return verdict.rule == "primary" && resolver_.run_format().grid() == nullptr && tensor.shape.size() >= 2 && is_floating(tensor.dtype);
+    return verdict.rule == "primary" && resolver_.run_format().info().takes_any_shape && tensor.shape.size() >= 2 &&
+           is_floating(tensor.dtype);
   }
 
   void quantize(Decision& decision, const Verdict& verdict) {
@@ -137,8 +152,41 @@ class Planner {
 
   static std::int64_t draw_seed() { return static_cast<std::int64_t>(std::random_device()()); }
 
+  static std::shared_ptr<const Calibration> open_calibration(const Host& host, const TensorSource& source, const ConvertOptions& options,
+                                                             std::int64_t seed) {
+    const CalibrationOptions& calibration = options.calibration;
+    if (calibration.data.empty() && calibration.lora.empty() && !calibration.smoothquant) return nullptr;
+    return std::make_shared<const Calibration>(host, source, calibration, seed);
+  }
+
+  void add_calibration_warnings() {
+    if (!calibration_) return;
+    const CalibrationAccount& account = calibration_->account();
+    if (const std::vector<std::string>& entries = account.unmatched_entries; !entries.empty()) {
+      constexpr std::size_t kNamed = 3;
+      std::string names;
+      for (std::size_t i = 0; i < std::min(kNamed, entries.size()); ++i) names += fmt::format("{}'{}'", i == 0 ? "" : ", ", entries[i]);
+      if (entries.size() > kNamed) names += fmt::format(" and {} more", entries.size() - kNamed);
+      plan_.warnings.push_back(entries.size() == 1
+                                   ? fmt::format("1 calibration entry is of no layer of the model: {}", names)
+                                   : fmt::format("{} calibration entries are of no layer of the model: {}", entries.size(), names));
+    }
+    if (!account.with_channels.empty())
+      plan_.warnings.push_back(
+          fmt::format("of {} only channel statistics are known, such as '{}': nothing uses them without --smoothquant "
+                      "and channel_max",
+                      account.with_channels.size() == 1 ? "1 layer" : fmt::format("{} layers", account.with_channels.size()),
+                      account.with_channels.front()));
+    if (options_.calibration.smoothquant && account.smoothed.empty())
+      plan_.warnings.push_back(
+          "--smoothquant changes nothing: no layer has channel_max without rows or a Hessian, which weight the columns "
+          "already");
+  }
+
   const TensorSource& source_;
   const ConvertOptions& options_;
+  const std::int64_t seed_;
+  const std::shared_ptr<const Calibration> calibration_;
   Rules rules_;
   TargetResolver resolver_;
   Analysis analysis_;
@@ -151,6 +199,8 @@ std::string_view action_name(Action action) {
   switch (action) {
     case Action::quantize:
       return "quantize";
+    case Action::correct:
+      return "correct";
     case Action::cast:
       return "cast";
     case Action::copy:
@@ -199,9 +249,9 @@ std::filesystem::path default_output(const Host& host, const ConvertOptions& opt
   const bool is_mixed =
       !options.filters.empty() || !options.custom.pattern.empty() || !options.exclude_layers.empty() || options.layer_config;
   const TargetResolver run(host, options);
-  std::string format = run.run_format().info().name;
-  if (run.run_scaling() != Scaling::row && run.run_format().grid() != nullptr)
-    format += fmt::format("_{}", scaling_name(run.run_scaling()));
+  std::string format = run.usual_format().info().name;
+  if (run.usual_scaling() != Scaling::row && run.usual_format().grid() != nullptr)
+    format += fmt::format("_{}", scaling_name(run.usual_scaling()));
   return input.parent_path() /
          fmt::format("{}_{}_{}{}.safetensors", stem, canonical_name(options.quantizer), format, is_mixed ? "_mixed" : "");
 }

@@ -1,9 +1,11 @@
 #include <qmill/core/stored_model.h>
 
+#include "../calibration/calibration.h"
 #include "../io/json_text.h"
 #include "../plugin_host/guard.h"
-#include "../run/layer_run.h"
 #include "../run/read_tensor.h"
+#include "output_error.h"
+#include "weight_error.h"
 
 #include <qmill/names.h>
 
@@ -75,6 +77,14 @@ std::map<std::string, std::size_t> index_of(const TensorSource& source) {
   return index;
 }
 
+// Who made the file, and from which rows, is not known: plain rounding is always made anew.
+void measure_outputs(LayerQuality& quality, const Calibration& calibration, const TensorInfo& info, const at::Tensor& weight,
+                     const RowDecoder& stored, const StoredLayerEntry& entry, const RunResources& resources) {
+  LayerOutput output(info, weight, stored, *entry.format, entry.layout, false, resources);
+  calibration.visit_rows(info, resources, [&](const at::Tensor& rows) { output.add(rows); });
+  output.report(quality);
+}
+
 }  // namespace
 
 std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource& source) {
@@ -110,12 +120,15 @@ std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource
 }
 
 std::vector<LayerQuality> compare_models(const Host& host, const TensorSource& quantized, const TensorSource& source, int threads,
-                                         const std::atomic<bool>* cancel) {
+                                         const std::atomic<bool>* cancel, const std::filesystem::path& calibration_data) {
   constexpr std::uint64_t kPoolBytes = 256u << 20;
   TaskPool tasks(threads);
   const auto buffers = std::make_shared<BufferPool>(kPoolBytes);
   const std::map<std::string, std::size_t> stored_index = index_of(quantized);
   const std::map<std::string, std::size_t> source_index = index_of(source);
+  const RunResources resources{tasks, *buffers, cancel};
+  std::optional<Calibration> calibration;
+  if (!calibration_data.empty()) calibration.emplace(host, source, CalibrationOptions{.data = calibration_data}, 0);
   std::vector<LayerQuality> qualities;
   for (const StoredLayerEntry& entry : stored_layers(host, quantized)) {
     if (cancel != nullptr && *cancel) throw Error(ErrorKind::cancelled, "interrupted");
@@ -130,22 +143,29 @@ std::vector<LayerQuality> compare_models(const Host& host, const TensorSource& q
                   "compare a file with the model that it was made from");
     const TensorInfo& original_info = source.tensors()[original->second];
     if (original_info.dtype == weight.dtype) continue;  // not quantized: as it was
-    if (original_info.shape != weight.shape || !is_floating(original_info.dtype))
+    const TensorInfo decoded = entry.format->original(entry.info, entry.layout);
+    if (original_info.shape != decoded.shape || !is_floating(original_info.dtype))
       throw Error(ErrorKind::input,
                   fmt::format("tensor '{}' is {} {} in the source, expected a floating {}", weight.name, dtype_name(original_info.dtype),
-                              original_info.shape_text(), weight.shape_text()),
+                              original_info.shape_text(), decoded.shape_text()),
                   "compare a file with the model that it was made from");
     std::vector<at::Tensor> tensors;
-    for (const TensorInfo& stored : entry.format->outputs(weight, entry.layout)) {
+    for (const TensorInfo& stored : entry.format->outputs(decoded, entry.layout)) {
       const auto found = stored_index.find(stored.name);
       // A marker may stand in the header alone.
       if (found != stored_index.end()) tensors.push_back(read_tensor(quantized, found->second, *buffers, tasks));
     }
-    const ErrorSums sums =
-        measure_errors(read_tensor(source, original->second, *buffers, tasks), tensors, *entry.format, entry.layout, tasks);
-    qualities.push_back(layer_quality(entry.info.base, entry.label, sums));
+    const at::Tensor values = read_tensor(source, original->second, *buffers, tasks);
+    const RowDecoder rows = stored_rows(tensors, decoded, *entry.format, entry.layout);
+    LayerQuality& quality = qualities.emplace_back(layer_quality(entry.info.base, entry.label, measure_errors(values, rows, tasks)));
+    if (calibration && calibration->has_rows(original_info))
+      measure_outputs(quality, *calibration, original_info, values, rows, entry, resources);
   }
   if (qualities.empty()) throw Error(ErrorKind::input, "no layer of the first file is quantized");
+  const auto has_outputs = [](const LayerQuality& quality) { return quality.output_error.has_value(); };
+  if (calibration && std::none_of(qualities.begin(), qualities.end(), has_outputs))
+    throw Error(ErrorKind::input, fmt::format("'{}' has sample rows for none of its layers", calibration_data.string()),
+                "give a file with LAYER.input [rows, columns]");
   return qualities;
 }
 

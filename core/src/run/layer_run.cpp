@@ -1,6 +1,11 @@
 #include "layer_run.h"
 
+#include "../calibration/calibration.h"
 #include "../plugin_host/guard.h"
+#include "../report/output_error.h"
+#include "../report/weight_error.h"
+#include "bias_correction.h"
+#include "shared_values.h"
 
 #include <qmill/names.h>
 
@@ -12,15 +17,20 @@ namespace {
 
 class HostContext final : public LayerContext {
  public:
-  HostContext(const Decision& decision, std::int64_t seed, const RunResources& resources)
-      : decision_(decision), seed_(seed_for(static_cast<std::uint64_t>(seed), decision.source.name)), resources_(resources) {}
+  HostContext(const Decision& decision, const at::Tensor& weight, std::int64_t seed, const RunResources& resources)
+      : decision_(decision), seed_(seed_for(static_cast<std::uint64_t>(seed), decision.source.name)), resources_(resources) {
+    if (resources.calibration != nullptr) calibration_ = resources.calibration->for_layer(decision.source, resources, weight);
+  }
 
   const TensorInfo& weight() const override { return decision_.source; }
   const LayerTarget& target() const override { return decision_.target; }
-  const LayerCalibration* calibration() const override { return nullptr; }
+  const LayerCalibration* calibration() const override { return calibration_.get(); }
   std::uint64_t seed() const override { return seed_; }
   at::Tensor allocate(std::span<const std::int64_t> shape, DType dtype) override { return resources_.buffers.allocate(shape, dtype); }
   void parallel(std::int64_t tasks, const std::function<void(std::int64_t)>& body) override { resources_.tasks.parallel(tasks, body); }
+  std::shared_ptr<const void> shared(const std::string& key, const std::function<std::shared_ptr<const void>()>& make) override {
+    return resources_.shared != nullptr ? resources_.shared->get(key, make, resources_.tasks) : make();
+  }
   void note(std::string text) override { notes_.push_back(std::move(text)); }
   void check_cancelled() const override {
     if (resources_.cancel != nullptr && *resources_.cancel) throw Error(ErrorKind::cancelled, "interrupted");
@@ -32,6 +42,7 @@ class HostContext final : public LayerContext {
   const Decision& decision_;
   const std::uint64_t seed_;
   const RunResources& resources_;
+  std::unique_ptr<LayerCalibration> calibration_;
   std::vector<std::string> notes_;
 };
 
@@ -51,46 +62,39 @@ void require_as_planned(const Decision& decision, const StoredLayer& stored) {
   }
 }
 
-}  // namespace
-
-ErrorSums measure_errors(const at::Tensor& weight, std::span<const at::Tensor> stored, const Format& format, const Layout& layout,
-                         TaskPool& tasks) {
-  constexpr std::int64_t kValuesPerTask = 1 << 17;
-  const std::int64_t rows = weight.dim() == 0 ? 1 : weight.size(0);
-  const std::int64_t columns = rows == 0 ? 0 : weight.numel() / rows;
-  const bool in_parts = format.info().rows_independent;
-  const std::int64_t rows_per_task =
-      in_parts ? std::max<std::int64_t>(1, kValuesPerTask / std::max<std::int64_t>(1, columns)) : std::max<std::int64_t>(rows, 1);
-  const std::int64_t count = (rows + rows_per_task - 1) / rows_per_task;
-  const DType dtype = dtype_of(weight);
-  const auto* data = static_cast<const std::byte*>(weight.const_data_ptr());
-  std::vector<ErrorSums> sums(static_cast<std::size_t>(count));
-  tasks.parallel(count, [&](std::int64_t task) {
-    thread_local std::vector<float> original, decoded;
-    const std::int64_t begin = task * rows_per_task;
-    const std::int64_t end = std::min(rows, begin + rows_per_task);
-    // A few rows at a time stay in the cache from decoding to comparing.
-    const std::int64_t step = in_parts ? std::max<std::int64_t>(1, 8192 / std::max<std::int64_t>(1, columns)) : rows;
-    original.resize(static_cast<std::size_t>(step * columns));
-    decoded.resize(static_cast<std::size_t>(step * columns));
-    for (std::int64_t row = begin; row < end; row += step) {
-      const std::int64_t last = std::min(end, row + step);
-      const std::int64_t n = (last - row) * columns;
-      load_f32(data + row * columns * (dtype_bits(dtype) / 8), dtype, n, original.data());
-      format.decode_rows(stored, layout, row, last, decoded.data());
-      add_errors(original.data(), decoded.data(), n, sums[static_cast<std::size_t>(task)]);
+// What is known of a layer once its stored tensors are there.
+void report(LayerResult& result, const Decision& decision, const at::Tensor& weight, const std::vector<at::Tensor>& stored,
+            const at::Tensor& bias, const LayerCalibration* calibration, const RunResources& resources) {
+  const auto& [format, layout, options] = decision.target;
+  const at::Tensor inputs = calibration != nullptr ? calibration->held_out_rows() : at::Tensor();
+  const at::Tensor mean = calibration != nullptr && bias.defined() ? calibration->mean() : at::Tensor();
+  std::optional<CorrectedBias> corrected;
+  guard(format->info().name, "decode", decision.source.name, [&] {
+    const RowDecoder decoded = stored_rows(stored, decision.source, *format, layout);
+    result.quality = layer_quality(layer_base(decision.source.name), decision.label, measure_errors(weight, decoded, resources.tasks));
+    if (inputs.defined() && inputs.size(0) != 0) {
+      LayerOutput output(decision.source, weight, decoded, *format, layout, is_plain_rounding(*decision.quantizer), resources);
+      output.add(inputs);
+      output.report(result.quality);
     }
+    if (mean.defined()) corrected = correct_bias(bias, weight, decoded, mean, resources.tasks);
   });
-  ErrorSums total;
-  for (const ErrorSums& part : sums) total.merge(part);
-  return total;
+  if (corrected) {
+    result.bias = std::move(corrected->values);
+    result.stored.statistics["bias_correction"] = corrected->largest_change;
+  } else if (mean.defined()) {
+    result.notes.push_back("the bias stays as it is: corrected, it would not be finite");
+  }
 }
 
-LayerResult run_layer(const Decision& decision, const at::Tensor& weight, std::int64_t seed, const RunResources& resources) {
+}  // namespace
+
+LayerResult run_layer(const Decision& decision, const at::Tensor& weight, std::int64_t seed, const RunResources& resources,
+                      const at::Tensor& bias) {
   const auto start = std::chrono::steady_clock::now();
   const std::string& plugin = decision.quantizer->info().name;
   const std::string& name = decision.source.name;
-  HostContext context(decision, seed, resources);
+  HostContext context(decision, weight, seed, resources);
   LayerResult result;
   result.stored = guard(plugin, "quantize", name, [&] {
     StoredLayer stored = decision.quantizer->quantize(weight, context);
@@ -101,8 +105,7 @@ LayerResult run_layer(const Decision& decision, const at::Tensor& weight, std::i
   result.notes = context.take_notes();
   std::vector<at::Tensor> tensors;
   for (const StoredTensor& tensor : result.stored.tensors) tensors.push_back(tensor.data);
-  result.errors = guard(decision.target.format->info().name, "decode", name,
-                        [&] { return measure_errors(weight, tensors, *decision.target.format, decision.target.layout, resources.tasks); });
+  report(result, decision, weight, tensors, bias, context.calibration(), resources);
   return result;
 }
 

@@ -4,6 +4,7 @@
 #include "channel.h"
 #include "layer_run.h"
 #include "read_tensor.h"
+#include "shared_values.h"
 
 #include <qmill/core/convert.h>
 #include <qmill/names.h>
@@ -72,8 +73,9 @@ class Pipeline {
     {
       std::thread writer([this] { stage([this] { write_all(); }); });
       {
+        SharedValues shared;  // the jobs of the pool use it until that has waited for them
         TaskPool tasks(options_.threads);
-        resources_.emplace(RunResources{tasks, *buffers_, hooks_.cancel});
+        resources_.emplace(RunResources{tasks, *buffers_, hooks_.cancel, plan_.calibration.get(), &shared});
         stage([this] { read_all(); });
       }  // waits for the workers
       writes_.close();
@@ -99,6 +101,11 @@ class Pipeline {
     }
   }
 
+  // What a layer holds until it is written.
+  std::uint64_t kept_bytes(const Decision& decision) const {
+    return output_bytes(decision) + (decision.bias ? output_bytes(plan_.decisions[*decision.bias]) : 0);
+  }
+
   void throw_if_cancelled() const {
     if (hooks_.cancel != nullptr && *hooks_.cancel) throw Error(ErrorKind::cancelled, "interrupted");
   }
@@ -107,7 +114,7 @@ class Pipeline {
     for (std::size_t i = 0; i < plan_.decisions.size() && !failure_.happened(); ++i) {
       throw_if_cancelled();
       const Decision& decision = plan_.decisions[i];
-      if (decision.action == Action::remove) continue;
+      if (decision.action == Action::remove || decision.action == Action::correct) continue;  // a bias goes with its layer
       if (i + 1 < plan_.decisions.size()) source_.prefetch(plan_.decisions[i + 1].source_index);
       const auto source_bytes = static_cast<std::uint64_t>(decision.source.bytes());
       if (decision.action == Action::copy) {
@@ -123,7 +130,7 @@ class Pipeline {
                       false});
         continue;
       }
-      const std::uint64_t reserved = source_bytes + output_bytes(decision);
+      const std::uint64_t reserved = source_bytes + kept_bytes(decision);
       budget_.acquire(reserved);
       at::Tensor values = read_tensor(source_, decision.source_index, *buffers_, resources_->tasks);
       resources_->tasks.submit(
@@ -139,7 +146,7 @@ class Pipeline {
       WriteJob job;
       job.is_layer = decision.action == Action::quantize;
       job.tensors = job.is_layer ? quantize(index, values) : cast(decision, values);
-      const std::uint64_t kept = output_bytes(decision);
+      const std::uint64_t kept = kept_bytes(decision);
       values = at::Tensor();
       budget_.release(reserved - kept);
       job.reserved = kept;
@@ -153,14 +160,24 @@ class Pipeline {
 
   std::vector<StoredTensor> quantize(std::size_t index, const at::Tensor& weight) {
     const Decision& decision = plan_.decisions[index];
-    LayerResult result = run_layer(decision, weight, plan_.seed, *resources_);
+    const Decision* bias = decision.bias ? &plan_.decisions[*decision.bias] : nullptr;
+    const at::Tensor bias_values = bias != nullptr ? read_tensor(source_, bias->source_index, *buffers_, resources_->tasks) : at::Tensor();
+    LayerResult result = run_layer(decision, weight, plan_.seed, *resources_, bias_values);
+    std::vector<StoredTensor> tensors = std::move(result.stored.tensors);
+    if (bias != nullptr) {
+      at::Tensor values = result.bias.defined() ? std::move(result.bias) : bias_values;
+      if (bias->outputs.front().dtype == bias->source.dtype)
+        tensors.push_back({bias->source.name, std::move(values)});
+      else
+        tensors.push_back(cast(*bias, values).front());
+    }
     LayerReport& report = reports_[index];  // of this layer alone
-    report.quality = layer_quality(layer_base(decision.source.name), decision.label, result.errors);
+    report.quality = std::move(result.quality);
     report.quantizer = decision.quantizer->info().name;
     report.notes = std::move(result.notes);
     report.statistics = std::move(result.stored.statistics);
     report.seconds = result.seconds;
-    return std::move(result.stored.tensors);
+    return tensors;
   }
 
   std::vector<StoredTensor> cast(const Decision& decision, const at::Tensor& values) {
@@ -212,9 +229,10 @@ class Pipeline {
   void require_quality(const ConvertReport& report) const {
     if (!options_.fail_below) return;
     for (const LayerReport& layer : report.layers)
-      if (layer.quality.sqnr_db && !(*layer.quality.sqnr_db >= *options_.fail_below))
-        throw QualityError(fmt::format("layer '{}' has an SQNR of {:.2f} dB, --fail-below asks for {:.2f}: nothing was published",
-                                       layer.quality.name, *layer.quality.sqnr_db, *options_.fail_below));
+      if (const std::optional<double> ratio = signal_to_noise_db(layer.quality); ratio && !(*ratio >= *options_.fail_below))
+        throw QualityError(fmt::format("layer '{}' has an SQNR of {:.2f} dB{}, --fail-below asks for {:.2f}: nothing was published",
+                                       layer.quality.name, *ratio, layer.quality.output_error ? " in its outputs" : "",
+                                       *options_.fail_below));
   }
 
   const TensorSource& source_;
@@ -241,6 +259,7 @@ void check_destination(const TensorSource& source, const ConvertOptions& options
         .in(fmt::format("'{}'", output));
   std::vector<fs::path> inputs = source.files();
   inputs.push_back(options.input);  // an index is none of the files that hold tensors
+  inputs.insert(inputs.end(), {options.calibration.data, options.calibration.lora});
   for (const fs::path& input : inputs)
     if (fs::equivalent(input, options.output, ignored))
       throw Error(ErrorKind::usage, fmt::format("the output is the same file as the input '{}'", input.string()), "choose another --output")

@@ -40,8 +40,8 @@ TaskPool::Loop* TaskPool::open_loop() {
   return nullptr;
 }
 
-void TaskPool::help(Loop& loop, std::unique_lock<std::mutex>& lock) {
-  while (loop.next < loop.tasks) {
+void TaskPool::help(Loop& loop, std::unique_lock<std::mutex>& lock, const std::function<bool()>* is_done) {
+  while (loop.next < loop.tasks && (is_done == nullptr || !(*is_done)())) {
     const std::int64_t task = loop.next++;
     ++loop.running;
     lock.unlock();
@@ -90,11 +90,27 @@ void TaskPool::parallel(std::int64_t tasks, const std::function<void(std::int64_
   std::unique_lock lock(mutex_);
   loops_.push_back(&loop);
   work_arrived_.notify_all();
+  help_wanted_.notify_all();
   help(loop, lock);
   task_finished_.wait(lock, [&] { return loop.running == 0; });
   loops_.remove(&loop);
   lock.unlock();
   if (loop.failure) std::rethrow_exception(loop.failure);
+}
+
+void TaskPool::help_until(const std::function<bool()>& is_done) {
+  std::unique_lock lock(mutex_);
+  while (!is_done()) {
+    if (Loop* loop = open_loop())
+      help(*loop, lock, &is_done);
+    else
+      help_wanted_.wait(lock, [&] { return is_done() || open_loop() != nullptr; });
+  }
+}
+
+void TaskPool::wake_helpers() {
+  { const std::lock_guard lock(mutex_); }  // a helper that has just found nothing is waiting now
+  help_wanted_.notify_all();
 }
 
 }  // namespace qmill

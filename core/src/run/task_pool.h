@@ -28,6 +28,11 @@ class TaskPool {
   // called from a job, and from several threads at once.
   void parallel(std::int64_t tasks, const std::function<void(std::int64_t)>& body);
 
+  // Returns once is_done() is true, and until then helps with the loops of others. Takes no job: it might wait for the very thing that
+  // this thread has to go on with. is_done() must not throw and not call the pool; who makes it true calls wake_helpers() afterwards.
+  void help_until(const std::function<bool()>& is_done);
+  void wake_helpers();
+
  private:
   struct Loop {
     const std::function<void(std::int64_t)>* body;
@@ -38,13 +43,14 @@ class TaskPool {
   };
 
   void work();
-  // Takes tasks of `loop` until none is left. Called and returns with `lock` held.
-  void help(Loop& loop, std::unique_lock<std::mutex>& lock);
+  // Takes tasks of `loop` until none is left, or is_done() if it is given. Called and returns with `lock` held.
+  void help(Loop& loop, std::unique_lock<std::mutex>& lock, const std::function<bool()>* is_done = nullptr);
   Loop* open_loop();
 
   std::mutex mutex_;
   std::condition_variable work_arrived_;
   std::condition_variable task_finished_;
+  std::condition_variable help_wanted_;  // not work_arrived_: a job would wake a helper instead of a worker
   std::deque<std::function<void()>> jobs_;
   std::list<Loop*> loops_;
   bool stopping_ = false;

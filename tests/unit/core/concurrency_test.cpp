@@ -1,5 +1,7 @@
+#include "expect_error.h"
 #include "run/buffer_pool.h"
 #include "run/channel.h"
+#include "run/shared_values.h"
 #include "run/task_pool.h"
 
 #include <gtest/gtest.h>
@@ -121,6 +123,154 @@ TEST(TaskPool, IdleThreadsHelpInsideAJob) {
     threads.insert(std::this_thread::get_id());
   });
   EXPECT_EQ(threads.size(), 2u);
+}
+
+TEST(TaskPool, AHelperTakesLoopsAndNoJobs) {
+  TaskPool pool(2);
+  std::atomic<bool> done = false, helped = false, other_job_ran = false;
+  std::atomic<bool> release = false;
+  std::mutex mutex;
+  std::set<std::thread::id> in_loop;
+  std::thread helper([&] {
+    const std::thread::id self = std::this_thread::get_id();
+    pool.help_until([&] { return done.load(); });
+    const std::lock_guard lock(mutex);
+    helped = in_loop.contains(self);
+  });
+  // Both workers are busy: only the helper can take the second task, and nobody the last job.
+  pool.submit([&] {
+    while (!release) std::this_thread::sleep_for(1ms);
+  });
+  pool.submit([&] {
+    std::atomic<int> inside = 0;
+    const auto give_up = std::chrono::steady_clock::now() + 20s;
+    pool.parallel(2, [&](std::int64_t) {
+      ++inside;
+      while (inside < 2 && std::chrono::steady_clock::now() < give_up) std::this_thread::sleep_for(1ms);
+      const std::lock_guard lock(mutex);
+      in_loop.insert(std::this_thread::get_id());
+    });
+    EXPECT_FALSE(other_job_ran);
+    done = true;
+    pool.wake_helpers();
+    release = true;
+  });
+  pool.submit([&] { other_job_ran = true; });
+  helper.join();
+  EXPECT_TRUE(helped);
+}
+
+TEST(TaskPool, AHelperReturnsAtOnceWhenNothingIsAwaited) {
+  TaskPool pool(1);
+  pool.help_until([] { return true; });
+}
+
+TEST(SharedValues, AreMadeOnceAndThoseWhoWaitHelp) {
+  for (const int threads : {1, 2, 4}) {
+    SharedValues shared;
+    std::atomic<int> made = 0, tasks = 0, right = 0;
+    {
+      TaskPool pool(threads);
+      for (int job = 0; job < 12; ++job)
+        pool.submit([&] {
+          const auto value = std::static_pointer_cast<const int>(shared.get(
+              "key",
+              [&] {
+                ++made;
+                pool.parallel(200, [&](std::int64_t) {
+                  ++tasks;
+                  std::this_thread::yield();
+                });
+                return std::make_shared<const int>(42);
+              },
+              pool));
+          right += *value == 42;
+        });
+    }
+    EXPECT_EQ(made, 1);
+    EXPECT_EQ(tasks, 200);
+    EXPECT_EQ(right, 12);
+  }
+}
+
+TEST(SharedValues, OneValueMayBeMadeOfAnother) {
+  SharedValues shared;
+  std::atomic<int> sum = 0;
+  {
+    TaskPool pool(3);
+    for (int job = 0; job < 20; ++job)
+      pool.submit([&] {
+        const auto inner = [&] {
+          return shared.get(
+              "inner",
+              [&] {
+                pool.parallel(50, [](std::int64_t) { std::this_thread::yield(); });
+                return std::make_shared<const int>(1);
+              },
+              pool);
+        };
+        sum += *std::static_pointer_cast<const int>(shared.get("outer", inner, pool));
+      });
+  }
+  EXPECT_EQ(sum, 20);
+}
+
+TEST(SharedValues, AnExceptionReachesAllAndIsNotKept) {
+  SharedValues shared;
+  std::atomic<int> made = 0, thrown = 0;
+  {
+    TaskPool pool(4);
+    for (int job = 0; job < 8; ++job)
+      pool.submit([&] {
+        try {
+          shared.get(
+              "key",
+              [&]() -> std::shared_ptr<const void> {
+                ++made;
+                std::this_thread::sleep_for(20ms);
+                throw std::runtime_error("no");
+              },
+              pool);
+        } catch (const std::runtime_error&) {
+          ++thrown;
+        }
+      });
+  }
+  EXPECT_EQ(thrown, 8);
+  EXPECT_LE(made, 8);
+  TaskPool pool(1);
+  EXPECT_EQ(*std::static_pointer_cast<const int>(shared.get(
+                "key", [] { return std::make_shared<const int>(3); }, pool)),
+            3);
+}
+
+TEST(SharedValues, OnlyTheLastOnesAreKept) {
+  SharedValues shared;
+  TaskPool pool(1);
+  std::map<std::string, int> made;
+  const auto ask = [&](const std::string& key) {
+    shared.get(
+        key,
+        [&] {
+          ++made[key];
+          return std::make_shared<const int>(0);
+        },
+        pool);
+  };
+  for (const char* key : {"a", "b", "c", "d", "a", "e", "a", "b"}) ask(key);
+  EXPECT_EQ(made["a"], 1) << "asked for again before it was the oldest";
+  EXPECT_EQ(made["b"], 2);
+  const std::weak_ptr<const void> gone = shared.get(
+      "f", [] { return std::make_shared<const int>(0); }, pool);
+  for (const char* key : {"g", "h", "i", "j"}) ask(key);
+  EXPECT_TRUE(gone.expired()) << "memory is given back";
+}
+
+TEST(SharedValues, AValueThatAsksForItselfIsAnErrorAndNoDeadlock) {
+  SharedValues shared;
+  TaskPool pool(2);
+  const std::function<std::shared_ptr<const void>()> make = [&] { return shared.get("key", make, pool); };
+  testing::expect_error(ErrorKind::plugin, {"'key'"}, [&] { shared.get("key", make, pool); });
 }
 
 TEST(BufferPool, TensorsHaveTheShapeAndTypeThatWereAskedFor) {

@@ -304,8 +304,8 @@ TEST(Rules, UnknownNamesComeWithTheNearestKnownOne) {
   };
   job.options.quantizer = "rtm";
   refused({"no quantizer 'rtm'", "did you mean 'rtn'"});
-  job.options.format = "int9";
-  refused({"no format 'int9'", "did you mean 'int8'"});
+  job.options.format = "imt8";
+  refused({"no format 'imt8'", "did you mean 'int8'"});
   job.options.filters = {"t5xl"};
   refused({"no filter 't5xl'", "did you mean 't5xxl'"});
   job.options.custom = {"q", "fp61", {}, {}, false, false};
@@ -315,7 +315,7 @@ TEST(Rules, UnknownNamesComeWithTheNearestKnownOne) {
   job.use_config(R"({"encoder": {"format": "int88"}})");
   refused({"entry 'encoder'", "no format 'int88'", "did you mean 'int8'"}, ErrorKind::input);
   job.use_config(R"({"encoder": {"optimizer": "rnt"}})");
-  refused({"entry 'encoder'", "no quantizer 'rnt'", "did you mean 'rtn'", "known: fp16, rtn"}, ErrorKind::input);
+  refused({"entry 'encoder'", "no quantizer 'rnt'", "did you mean 'rtn'", "(known: ", "rtn"}, ErrorKind::input);
 }
 
 TEST(Rules, BadPatternsAreErrorsThatNameThem) {

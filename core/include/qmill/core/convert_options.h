@@ -28,6 +28,15 @@ struct Fallback {
   bool simple = false;
 };
 
+// Real inputs of layers, for quantizers that use them and for reports.
+struct CalibrationOptions {
+  std::filesystem::path data = {};  // sample rows or statistics by layer (docs/calibration.md); empty: none
+  std::filesystem::path lora = {};  // layers that this LoRA touches get its directions as their Hessian; empty: none
+  bool bias_correction = true;      // b' = b + (W - stored W) mean(x), where real inputs are known
+  bool smoothquant = false;         // channel maxima weight the columns of layers of which nothing better is known
+  double smoothquant_alpha = 0.5;
+};
+
 struct ConvertOptions {
   std::filesystem::path input;
   std::filesystem::path output;
@@ -40,9 +49,11 @@ struct ConvertOptions {
   std::optional<DType> keep_dtype;  // casts floating tensors that are not quantized
   bool clamp_overflow = false;      // keep_dtype f16: clamp instead of refusing
 
-  // Who chooses the values. "auto": gptq with calibration data, rtn without.
+  // Who chooses the values. "auto": gptq for layers with calibration data, rtn for the others.
   std::string quantizer = "auto";
   std::map<std::string, std::map<std::string, OptionValue>> quantizer_options;  // by quantizer, by option
+
+  CalibrationOptions calibration;
 
   // Which layers.
   std::vector<std::string> filters;

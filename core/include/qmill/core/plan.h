@@ -2,12 +2,21 @@
 // A dry run prints this object; a run executes the same object.
 #pragma once
 
+#include <qmill/core/calibration.h>
 #include <qmill/core/convert_options.h>
 #include <qmill/core/host.h>
 
 namespace qmill {
 
-enum class Action { quantize, cast, copy, remove };
+class Calibration;
+
+enum class Action {
+  quantize,
+  correct,  // a bias: changed with its layer, then cast if keep_dtype asks for it
+  cast,
+  copy,
+  remove,
+};
 
 std::string_view action_name(Action action);
 
@@ -21,6 +30,7 @@ struct Decision {
   const Quantizer* quantizer = nullptr;  // action quantize
   LayerTarget target;                    // action quantize
   FormatLabel label;                     // action quantize
+  std::optional<std::size_t> bias;       // action quantize: the decision about the bias that is corrected with it
   std::vector<TensorInfo> outputs;       // empty: removed
 };
 
@@ -39,8 +49,11 @@ struct OutputPlan {
 struct Plan {
   std::vector<Decision> decisions;  // in the order of the source
   OutputPlan output;
-  std::string chosen_quantizer;  // what "auto" became; else the name that was asked for
-  std::int64_t seed = 0;         // that is used
+  std::string chosen_quantizer;                           // what "auto" became; else the name that was asked for
+  std::string chosen_because;                             // why "auto" became that; empty: it was asked for
+  std::shared_ptr<const Calibration> calibration;         // null: there are no data
+  std::optional<CalibrationAccount> calibration_account;  // of `calibration`
+  std::int64_t seed = 0;                                  // that is used
   std::vector<std::string> warnings;
   bool read_data = false;  // a rule needed the values of layers
 

@@ -20,9 +20,10 @@ struct StoredLayerEntry {
 // marker and header entry differ (readers would decode it wrongly).
 std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource& source);
 
-// For every quantized layer of `quantized`: the source's values minus what a reader decodes. Throws Error(input) when a layer has no
-// counterpart of its shape in `source`, or no layer is quantized; Error(unsupported) for formats that are not known.
+// For every quantized layer of `quantized`: the source's values minus what a reader decodes, and with `calibration_data` (a file of sample
+// rows by layer) the output errors on all its rows. Throws Error(input) when a layer has no counterpart of its shape in `source`, no layer
+// is quantized, or the file has rows for none; Error(unsupported) for formats that are not known.
 std::vector<LayerQuality> compare_models(const Host& host, const TensorSource& quantized, const TensorSource& source, int threads,
-                                         const std::atomic<bool>* cancel = nullptr);
+                                         const std::atomic<bool>* cancel = nullptr, const std::filesystem::path& calibration_data = {});
 
 }  // namespace qmill

@@ -1,0 +1,17 @@
+// Whether two tensors hold the same: by 128 bits of their content.
+#pragma once
+
+#include "../run/task_pool.h"
+
+#include <qmill/loader.h>
+
+namespace qmill {
+
+// MurmurHash3 (x64, 128 bits; Austin Appleby, public domain) of the bytes, as 32 hexadecimal digits.
+std::string hash_text(std::span<const std::byte> bytes);
+
+// Of type, shape and values of tensor number `index`; read in parts, by all threads. Equal tensors have equal hashes; that others do, too,
+// happens once in 2^64 tensors.
+std::string content_hash(const TensorSource& source, std::size_t index, TaskPool& tasks);
+
+}  // namespace qmill

@@ -1,0 +1,55 @@
+// Sample rows of a layer's inputs, read in parts, and what is computed of them in one pass.
+#pragma once
+
+#include "../run/resources.h"
+#include "row_split.h"
+
+#include <qmill/loader.h>
+#include <qmill/tensor.h>
+
+#include <functional>
+
+namespace qmill {
+
+// A tensor [T,K] of a calibration file. Borrows the source.
+class InputRows {
+ public:
+  InputRows(const TensorSource& source, std::size_t index) : source_(source), index_(index) {}
+
+  const TensorInfo& info() const { return source_.tensors()[index_]; }
+  std::int64_t rows() const { return info().shape[0]; }
+  std::int64_t columns() const { return info().shape[1]; }
+
+  // Rows `which`, ascending, as F32 [count,K], in memory of the pool. Throws Error(input) that names entry and row for a value that is not
+  // finite.
+  at::Tensor read(std::span<const std::int64_t> which, const RunResources& resources) const;
+
+ private:
+  void read_group(std::span<const std::int64_t> which, float* out) const;
+
+  const TensorSource& source_;
+  std::size_t index_;
+};
+
+struct InputStatistics {
+  std::int64_t rows = 0;
+  at::Tensor hessian;       // F32 [K,K] = X^T X / rows, exactly symmetric; undefined if it was not asked for
+  at::Tensor mean;          // F32 [K]
+  at::Tensor channel_max;   // F32 [K], of |x|
+  at::Tensor channel_mean;  // F32 [K], of |x|
+};
+
+// Over all rows, or those that `split` does not keep apart. Sums of fixed groups of rows in an order that comes from the shape: the same
+// bits for every number of threads. Throws what InputRows::read does, Error(cancelled), and Error(input) when a square overflows F32.
+InputStatistics measure_inputs(const InputRows& inputs, const RowSplit* split, bool with_hessian, const RunResources& resources);
+
+// What measure_inputs holds of the rows at once.
+std::int64_t part_bytes(const InputRows& inputs);
+
+// sum [K,K] += X^T X for X [T,K], F32. Only the tiles of the lower triangle are computed, until complete_symmetric().
+void add_products(const at::Tensor& rows, at::Tensor& sum, TaskPool& tasks);
+
+// Divides by `divisor` and mirrors the lower triangle.
+void complete_symmetric(at::Tensor& sum, double divisor, TaskPool& tasks);
+
+}  // namespace qmill
