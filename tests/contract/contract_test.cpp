@@ -1,11 +1,16 @@
 // What every quantizer owes, run on all that the host finds.
+#include "calibration_stub.h"
+#include "expect_error.h"
 #include "model_file.h"
 #include "temp_dir.h"
 #include "test_context.h"
+#include "threaded_context.h"
 
 #include <qmill/core/convert.h>
 #include <qmill/names.h>
 
+#include <ATen/ops/eye.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/kron.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -19,11 +24,15 @@
 namespace qmill {
 namespace {
 
+using testing::CalibrationStub;
+using testing::correlated_rows;
 using testing::random_weight;
 using testing::TempDir;
 using testing::TestContext;
+using testing::ThreadedContext;
 
 constexpr double kAsGoodAsRounding = 1.001;
+constexpr double kAsGoodOnRealInputs = 1.02;  // on other rows than those that it was chosen on
 
 struct Storage {
   const char* name;
@@ -70,15 +79,28 @@ const Host& host() {
   return host;
 }
 
+// Whether it can be asked for, for a weight that suits every format.
+bool takes(const Format& format, const Storage& storage) {
+  try {
+    format.layout({"l.weight", DType::f32, {256, 1024}}, storage.options);
+    return true;
+  } catch (const Error& error) {
+    return error.kind() != ErrorKind::usage;
+  }
+}
+
 std::vector<Pair> pairs() {
   std::vector<Pair> all;
   for (const Quantizer* quantizer : host().quantizers())
     for (const Format* format : host().formats()) {
-      const std::vector<std::string>& formats = quantizer->info().formats;
-      const bool named =
-          std::any_of(formats.begin(), formats.end(), [&](const std::string& name) { return same_name(name, format->info().name); });
-      if (!named && (!formats.empty() || format->grid() == nullptr)) continue;
+      const auto names = [&](const std::vector<std::string>& formats) {
+        return std::any_of(formats.begin(), formats.end(), [&](const std::string& name) { return same_name(name, format->info().name); });
+      };
+      const QuantizerInfo& info = quantizer->info();
+      const bool is_named = names(info.formats) || names(info.own_formats);
+      if (!is_named && (!info.formats.empty() || format->grid() == nullptr)) continue;
       for (const Storage& storage : storages()) {
+        if (!takes(*format, storage)) continue;
         all.push_back({quantizer->info().name, format->info().name, storage});
         if (format->grid() == nullptr) break;  // no scales: one layout
       }
@@ -91,9 +113,23 @@ class Contract : public ::testing::TestWithParam<Pair> {
   const Quantizer& quantizer() const { return host().quantizer(GetParam().quantizer); }
   const Format& format() const { return host().format(GetParam().format); }
 
+  // Those that the format stores itself; it stores some in every storage.
+  std::vector<Sample> stored_samples() const {
+    std::vector<Sample> stored = samples();
+    std::erase_if(stored, [&](const Sample& sample) {
+      const TensorInfo info = {"l.weight", dtype_of(sample.weight), sample.weight.sizes().vec()};
+      return format().substitute(info, GetParam().storage.options).has_value();
+    });
+    EXPECT_GE(stored.size(), 3u);
+    return stored;
+  }
+
+  LayerTarget target_for(const TensorInfo& weight) const {
+    return {&format(), format().layout(weight, GetParam().storage.options), Options(quantizer().info().options)};
+  }
   TestContext context_for(const at::Tensor& weight) const {
     const TensorInfo info = {"l.weight", dtype_of(weight), weight.sizes().vec()};
-    return {info, {&format(), format().layout(info, GetParam().storage.options), Options(quantizer().info().options)}};
+    return {info, target_for(info)};
   }
 };
 
@@ -127,16 +163,39 @@ double rounding_error(const at::Tensor& weight, const Grid& grid, const Layout& 
   return error;
 }
 
-double decode_error(const at::Tensor& weight, const StoredLayer& stored, const Format& format, const Layout& layout) {
+at::Tensor decode(const TensorInfo& weight, const StoredLayer& stored, const Format& format, const Layout& layout) {
   std::vector<at::Tensor> tensors;
   for (const StoredTensor& tensor : stored.tensors) tensors.push_back(tensor.data);
-  at::Tensor decoded = at::zeros(weight.sizes(), at::kFloat);
-  format.decode_rows(tensors, layout, 0, weight.size(0), decoded.mutable_data_ptr<float>());
-  return weight.to(at::kDouble).sub(decoded.to(at::kDouble)).square().sum().item<double>();
+  at::Tensor decoded = at::zeros(weight.shape, at::kFloat);
+  format.decode_rows(tensors, layout, 0, weight.shape[0], decoded.mutable_data_ptr<float>());
+  return decoded.to(at::kDouble);
+}
+
+double decode_error(const at::Tensor& weight, const StoredLayer& stored, const Format& format, const Layout& layout) {
+  const at::Tensor decoded = decode(info_of({"l.weight", weight}), stored, format, layout);
+  return weight.to(at::kDouble).sub(decoded).square().sum().item<double>();
+}
+
+// The squared error of the outputs for these inputs.
+double output_error(const at::Tensor& weight, const at::Tensor& decoded, const at::Tensor& rows) {
+  return weight.to(at::kDouble).sub(decoded).matmul(rows.to(at::kDouble).t()).square().sum().item<double>();
+}
+
+// What plain rounding makes of it: in the same format, or in INT8 where codes are not all that is stored.
+at::Tensor plainly_rounded(const at::Tensor& weight, const Format& format, const StorageOptions& storage) {
+  const Format& yardstick = format.grid() != nullptr ? format : host().format("int8");
+  const TensorInfo info = info_of({"l.weight", weight});
+  TestContext context(info, {&yardstick, yardstick.layout(info, format.grid() != nullptr ? storage : StorageOptions{}), {}});
+  return decode(info, host().quantizer("rtn").quantize(weight, context), yardstick, context.target().layout);
+}
+
+void expect_as_good_as_rounding(const std::map<std::string, double>& statistics) {
+  ASSERT_TRUE(statistics.contains("objective") && statistics.contains("objective_rtn"));
+  EXPECT_LE(statistics.at("objective"), statistics.at("objective_rtn") * (1 + 1e-9));
 }
 
 TEST_P(Contract, TheResultIsWhatThePlanSaid) {
-  for (const Sample& sample : samples()) {
+  for (const Sample& sample : stored_samples()) {
     SCOPED_TRACE(sample.name);
     TestContext context = context_for(sample.weight);
     const std::vector<TensorInfo> planned = quantizer().plan(context.weight(), context.target());
@@ -151,7 +210,7 @@ TEST_P(Contract, TheResultIsWhatThePlanSaid) {
 }
 
 TEST_P(Contract, TheWeightIsBorrowedAndStaysAsItIs) {
-  for (const Sample& sample : samples()) {
+  for (const Sample& sample : stored_samples()) {
     TestContext context = context_for(sample.weight);
     const at::Tensor before = sample.weight.clone();
     quantizer().quantize(sample.weight, context);
@@ -160,28 +219,97 @@ TEST_P(Contract, TheWeightIsBorrowedAndStaysAsItIs) {
 }
 
 TEST_P(Contract, ScalesAndEveryOtherStoredNumberAreFinite) {
-  for (const Sample& sample : samples()) {
+  for (const Sample& sample : stored_samples()) {
     TestContext context = context_for(sample.weight);
     for (const StoredTensor& tensor : quantizer().quantize(sample.weight, context).tensors)
       EXPECT_TRUE(!tensor.data.is_floating_point() || tensor.data.isfinite().all().item<bool>()) << sample.name << " " << tensor.name;
   }
 }
 
+// Judged by the objective of the quantizer if it has one, else by the weights.
 TEST_P(Contract, TheErrorIsNeverWorseThanThatOfPlainRounding) {
   const Grid* grid = format().grid();
   if (grid == nullptr) return;  // a cast: no codes to choose
-  for (const Sample& sample : samples()) {
+  for (const Sample& sample : stored_samples()) {
+    SCOPED_TRACE(sample.name);
     TestContext context = context_for(sample.weight);
-    const double error = decode_error(sample.weight, quantizer().quantize(sample.weight, context), format(), context.target().layout);
+    const StoredLayer stored = quantizer().quantize(sample.weight, context);
+    const double error = decode_error(sample.weight, stored, format(), context.target().layout);
+    EXPECT_TRUE(sample.name != std::string_view("zeros") || error == 0);
+    if (stored.statistics.contains("objective")) {
+      expect_as_good_as_rounding(stored.statistics);
+      continue;
+    }
     const double rounding = rounding_error(sample.weight, *grid, context.target().layout);
     // Decoding is in F32: what a value of 1 loses there, too, is no fault of the codes.
-    EXPECT_LE(error, kAsGoodAsRounding * rounding + 1e-12 * static_cast<double>(sample.weight.numel())) << sample.name;
-    EXPECT_TRUE(sample.name != std::string_view("zeros") || error == 0);
+    EXPECT_LE(error, kAsGoodAsRounding * rounding + 1e-12 * static_cast<double>(sample.weight.numel()));
+  }
+}
+
+// Real inputs: many, too few to keep any apart, and a Hessian alone.
+TEST_P(Contract, WithRealInputsOutputsAreNotWorseThanThoseOfPlainRounding) {
+  const at::Tensor weight = random_weight(72, 64, at::kBFloat16, 11);
+  const at::Tensor fresh = correlated_rows(200, 64, 12);
+  const CalibrationStub many(correlated_rows(300, 64, 13)), few(correlated_rows(4, 64, 14));
+  const CalibrationStub statistics = CalibrationStub::of_hessian(many.given_hessian);
+  const at::Tensor rounded = plainly_rounded(weight, format(), GetParam().storage.options);
+  for (const auto& [calibration, name] : {std::pair{&many, "many"}, {&few, "few"}, {&statistics, "a Hessian"}}) {
+    SCOPED_TRACE(name);
+    TestContext context = context_for(weight);
+    context.calibrated = calibration;
+    const StoredLayer stored = quantizer().quantize(weight, context);
+    const at::Tensor decoded = decode(context.weight(), stored, format(), context.target().layout);
+    for (const at::Tensor& rows : {fresh, calibration->held_out}) {
+      if (!rows.defined()) continue;
+      EXPECT_LE(output_error(weight, decoded, rows), std::pow(kAsGoodOnRealInputs, 2) * output_error(weight, rounded, rows));
+    }
+    if (quantizer().info().uses_calibration && format().grid() != nullptr) expect_as_good_as_rounding(stored.statistics);
+  }
+}
+
+TEST_P(Contract, WithRealInputsTheBytesAreTheSameForEveryNumberOfThreads) {
+  const at::Tensor weight = random_weight(72, 64, at::kFloat, 11);
+  const CalibrationStub calibration(correlated_rows(80, 64, 13));
+  const TensorInfo info = info_of({"l.weight", weight});
+  StoredLayer first;
+  for (const int threads : {1, 3}) {
+    ThreadedContext context(threads, info, target_for(info));
+    context.calibrated = &calibration;
+    const StoredLayer stored = quantizer().quantize(weight, context);
+    if (threads == 1) first = stored;
+    EXPECT_EQ(stored.statistics, first.statistics);
+    for (std::size_t i = 0; i < first.tensors.size(); ++i) EXPECT_TRUE(stored.tensors[i].data.equal(first.tensors[i].data)) << i;
+  }
+}
+
+TEST_P(Contract, InputsThatCannotBeComputedWithAreAnErrorOrNotUsed) {
+  const at::Tensor weight = random_weight(24, 128, at::kFloat, 15);
+  const at::Tensor with_nan = at::eye(128), negative = at::eye(128).neg();
+  with_nan[127][5] = std::numeric_limits<double>::quiet_NaN();
+  with_nan[5][127] = std::numeric_limits<double>::quiet_NaN();
+  CalibrationStub held_out(correlated_rows(200, 128, 16));
+  held_out.held_out.view(-1)[300] = std::numeric_limits<double>::infinity();
+  const CalibrationStub bad[] = {CalibrationStub::of_hessian(at::eye(127)),
+                                 CalibrationStub::of_hessian(at::eye(129)),
+                                 CalibrationStub::of_hessian(at::full({128, 64}, 1.0)),
+                                 CalibrationStub::of_hessian(at::full({128}, 1.0)),
+                                 CalibrationStub::of_hessian(with_nan),
+                                 CalibrationStub::of_hessian(negative),
+                                 held_out};
+  for (const CalibrationStub& calibration : bad) {
+    TestContext context = context_for(weight);
+    context.calibrated = &calibration;
+    try {
+      const StoredLayer stored = quantizer().quantize(weight, context);
+      EXPECT_FALSE(quantizer().info().uses_calibration) << &calibration - bad;
+    } catch (const Error& error) {
+      EXPECT_TRUE(error.kind() == ErrorKind::input || error.kind() == ErrorKind::numeric) << error.what();
+    }
   }
 }
 
 TEST_P(Contract, AFormatRecognisesWhatItWasStoredAs) {
-  for (const Sample& sample : samples()) {
+  for (const Sample& sample : stored_samples()) {
     TestContext context = context_for(sample.weight);
     const Layout& layout = context.target().layout;
     StoredLayerInfo layer{"l", {}, {}, format().label(layout).marker};
@@ -191,6 +319,7 @@ TEST_P(Contract, AFormatRecognisesWhatItWasStoredAs) {
     const std::optional<Layout> recognised = format().recognise(layer);
     ASSERT_TRUE(recognised) << sample.name;
     EXPECT_EQ(recognised->rotation_group, layout.rotation_group) << sample.name;
+    EXPECT_EQ(format().original(layer, *recognised).shape, context.weight().shape) << sample.name;
     const StoredLayer stored = quantizer().quantize(sample.weight, context);
     EXPECT_EQ(decode_error(sample.weight, stored, format(), *recognised), decode_error(sample.weight, stored, format(), layout))
         << sample.name;

@@ -2,6 +2,7 @@
 
 #include "plugin_files.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include <sys/stat.h>
@@ -184,6 +185,31 @@ TEST_F(PluginHost, ALayerThatIsNotAsPlannedIsAnErrorWithPluginTensorAndBothSides
   EXPECT_FALSE(fs::exists(home_ / "out.safetensors"));
 }
 
+TEST_F(PluginHost, AQuantizerMayNotSendLayersToAFormatThatIsNotItsOwn) {
+  const Host host({folder_with({"foreign_format"})});
+  expect_error(ErrorKind::plugin, {"bad.foreign-format", "'int4'", "not one of its own"}, [&] { convert(host, "bad.foreign-format"); });
+  EXPECT_FALSE(fs::exists(home_ / "out.safetensors"));
+}
+
+TEST_F(PluginHost, WhatAQuantizerOfOneFormatCannotWriteGoesToPlainRounding) {
+  const Host host({folder_with({"int4_only"})});
+  ConvertOptions options;
+  options.input = home_ / "in.safetensors";
+  options.output = home_ / "out.safetensors";
+  options.quantizer = "bad.int4-only";
+  options.layer_config = parse_layer_config(R"({"_default": {"optimizer": "bad.int4-only", "options": {"speed": "fast"}}})");
+  testing::write_sparse_model(options.input, {{"a.weight", DType::f32, {16, 64}}, {"b.weight", DType::f32, {16, 32}}});
+  const auto source = host.open(options.input);
+  const Plan plan = make_plan(host, *source, options);
+  ASSERT_EQ(plan.decisions.size(), 2u);
+  EXPECT_EQ(plan.decisions[0].label.name, "convrot_w4a4");
+  EXPECT_EQ(plan.decisions[0].quantizer->info().name, "bad.int4-only");
+  EXPECT_EQ(plan.decisions[0].target.options.text("speed"), "fast");
+  EXPECT_EQ(plan.decisions[1].label.name, "int8_tensorwise");
+  EXPECT_EQ(plan.decisions[1].quantizer->info().name, "rtn");
+  EXPECT_TRUE(plan.decisions[1].target.layout.note.starts_with("64 does not divide its 32 columns: int8"));
+}
+
 TEST_F(PluginHost, WhatIsThrownAndIsNoExceptionBecomesAnErrorWithPluginAndTensor) {
   const Host host({folder_with({"throws_int"})});
   expect_error(ErrorKind::plugin, {"'l.weight'", "bad.throws-int", "quantize", "not an exception"},
@@ -227,7 +253,8 @@ TEST_F(PluginHost, TheFirstInSearchOrderWinsAndTheOtherIsListedWithWhatShadowsIt
   const fs::path folder = folder_with({"same_name"});
   const Host host({folder});
   EXPECT_EQ(host.quantizer("rtn").info().summary, "the other rtn");
-  EXPECT_EQ(host.quantizers().size(), 2u);  // with fp16: the shadowed one is not there
+  const std::vector<const Quantizer*> all = host.quantizers();
+  EXPECT_EQ(std::count_if(all.begin(), all.end(), [](const Quantizer* quantizer) { return quantizer->info().name == "rtn"; }), 1);
   const PluginCandidate shadowed = candidate(host, fs::canonical(good_plugin("rtn")));
   EXPECT_EQ(shadowed.status, PluginCandidate::Status::shadowed);
   EXPECT_NE(shadowed.reason.find((folder / "same_name.so").string()), std::string::npos) << shadowed.reason;

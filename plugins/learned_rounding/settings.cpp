@@ -1,0 +1,98 @@
+#include "settings.h"
+
+#include <qmill/numerics/calibrated_rounding.h>
+
+#include <algorithm>
+
+namespace learned_rounding {
+
+using qmill::OptionSpec;
+
+namespace {
+
+constexpr double kLargest = 1e9;
+constexpr std::int64_t kSoftIterations = 200;  // each costs several of the others
+
+OptionSpec number(const char* name, double initial, const char* help, double at_most = kLargest) {
+  return {name, initial, help, 0, at_most};
+}
+
+OptionSpec count(const char* name, std::int64_t initial, const char* help, double at_least = 0) {
+  return {name, initial, help, at_least, kLargest};
+}
+
+OptionSpec choice(const char* name, std::vector<std::string> choices, const char* help) {
+  OptionSpec option{name, choices.front(), help};
+  option.choices = std::move(choices);
+  return option;
+}
+
+}  // namespace
+
+std::vector<OptionSpec> option_schema(Variant variant) {
+  const bool is_soft = variant != Variant::original;
+  std::vector<OptionSpec> options = {
+      count("num_iter", is_soft ? kSoftIterations : 1000, "iterations at most; most layers need far fewer"),
+      number("lr", kUsualRate, "size of a step; the default is the one that suits the noise of rounding"),
+      choice("lr_schedule", {"adaptive", "exponential", "plateau"},
+             "how the step shrinks: adaptive: by half where the loss did not fall; exponential: always, by lr-gamma; plateau: by "
+             "lr-factor after lr-patience iterations in vain"),
+      number("lr_gamma", 0.99, "exponential: factor of each iteration", 1),
+      count("lr_patience", 9, "plateau: iterations in vain before the step shrinks"),
+      number("lr_factor", 0.92, "plateau: factor of the step", 1),
+      number("lr_min", 1e-10, "the step shrinks no further"),
+      count("lr_cooldown", 6, "plateau: iterations after it shrank that are not counted"),
+      number("lr_threshold", 0.0, "a loss that fell by less counts as one that did not fall"),
+      choice("lr_threshold_mode", {"rel", "abs"}, "what lr-threshold is relative to: the best loss so far, or that of rounding to nearest"),
+      choice("lr_adaptive_mode", {"simple-reset", "no-reset"},
+             "adaptive: whether the step is whole again once the loss falls; no-reset is slower and reaches less"),
+      number("lr_shape_influence", 1.0, "plateau: how much faster the step shrinks for weights far from square", 100),
+      number("early_stop_loss", 1e-8, "stops at this loss, as a part of that of rounding to nearest"),
+      number("early_stop_lr", 1e-10, "stops at this step"),
+      count("early_stop_stall", 5, "stops after more iterations in a row that gained nothing worth their time"),
+      number("top_p", 0.2, "directions of the weight that count, as a part of its smaller side", 1),
+      count("min_k", 64, "directions at least", 1),
+      count("max_k", 1024, "directions at most", 1),
+      {"full_matrix", false, "exact directions by LAPACK instead of approximate ones: slow"},
+  };
+  for (OptionSpec& option : options) {
+    option.flag = option.name;
+    std::replace(option.flag.begin(), option.flag.end(), '_', '-');
+  }
+  if (variant == Variant::original)
+    options.insert(options.begin(), choice("variant", {"original", "adamw", "radam"},
+                                           "original: integers all the way; adamw, radam: from there on with soft integers, slowly"));
+  for (OptionSpec& option : qmill::calibrated_options()) options.push_back(std::move(option));
+  return options;
+}
+
+Settings read_settings(const qmill::Options& options, Variant variant) {
+  Settings settings;
+  settings.variant = variant;
+  if (variant == Variant::original) {
+    const std::string& name = options.text("variant");
+    settings.variant = name == "adamw" ? Variant::adamw : name == "radam" ? Variant::radam : Variant::original;
+  }
+  settings.iterations = options.integer("num_iter");
+  ScheduleSettings& schedule = settings.schedule;
+  const std::string& kind = options.text("lr_schedule");
+  schedule.kind = kind == "exponential" ? ScheduleKind::exponential : kind == "plateau" ? ScheduleKind::plateau : ScheduleKind::adaptive;
+  schedule.rate = options.real("lr");
+  schedule.gamma = options.real("lr_gamma");
+  schedule.patience = options.integer("lr_patience");
+  schedule.factor = options.real("lr_factor");
+  schedule.least_rate = options.real("lr_min");
+  schedule.cooldown = options.integer("lr_cooldown");
+  schedule.threshold = options.real("lr_threshold");
+  schedule.threshold_is_relative = options.text("lr_threshold_mode") == "rel";
+  schedule.resets = options.text("lr_adaptive_mode") == "simple-reset";
+  schedule.shape_influence = options.real("lr_shape_influence");
+  settings.stop = {options.real("early_stop_loss"), options.real("early_stop_lr"), options.integer("early_stop_stall")};
+  settings.top_share = options.real("top_p");
+  settings.least_rank = options.integer("min_k");
+  settings.largest_rank = options.integer("max_k");
+  settings.full_matrix = options.boolean("full_matrix");
+  return settings;
+}
+
+}  // namespace learned_rounding
