@@ -11,7 +11,8 @@ namespace qmill::app {
 
 int run_compare(const Words& words) {
   const SimpleCommand command("compare", words,
-                              {{"quality-threshold", "DB", "30", "count layers whose SQNR is below", "Running"},
+                              {{"calibration-data", "FILE", "", "also the error of outputs, on all sample rows of this file", "Running"},
+                               {"quality-threshold", "DB", "30", "count layers whose SQNR is below", "Running"},
                                {"threads", "N", "0", "0: one per processor", "Running"}});
   if (command.shows_help()) return kDone;
   const Arguments& arguments = command.arguments;
@@ -22,7 +23,8 @@ int run_compare(const Words& words) {
   const std::unique_ptr<TensorSource> source = host.open(arguments.operands()[1]);
   std::vector<LayerQuality> layers;
   try {
-    layers = compare_models(host, *quantized, *source, static_cast<int>(arguments.integer("threads", 0, 1024)), &watch_interrupts());
+    layers = compare_models(host, *quantized, *source, static_cast<int>(arguments.integer("threads", 0, 1024)), &watch_interrupts(),
+                            arguments.given("calibration-data") ? arguments.text("calibration-data") : "");
   } catch (Error& error) {
     throw error.in(fmt::format("'{}'", file));
   }

@@ -40,6 +40,7 @@ void print_quantizer(const QuantizerInfo& info) {
     fmt::print("  writes every format with a grid\n");
   else
     fmt::print("  writes {}\n", fmt::join(info.formats, ", "));
+  if (!info.own_formats.empty()) fmt::print("  and its own {}\n", fmt::join(info.own_formats, ", "));
   fmt::print("  {} calibration data\n", info.uses_calibration ? "uses" : "does not use");
   if (!info.options.empty()) fmt::print("  options (flags: qmill convert --help all):\n");
   for (const OptionSpec& option : info.options)

@@ -21,6 +21,7 @@ int run_convert(const Words& words);
 int run_plan(const Words& words);
 int run_inspect(const Words& words);
 int run_compare(const Words& words);
+int run_calibrate(const Words& words);
 int run_plugins(const Words& words);
 int run_filters(const Words& words);
 

@@ -48,20 +48,48 @@ std::string option_flag(const Quantizer& quantizer, const OptionSpec& option) {
   return hyphens(option.flag.empty() ? quantizer.info().name + "-" + option.name : option.flag);
 }
 
-// Calls use(quantizer, option, flag) for every option of every plugin that is a flag: one whose name is free.
-template <class Use>
-void for_plugin_options(const Host& host, const std::vector<Flag>& own_flags, Use use) {
-  std::vector<std::string> taken;
-  for (const Flag& flag : own_flags) taken.push_back(flag.name);
+// A flag that sets an option of one quantizer, or of several that name the same flag for it.
+struct PluginFlag {
+  std::string name;
+  OptionSpec option;  // the first one
+  std::vector<std::pair<const Quantizer*, std::string>> sets;
+
+  bool is_shared() const { return sets.size() > 1; }
+};
+
+// One for every option of every plugin whose name is free; those that are shared come last.
+std::vector<PluginFlag> plugin_flags(const Host& host, const std::vector<Flag>& own_flags) {
+  std::vector<PluginFlag> flags;
+  const auto find = [&](const std::string& name) {
+    return std::find_if(flags.begin(), flags.end(), [&](const PluginFlag& flag) { return flag.name == name; });
+  };
+  const auto is_own = [&](const std::string& name) {
+    return std::any_of(own_flags.begin(), own_flags.end(), [&](const Flag& flag) { return flag.name == name; });
+  };
   for (const Quantizer* quantizer : host.quantizers())
     for (const OptionSpec& option : quantizer->info().options) {
-      std::string flag = option_flag(*quantizer, option);
-      const auto is_taken = [&] { return std::find(taken.begin(), taken.end(), flag) != taken.end(); };
-      if (is_taken()) flag = hyphens(quantizer->info().name + "-" + option.name);
-      if (is_taken()) continue;  // still reachable through a layer configuration
-      taken.push_back(flag);
-      use(*quantizer, option, flag);
+      std::string name = option_flag(*quantizer, option);
+      const auto same = find(name);
+      const auto is_shared_by = [&](const PluginFlag& other) {
+        return !option.flag.empty() && other.option.flag == option.flag && other.option.initial.index() == option.initial.index() &&
+               other.sets.back().first != quantizer;
+      };
+      if (same != flags.end() && is_shared_by(*same)) {
+        same->sets.emplace_back(quantizer, option.name);
+        continue;
+      }
+      if (same != flags.end() || is_own(name)) name = hyphens(quantizer->info().name + "-" + option.name);
+      if (find(name) != flags.end() || is_own(name)) continue;  // still reachable through a layer configuration
+      flags.push_back({name, option, {{quantizer, option.name}}});
     }
+  std::stable_partition(flags.begin(), flags.end(), [](const PluginFlag& flag) { return !flag.is_shared(); });
+  return flags;
+}
+
+std::string owners(const PluginFlag& flag) {
+  std::string names;
+  for (const auto& [quantizer, option] : flag.sets) names += fmt::format("{}{}", names.empty() ? "" : ", ", quantizer->info().name);
+  return names;
 }
 
 std::vector<Flag> own_flags(const Host& host) {
@@ -81,11 +109,12 @@ std::vector<Flag> own_flags(const Host& host) {
   io.value("keep-dtype", "f32|bf16|f16", "", "cast floating tensors that are not quantized");
 
   Group format(flags, "Format");
-  format.value("format", "NAME", "int8", "int8 or fp16, or a format of a plugin").is_common = true;
+  format.value("format", "NAME", "int8", "int8, int4 or fp16, or a format of a plugin").is_common = true;
   format.toggle("int8", false, "short for --format int8");
   format.toggle("fp16", false, "short for --format fp16").is_common = true;
   format.value("scaling-mode", "MODE", "row", "one scale per row, tensor, block or axis; ComfyUI reads row and tensor").is_common = true;
-  format.value("block-size", "N", "128", "edge of a block; given without --scaling-mode, it means block");
+  format.value("block-size", "N", "128",
+               "edge of a block; given without --scaling-mode, it means block, or the option block_size of the optimizer that has one");
   format
       .value("convrot", "auto|any|off|G", "auto",
              "store in the regular-Hadamard basis: auto = groups of 256 where 256 divides the columns, any = the largest of "
@@ -97,6 +126,15 @@ std::vector<Flag> own_flags(const Host& host) {
   quantizer.toggle("simple", false, "short for --optimizer rtn");
   quantizer.toggle("no-learned-rounding", false, "another name of --simple");
   quantizer.value("manual-seed", "N", "0", "for quantizers that draw random numbers; -1: a new one, printed and stored");
+
+  Group calibration(flags, "Calibration");
+  calibration
+      .value("calibration-data", "FILE", "", "sample rows or statistics of the layers' inputs, .safetensors or .json (docs/calibration.md)")
+      .is_common = true;
+  calibration.value("calibration-lora", "FILE", "", "layers that this LoRA touches are rounded with its directions in mind");
+  calibration.toggle("bias-correction", true, "where the mean input is known, let biases make up for the error of the mean output");
+  calibration.toggle("smoothquant", false, "weight columns by channel_max where neither rows nor a Hessian are known");
+  calibration.value("smoothquant-alpha", "A", "0.5", "0 to 1: how much of that comes from the inputs rather than the weights");
 
   Group layers(flags, "Which layers");
   Flag& filter = layers.value("filter", "NAME", "", "keep what this model's filter says; several may be given");
@@ -143,6 +181,23 @@ std::optional<std::int64_t> block_size(const Arguments& arguments, const char* f
 
 const std::vector<std::string> kScalings = {"row", "tensor", "block", "axis"};
 
+constexpr const char* kBlockSize = "block_size";
+
+// Quantizers that go through columns in blocks have an option of that name. With them --block-size means that one, unless block scaling is
+// asked for by name. Null: it means the edge of a block.
+const Quantizer* block_size_owner(const Arguments& arguments, const Host& host) {
+  if (!arguments.given("block-size") || arguments.on("simple") || arguments.on("no-learned-rounding")) return nullptr;
+  const std::string format = arguments.text("format");
+  if (arguments.text("scaling-mode") == "block" || host.format(format).implied_scaling(format) == Scaling::block) return nullptr;
+  const Quantizer* quantizer = host.find_quantizer(arguments.text("optimizer"));
+  if (quantizer == nullptr) return nullptr;
+  const std::vector<OptionSpec>& options = quantizer->info().options;
+  const bool has_option = std::any_of(options.begin(), options.end(), [](const OptionSpec& option) {
+    return same_name(option.name, kBlockSize) && std::holds_alternative<std::int64_t>(option.initial);
+  });
+  return has_option ? quantizer : nullptr;
+}
+
 void set_format(ConvertOptions& options, const Arguments& arguments, const Host& host) {
   options.format = arguments.text("format");
   for (const char* name : {"int8", "fp16"}) {
@@ -158,7 +213,8 @@ void set_format(ConvertOptions& options, const Arguments& arguments, const Host&
   const std::optional<std::int64_t> blocks = block_size(arguments, "block-size");
   std::optional<Scaling> mode;
   if (arguments.given("scaling-mode")) mode = parse_scaling(arguments.choice("scaling-mode", kScalings));
-  storage.scaling = agreed_scaling(format, options.format, mode, blocks, storage.scaling);
+  const bool means_blocks = block_size_owner(arguments, host) == nullptr;
+  storage.scaling = agreed_scaling(format, options.format, mode, means_blocks ? blocks : std::nullopt, storage.scaling);
   if (blocks) storage.block_size = *blocks;
   storage.rotation = parse_rotation(arguments.text("convrot"));
   storage.naming = arguments.on("comfy-quant") ? Naming::comfy : Naming::legacy;
@@ -182,19 +238,50 @@ void set_quantizer(ConvertOptions& options, const Arguments& arguments, const Ho
     options.quantizer = "rtn";
   }
   options.seed = arguments.integer("manual-seed", -1, kLargest);
-  for_plugin_options(host, host_flags(host), [&](const Quantizer& quantizer, const OptionSpec& option, const std::string& flag) {
-    if (!arguments.given(flag)) return;
-    const std::string& name = quantizer.info().name;
-    Options values(quantizer.info().options);
-    if (std::holds_alternative<bool>(option.initial))
-      values.set(name, option.name, arguments.on(flag));
-    else
-      values.parse(name, option.name, arguments.text(flag));
-    options.quantizer_options[name][option.name] = values.value(option.name);
-  });
+  const Quantizer* const takes_block_size = block_size_owner(arguments, host);
+  if (takes_block_size != nullptr) {
+    const std::string& name = takes_block_size->info().name;
+    Options values(takes_block_size->info().options);
+    values.parse(name, kBlockSize, arguments.text("block-size"));
+    options.quantizer_options[name][kBlockSize] = values.value(kBlockSize);
+  }
+  for (const PluginFlag& flag : plugin_flags(host, host_flags(host))) {
+    if (!arguments.given(flag.name)) continue;
+    for (const auto& [quantizer, option] : flag.sets) {
+      if (quantizer == takes_block_size && same_name(option, kBlockSize))
+        throw Error(ErrorKind::usage,
+                    fmt::format("--block-size and --{} set the same option of '{}'; give one", flag.name, quantizer->info().name));
+      const std::string& name = quantizer->info().name;
+      Options values(quantizer->info().options);
+      if (std::holds_alternative<bool>(flag.option.initial))
+        values.set(name, option, arguments.on(flag.name));
+      else
+        values.parse(name, option, arguments.text(flag.name));
+      options.quantizer_options[name][option] = values.value(option);
+    }
+  }
   const auto cast = options.quantizer_options.find("fp16");
   if (cast != options.quantizer_options.end() && cast->second.contains("overflow"))
     options.clamp_overflow = cast->second.at("overflow") == OptionValue(std::string("clamp"));
+}
+
+void set_calibration(ConvertOptions& options, const Arguments& arguments) {
+  CalibrationOptions& calibration = options.calibration;
+  for (const char* flag : {"calibration-data", "calibration-lora"})
+    if (arguments.given(flag) && arguments.text(flag).empty())
+      throw Error(ErrorKind::usage, fmt::format("--{} is empty; name a file", flag));
+  calibration.data = arguments.text("calibration-data");
+  calibration.lora = arguments.text("calibration-lora");
+  calibration.bias_correction = arguments.on("bias-correction");
+  calibration.smoothquant = arguments.on("smoothquant");
+  calibration.smoothquant_alpha = arguments.number("smoothquant-alpha");
+  if (calibration.smoothquant_alpha < 0 || calibration.smoothquant_alpha > 1)
+    throw Error(ErrorKind::usage,
+                fmt::format("--smoothquant-alpha is '{}'; allowed: a number from 0 to 1", arguments.text("smoothquant-alpha")));
+  if (arguments.given("smoothquant-alpha") && !calibration.smoothquant)
+    throw Error(ErrorKind::usage, "--smoothquant-alpha needs --smoothquant");
+  if (calibration.smoothquant && calibration.data.empty())
+    throw Error(ErrorKind::usage, "--smoothquant needs --calibration-data FILE: it weights columns by what the inputs are");
 }
 
 void set_layers(ConvertOptions& options, const Arguments& arguments, const Host& host) {
@@ -237,7 +324,7 @@ std::map<std::string, std::string> recorded(const Arguments& arguments, const st
     if (!arguments.given(flag.name) || (changes_nothing && !changes_names)) continue;
     std::string value =
         flag.value.empty() ? (arguments.on(flag.name) ? "on" : "off") : fmt::format("{}", fmt::join(arguments.list(flag.name), ","));
-    if (flag.name == "layer-config") value = std::filesystem::path(value).filename().string();
+    if (flag.name == "layer-config" || flag.name.starts_with("calibration-")) value = std::filesystem::path(value).filename().string();
     if (value != flag.initial) given[flag.name] = value;
   }
   return given;
@@ -248,13 +335,15 @@ std::map<std::string, std::string> recorded(const Arguments& arguments, const st
 std::vector<Flag> convert_flags(const Host& host) {
   const std::vector<Flag> own = host_flags(host);
   std::vector<Flag> flags = own;
-  for_plugin_options(host, own, [&](const Quantizer& quantizer, const OptionSpec& option, const std::string& flag) {
+  for (const PluginFlag& flag : plugin_flags(host, own)) {
+    const OptionSpec& option = flag.option;
     const bool is_switch = std::holds_alternative<bool>(option.initial);
     std::string initial = option_text(option.initial);
     if (is_switch) initial = std::get<bool>(option.initial) ? "on" : "off";
     const std::string help = is_switch ? option.help : fmt::format("{}; {}", option.help, option.allowed());
-    flags.push_back({flag, is_switch ? "" : "VALUE", initial, help, fmt::format("Options of the quantizer {}", quantizer.info().name)});
-  });
+    flags.push_back({flag.name, is_switch ? "" : "VALUE", initial, help,
+                     fmt::format("Options of {} {}", flag.is_shared() ? "the quantizers" : "the quantizer", owners(flag))});
+  }
   return flags;
 }
 
@@ -273,6 +362,7 @@ ConvertOptions convert_options(const Arguments& arguments, const Host& host) {
   options.overwrite = arguments.on("overwrite");
   set_format(options, arguments, host);
   set_quantizer(options, arguments, host);
+  set_calibration(options, arguments);
   set_layers(options, arguments, host);
   options.quality_threshold = arguments.number("quality-threshold");
   if (arguments.given("fail-below")) options.fail_below = arguments.number("fail-below");

@@ -19,8 +19,21 @@ Json number(const std::optional<double>& value) { return value && std::isfinite(
 Json tensor_json(const TensorInfo& tensor) { return {{"name", tensor.name}, {"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}}; }
 
 Json layer_json(const LayerQuality& layer) {
-  return {{"name", layer.name},       {"format", layer.format},           {"layout", layer.layout},
-          {"mse", number(layer.mse)}, {"sqnr_db", number(layer.sqnr_db)}, {"max_error", number(layer.max_error)}};
+  Json json = {{"name", layer.name},       {"format", layer.format},           {"layout", layer.layout},
+               {"mse", number(layer.mse)}, {"sqnr_db", number(layer.sqnr_db)}, {"max_error", number(layer.max_error)}};
+  if (!layer.output_error) return json;
+  json["output_error"] = number(layer.output_error);
+  json["rounding_output_error"] = number(layer.rounding_output_error);
+  json["output_rows"] = layer.output_rows;
+  json["judged_by"] = judgment(layer) == Judgment::outputs ? "outputs" : "weights";
+  return json;
+}
+
+void add_means(Json& json, const std::vector<LayerQuality>& layers) {
+  const QualitySummary summary = summarize(layers, 0);
+  json["mean_sqnr_db"] = number(summary.mean_sqnr_db);
+  json["mean_output_error"] = number(summary.mean_output_error);
+  json["mean_rounding_output_error"] = number(summary.mean_rounding_output_error);
 }
 
 Json candidate_json(const PluginCandidate& candidate) {
@@ -35,6 +48,22 @@ Json candidate_json(const PluginCandidate& candidate) {
   return {{"name", candidate.name},          {"kind", kind},
           {"file", candidate.file.string()}, {"status", plugin_status_name(candidate.status)},
           {"reason", candidate.reason},      {"offers", offers}};
+}
+
+Json calibration_json(const Plan& plan) {
+  if (!plan.calibration_account) return nullptr;
+  const CalibrationAccount& account = *plan.calibration_account;
+  Json rows = Json::array();
+  for (const CalibratedRows& layer : account.with_rows)
+    rows.push_back({{"name", layer.layer}, {"rows", layer.rows}, {"kept_apart", layer.kept_apart}});
+  return {{"layers", account.layers},
+          {"with_rows", rows},
+          {"with_hessian", account.with_hessian},
+          {"smoothed", account.smoothed},
+          {"guided_by_lora", account.guided_by_lora},
+          {"with_channels", account.with_channels},
+          {"without", account.without},
+          {"unmatched", account.unmatched_entries}};
 }
 
 }  // namespace
@@ -60,6 +89,7 @@ Json plan_json(const Plan& plan) {
           {"output_bytes", plan.output.file_bytes},
           {"tensors", plan.output.tensors.size()},
           {"quantizer", plan.chosen_quantizer},
+          {"calibration", calibration_json(plan)},
           {"seed", plan.seed},
           {"warnings", plan.warnings}};
 }
@@ -67,7 +97,10 @@ Json plan_json(const Plan& plan) {
 Json quality_json(const std::vector<LayerQuality>& layers) {
   Json list = Json::array();
   for (const LayerQuality& layer : layers) list.push_back(layer_json(layer));
-  return {{"layers", list}, {"mean_sqnr_db", number(summarize(layers, 0).mean_sqnr_db)}};
+  Json json = Json::object();
+  json["layers"] = std::move(list);
+  add_means(json, layers);
+  return json;
 }
 
 Json report_json(const Plan& plan, const ConvertReport& report, const ConvertOptions& options) {
@@ -80,16 +113,14 @@ Json report_json(const Plan& plan, const ConvertReport& report, const ConvertOpt
     if (!layer.statistics.empty()) entry["statistics"] = layer.statistics;
     layers.push_back(std::move(entry));
   }
-  return {{"output", options.output.string()},
-          {"output_bytes", report.bytes_written},
-          {"input_bytes", report.bytes_read},
-          {"seconds", report.seconds},
-          {"peak_memory_bytes", peak_memory_bytes()},
-          {"quantizer", plan.chosen_quantizer},
-          {"seed", plan.seed},
-          {"mean_sqnr_db", number(summarize(qualities(report), options.quality_threshold).mean_sqnr_db)},
-          {"layers", layers},
-          {"warnings", warnings(plan, report, options)}};
+  Json json = {{"output", options.output.string()},        {"output_bytes", report.bytes_written},
+               {"input_bytes", report.bytes_read},         {"seconds", report.seconds},
+               {"peak_memory_bytes", peak_memory_bytes()}, {"quantizer", plan.chosen_quantizer},
+               {"calibration", calibration_json(plan)},    {"seed", plan.seed}};
+  add_means(json, qualities(report));
+  json["layers"] = std::move(layers);
+  json["warnings"] = warnings(plan, report, options);
+  return json;
 }
 
 Json inspect_json(const TensorSource& source, const std::vector<StoredLayerEntry>& layers) {
@@ -128,8 +159,12 @@ Json plugin_json(const Host& host, const PluginCandidate& plugin) {
     for (const OptionSpec& option : info.options)
       options.push_back(
           {{"name", option.name}, {"default", option_text(option.initial)}, {"allowed", option.allowed()}, {"help", option.help}});
-    json["quantizers"].push_back(
-        {{"name", info.name}, {"aliases", info.aliases}, {"summary", info.summary}, {"formats", info.formats}, {"options", options}});
+    json["quantizers"].push_back({{"name", info.name},
+                                  {"aliases", info.aliases},
+                                  {"summary", info.summary},
+                                  {"formats", info.formats},
+                                  {"own_formats", info.own_formats},
+                                  {"options", options}});
   }
   return json;
 }

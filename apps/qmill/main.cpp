@@ -44,8 +44,9 @@ int dispatch(Words words) {
     return kDone;
   }
   using Run = int (*)(const Words&);
-  const std::pair<const char*, Run> runs[] = {{"convert", run_convert}, {"plan", run_plan},       {"inspect", run_inspect},
-                                              {"compare", run_compare}, {"plugins", run_plugins}, {"filters", run_filters}};
+  const std::pair<const char*, Run> runs[] = {{"convert", run_convert}, {"plan", run_plan},           {"inspect", run_inspect},
+                                              {"compare", run_compare}, {"calibrate", run_calibrate}, {"plugins", run_plugins},
+                                              {"filters", run_filters}};
   for (const auto& [name, run] : runs)
     if (words.front() == name) {
       words.erase(words.begin());

@@ -38,11 +38,14 @@ std::string kept_text(const std::string& rule) {
 
 std::string layer_lines(const Plan& plan) {
   std::map<std::string, std::size_t> quantized, kept;
-  std::size_t copied = 0, cast = 0, removed = 0;
+  std::size_t copied = 0, cast = 0, corrected = 0, removed = 0;
   for (const Decision& decision : plan.decisions) {
     switch (decision.action) {
       case Action::quantize:
         ++quantized[fmt::format("{} ({})", decision.label.summary, decision.quantizer->info().name)];
+        break;
+      case Action::correct:
+        ++corrected;
         break;
       case Action::remove:
         ++removed;
@@ -60,6 +63,7 @@ std::string layer_lines(const Plan& plan) {
   std::string text = lines("quantized", texts);
   std::string rest = count_text(copied, "other tensor") + " copied";
   for (const auto& [rule, count] : kept) rest += fmt::format(", {} {}", count_text(count, "layer"), kept_text(rule));
+  if (corrected != 0) rest += fmt::format(", {} {} corrected", corrected, corrected == 1 ? "bias" : "biases");
   if (cast != 0) rest += fmt::format(", {} cast", cast);
   if (removed != 0) rest += fmt::format(", {} removed", removed);
   return text + line("the rest", rest);
@@ -92,17 +96,54 @@ std::string reader_line(const Plan& plan) {
   for (const Decision& decision : plan.decisions) {
     if (decision.action != Action::quantize) continue;
     if (!decision.label.loads_in_comfyui)
-      return line("readers",
-                  fmt::format("mainline ComfyUI does not load {}{}", decision.label.name,
-                              decision.target.layout.naming == Naming::legacy ? " with legacy names" : "; --scaling-mode row does"));
+      return line("readers", fmt::format("mainline ComfyUI does not load {}{}", decision.label.name,
+                                         decision.target.layout.naming == Naming::legacy  ? " with legacy names"
+                                         : decision.target.layout.scaling == Scaling::row ? ""
+                                                                                          : "; --scaling-mode row does"));
     since = std::max(since, decision.label.since);
   }
   return since.empty() ? "" : line("readers", fmt::format("ComfyUI {} or newer", since));
 }
 
-std::string quantizer_line(const Plan& plan, const ConvertOptions& options) {
-  if (!same_name(options.quantizer, "auto") || !same_name(plan.chosen_quantizer, "rtn")) return "";
-  return line("optimizer", fmt::format("auto chose {}: there is no calibration data", plan.chosen_quantizer));
+std::string rows_text(const std::vector<CalibratedRows>& layers) {
+  const auto by_rows = [](const CalibratedRows& a, const CalibratedRows& b) { return a.rows < b.rows; };
+  const auto [fewest, most] = std::minmax_element(layers.begin(), layers.end(), by_rows);
+  const std::string rows = fewest->rows == most->rows ? std::to_string(most->rows) : fmt::format("{} to {}", fewest->rows, most->rows);
+  const std::string kept = fewest->kept_apart == most->kept_apart ? std::to_string(most->kept_apart)
+                                                                  : fmt::format("{} to {}", fewest->kept_apart, most->kept_apart);
+  std::string text = fmt::format("{} with {} rows, {} of them kept apart", count_text(layers.size(), "layer"), rows, kept);
+  if (fewest->kept_apart == 0) text += " (of fewer than 5 rows none can be)";
+  return text;
+}
+
+// What is known of the layers' inputs; where a quantizer asks and there is nothing, what that means.
+std::string calibration_lines(const Plan& plan) {
+  if (!plan.calibration_account) {
+    const bool asks = std::any_of(plan.decisions.begin(), plan.decisions.end(), [](const Decision& decision) {
+      return decision.quantizer != nullptr && decision.quantizer->info().uses_calibration;
+    });
+    return asks ? line("inputs", "no calibration data: the Hessian is the identity") : "";
+  }
+  const CalibrationAccount& account = *plan.calibration_account;
+  std::vector<std::string> texts;
+  if (!account.with_rows.empty()) texts.push_back(rows_text(account.with_rows));
+  const auto add = [&](const std::vector<std::string>& layers, const char* what) {
+    if (!layers.empty()) texts.push_back(fmt::format("{} {}", count_text(layers.size(), "layer"), what));
+  };
+  add(account.with_hessian, "with a Hessian, no rows to keep apart");
+  add(account.smoothed, "weighted by channel_max");
+  add(account.guided_by_lora, "guided by the LoRA");
+  add(account.with_channels, "with channel statistics only");
+  add(account.without, "without anything: the Hessian is the identity");
+  std::string text;
+  for (const std::string& each : texts) text += line(text.empty() ? "inputs" : "", each);
+  return text;
+}
+
+std::string quantizer_line(const Plan& plan) {
+  std::string text;
+  if (!plan.chosen_because.empty()) text = line("optimizer", fmt::format("auto chose {}: {}", plan.chosen_quantizer, plan.chosen_because));
+  return text + calibration_lines(plan);
 }
 
 std::string size_line(std::uint64_t before, std::uint64_t after) {
@@ -118,6 +159,26 @@ std::string quality_line(const ConvertReport& report, const ConvertOptions& opti
                                  decibel_text(summary.worst->sqnr_db), summary.worst->name);
   if (summary.exact != 0) text += fmt::format(", {} exact", summary.exact);
   return line("quality", text + ", of the stored bytes");
+}
+
+// Of layers with rows that were kept apart: these are judged by it, the others by SQNR.
+std::string output_line(const ConvertReport& report, const ConvertOptions& options) {
+  const std::vector<LayerQuality> layers = qualities(report);  // the summary points into it
+  const QualitySummary summary = summarize(layers, options.quality_threshold);
+  if (!summary.mean_output_error) return "";
+  std::string text = fmt::format("error {} on rows that were kept apart", percent_text(*summary.mean_output_error));
+  if (summary.worst_output != nullptr)
+    text += fmt::format(", {} of plain rounding's, worst {} ({})", percent_text(*summary.output_vs_rounding),
+                        percent_text(*output_vs_rounding(*summary.worst_output)), summary.worst_output->name);
+  return line("outputs", text) + line("", fmt::format("{} judged by outputs, {} by SQNR", count_text(summary.judged_by_outputs, "layer"),
+                                                      summary.layers - summary.judged_by_outputs));
+}
+
+std::string below_text(const LayerQuality& layer, double threshold) {
+  if (judgment(layer) == Judgment::weights)
+    return fmt::format("{} has {}, below {}", layer.name, decibel_text(layer.sqnr_db), decibel_text(threshold));
+  return fmt::format("{} has an output error of {} on {}, plain rounding has {}", layer.name, percent_text(*layer.output_error),
+                     count_text(static_cast<std::size_t>(layer.output_rows), "kept row"), percent_text(*layer.rounding_output_error));
 }
 
 }  // namespace
@@ -143,9 +204,7 @@ std::string decision_line(const Decision& decision) {
 std::vector<std::string> warnings(const Plan& plan, const ConvertReport& report, const ConvertOptions& options) {
   std::vector<std::string> warnings = plan.warnings;
   for (const LayerReport& layer : report.layers)
-    if (const std::optional<double>& sqnr = layer.quality.sqnr_db; sqnr && !(*sqnr >= options.quality_threshold))
-      warnings.push_back(
-          fmt::format("{} has {}, below {}", layer.quality.name, decibel_text(sqnr), decibel_text(options.quality_threshold)));
+    if (is_below(layer.quality, options.quality_threshold)) warnings.push_back(below_text(layer.quality, options.quality_threshold));
   return warnings;
 }
 
@@ -157,7 +216,7 @@ std::string plan_text(const Plan& plan, const ConvertOptions& options) {
     if (decision.is_layer || decision.action != Action::copy) text += decision_line(decision);
   }
   text += fmt::format("\n{}\n", options.output.string());
-  text += layer_lines(plan) + quantizer_line(plan, options) + size_line(before, plan.output.file_bytes);
+  text += layer_lines(plan) + quantizer_line(plan) + size_line(before, plan.output.file_bytes);
   text += line(
       "", fmt::format("exactly {} bytes{}", plan.output.file_bytes, plan.read_data ? "; layers were read to judge them (--heur)" : ""));
   text += reader_line(plan) + lines("note", counted(layout_notes(plan))) + lines("warning", plan.warnings);
@@ -169,15 +228,15 @@ std::string convert_summary(const Plan& plan, const ConvertReport& report, const
   for (const LayerReport& layer : report.layers)
     for (const std::string& note : layer.notes) notes.emplace_back(layer.quality.name, note);
   std::string text = fmt::format("{}\n", options.output.string());
-  text += layer_lines(plan) + quantizer_line(plan, options);
+  text += layer_lines(plan) + quantizer_line(plan);
   if (options.seed < 0) text += line("seed", fmt::format("{} (drawn; also in the file)", plan.seed));
   text += size_line(report.bytes_read, report.bytes_written);
   text += line("time",
                fmt::format("{:.2f} s, {}/s, peak memory {}", report.seconds,
                            bytes_text(static_cast<std::uint64_t>(static_cast<double>(report.bytes_read) / std::max(report.seconds, 1e-9))),
                            bytes_text(peak_memory_bytes())));
-  text +=
-      quality_line(report, options) + reader_line(plan) + lines("note", counted(notes)) + lines("warning", warnings(plan, report, options));
+  text += quality_line(report, options) + output_line(report, options) + reader_line(plan) + lines("note", counted(notes)) +
+          lines("warning", warnings(plan, report, options));
   return text;
 }
 

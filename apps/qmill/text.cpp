@@ -18,6 +18,8 @@ std::string bytes_text(std::uint64_t bytes) {
 
 std::string decibel_text(const std::optional<double>& decibel) { return decibel ? fmt::format("{:.2f} dB", *decibel) : "exact"; }
 
+std::string percent_text(double fraction) { return fmt::format("{:.4g} %", 100 * fraction); }
+
 std::string count_text(std::size_t count, const char* noun) { return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s"); }
 
 }  // namespace qmill::app

@@ -9,6 +9,7 @@ namespace qmill::app {
 
 std::string bytes_text(std::uint64_t bytes);                     // "1.07 GB"
 std::string decibel_text(const std::optional<double>& decibel);  // "41.25 dB"; "exact" for nothing
+std::string percent_text(double fraction);                       // "0.7144 %"
 std::string count_text(std::size_t count, const char* noun);     // "1 layer", "3 layers"
 
 }  // namespace qmill::app

@@ -1,4 +1,4 @@
-// The model really computes, and INT8 leaves it nearly as good.
+// The model really computes, and INT8 and INT4 leave it nearly as good.
 #include "exercises.h"
 #include "model.h"
 
@@ -49,6 +49,12 @@ TEST(Abacus, LosesAtMostHalfAPointOfRightAnswersAtInt8) {
   EXPECT_GE(score_of(convert(folder, "int8")).share(), before - 0.005);
 }
 
+TEST(Abacus, LosesAtMostTwoPointsOfRightAnswersAtInt4) {
+  const qmill::testing::TempDir folder;
+  const double before = score_of(kData / "abacus.safetensors").share();
+  EXPECT_GE(score_of(convert(folder, "int4")).share(), before - 0.02);
+}
+
 TEST(Abacus, AnswersAsBeforeAtFp16) {
   const qmill::testing::TempDir folder;
   const Score before = score_of(kData / "abacus.safetensors");
@@ -61,6 +67,19 @@ TEST(Abacus, ANoisyModelScoresLower) {
   Weights weights = load_weights(host(), kData / "abacus.safetensors");
   weights["head.weight"] = weights["head.weight"].roll(1, 0);
   EXPECT_LT(Model(weights, kHeads).evaluate(read_exercises(kData / "heldout.txt")).share(), 0.5);
+}
+
+TEST(Abacus, DivergesFromItselfByNothingAndFromItsInt4SelfByMoreThanFromItsInt8Self) {
+  const qmill::testing::TempDir folder;
+  const std::vector<std::string> exercises = read_exercises(kData / "heldout.txt");
+  const Model original(load_weights(host(), kData / "abacus.safetensors"), kHeads);
+  const auto from = [&](const std::string& format) {
+    return divergence(original, Model(load_weights(host(), convert(folder, format)), kHeads), exercises);
+  };
+  EXPECT_EQ(divergence(original, original, exercises), 0);
+  const double int8 = from("int8");
+  EXPECT_GT(int8, 0);
+  EXPECT_GT(from("int4"), 10 * int8);
 }
 
 TEST(Abacus, HeldOutExercisesAreCorrectAndNeverAmongTheTrainingOnes) {

@@ -1,6 +1,7 @@
 // abacus evaluate MODEL EXERCISES             loss and share of right answers
 // abacus compare SOURCE QUANTIZED EXERCISES   both, and a few exercises that the quantized model solves
-// abacus capture MODEL OUTPUT [ROWS]          input rows of every linear layer, as a calibration file
+// abacus capture MODEL OUTPUT [ROWS [EXERCISES]]   input rows of every linear layer, as a calibration file; of exercises that the model
+//                                                  was trained on, or of these
 #include "exercises.h"
 #include "model.h"
 
@@ -27,22 +28,25 @@ void print_score(const std::string& name, const Score& score) {
 
 void compare(const qmill::Host& host, const std::string& source, const std::string& quantized, const std::string& file) {
   const std::vector<std::string> exercises = read_exercises(file);
-  print_score("before", load(host, source).evaluate(exercises));
-  const Score after = load(host, quantized).evaluate(exercises);
+  const Model original = load(host, source);
+  const Model other = load(host, quantized);
+  print_score("before", original.evaluate(exercises));
+  const Score after = other.evaluate(exercises);
   print_score("after", after);
+  fmt::print("  {:<10} {:.3e} nats per character\n", "divergence", divergence(original, other, exercises));
   fmt::print("  the quantized model says:\n");
   for (std::size_t i = 0; i < std::min(kShown, exercises.size()); ++i)
     fmt::print("    {}{}\n", readable(after.answers[i]),
                after.answers[i] == exercises[i] ? "" : fmt::format("   (wrong: {})", readable(exercises[i])));
 }
 
-void capture(const qmill::Host& host, const std::string& file, const std::string& output, std::int64_t rows) {
-  const auto exercises = static_cast<std::size_t>(rows) / (kLength - 1) + 1;
+void capture(const qmill::Host& host, const std::string& file, const std::string& output, std::int64_t rows,
+             std::vector<std::string> exercises) {
+  if (exercises.empty()) exercises = training_exercises(static_cast<std::size_t>(rows) / (kLength - 1) + 1, 1);
   std::vector<qmill::testing::NamedTensor> tensors;
-  for (auto& [layer, input] : capture_inputs(load(host, file), training_exercises(exercises, 1), rows))
-    tensors.push_back({layer + ".input", input});
+  for (auto& [layer, input] : capture_inputs(load(host, file), exercises, rows)) tensors.push_back({layer + ".input", input});
   qmill::testing::write_model(output, tensors);
-  fmt::print("{}: {} rows of each of {} layers\n", output, rows, tensors.size());
+  fmt::print("{}: {} rows of each of {} layers\n", output, tensors.front().data.size(0), tensors.size());
 }
 
 int run(const std::vector<std::string>& words) {
@@ -51,10 +55,11 @@ int run(const std::vector<std::string>& words) {
     print_score("score", load(host, words[1]).evaluate(read_exercises(words[2])));
   } else if (words.size() == 4 && words[0] == "compare") {
     compare(host, words[1], words[2], words[3]);
-  } else if ((words.size() == 3 || words.size() == 4) && words[0] == "capture") {
-    capture(host, words[1], words[2], words.size() == 4 ? std::stol(words[3]) : 10000);
+  } else if (words.size() >= 3 && words.size() <= 5 && words[0] == "capture") {
+    capture(host, words[1], words[2], words.size() > 3 ? std::stol(words[3]) : 10000,
+            words.size() > 4 ? read_exercises(words[4]) : std::vector<std::string>());
   } else {
-    fmt::print(stderr, "abacus evaluate MODEL EXERCISES | compare SOURCE QUANTIZED EXERCISES | capture MODEL OUTPUT [ROWS]\n");
+    fmt::print(stderr, "abacus evaluate MODEL EXERCISES | compare SOURCE QUANTIZED EXERCISES | capture MODEL OUTPUT [ROWS [EXERCISES]]\n");
     return 2;
   }
   return 0;

@@ -10,6 +10,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/exp.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
@@ -47,9 +48,9 @@ Weights load_weights(const qmill::Host& host, const std::filesystem::path& file)
   for (const qmill::StoredLayerEntry& layer : qmill::stored_layers(host, *source)) {
     if (layer.format == nullptr) continue;
     std::vector<at::Tensor> tensors;
-    for (const qmill::TensorInfo& output : layer.format->outputs(layer.info.weight, layer.layout))
-      tensors.push_back(stored.at(output.name));
-    at::Tensor decoded = at::empty(layer.info.weight.shape, at::kFloat);
+    const qmill::TensorInfo original = layer.format->original(layer.info, layer.layout);
+    for (const qmill::TensorInfo& output : layer.format->outputs(original, layer.layout)) tensors.push_back(stored.at(output.name));
+    at::Tensor decoded = at::empty(original.shape, at::kFloat);
     layer.format->decode_rows(tensors, layer.layout, 0, decoded.size(0), decoded.mutable_data_ptr<float>());
     weights[layer.info.weight.name] = decoded;
   }
@@ -127,6 +128,15 @@ Score Model::evaluate(const std::vector<std::string>& exercises) const {
   }
   score.loss = loss / static_cast<double>(exercises.size() * kAnswerLength);
   return score;
+}
+
+double divergence(const Model& original, const Model& other, const std::vector<std::string>& exercises) {
+  const at::Tensor tokens = tokens_of(exercises, kLength - 1);
+  const auto predictions = [&](const Model& model) {
+    return at::log_softmax(model.logits(tokens).slice(1, kPromptLength - 1).to(at::kDouble), -1);
+  };
+  const at::Tensor expected = predictions(original);
+  return (at::exp(expected) * (expected - predictions(other))).sum().item<double>() / static_cast<double>(exercises.size() * kAnswerLength);
 }
 
 std::map<std::string, at::Tensor> capture_inputs(const Model& model, const std::vector<std::string>& exercises, std::int64_t rows) {

@@ -51,6 +51,10 @@ class Model {
 // Token ids [B,L] of the first `length` characters.
 at::Tensor tokens_of(const std::vector<std::string>& exercises, std::size_t length);
 
+// Mean Kullback-Leibler divergence, in nats per character of an answer, of what `other` predicts from what `original` does. Where the
+// loss of a small change drowns in the few exercises that decide it, this is exact to many digits.
+double divergence(const Model& original, const Model& other, const std::vector<std::string>& exercises);
+
 // Input rows of every linear layer over these exercises: at most `rows` per layer, [T,K].
 std::map<std::string, at::Tensor> capture_inputs(const Model& model, const std::vector<std::string>& exercises, std::int64_t rows);
 

@@ -62,6 +62,22 @@ def hadamard(group):
     return h
 
 
+def sylvester(order):
+    """Sylvester's Hadamard matrix of this order as F64, normalized."""
+    h2 = torch.tensor([[1, 1], [1, -1]], dtype=torch.float64)
+    h = torch.ones(1, 1, dtype=torch.float64)
+    while h.shape[0] < order:
+        h = torch.kron(h, h2)
+    return h / math.sqrt(order)
+
+
+def unpack_int4(packed):
+    """Codes of two's complement nibbles, the low one first."""
+    bytes_ = packed.to(torch.int64) % 256
+    codes = torch.stack((bytes_ % 16, bytes_ // 16), -1).flatten(1)
+    return torch.where(codes < 8, codes, codes - 16)
+
+
 def decode(tensors, layer):
     """The weight of a layer in F64, by its marker: what a reader computes."""
     codes = tensors[f"{layer}.weight"].double()
@@ -72,12 +88,21 @@ def decode(tensors, layer):
         marker, scale = {}, tensors[f"{layer}.scale_weight"].double()
     else:
         return codes  # F16
+    if marker.get("format") in ("convrot_w4a4", "int4_rowwise"):
+        codes = unpack_int4(tensors[f"{layer}.weight"]).double()
+    if marker.get("format") == "hadamard_quip":
+        rows, columns = marker["shape"]
+        assert tensors[f"{layer}.hadamard_quip"].item() == 1
+        height, width = tensors[f"{layer}.hadamard_size_out"].item(), tensors[f"{layer}.hadamard_size_in"].item()
+        signs = tensors[f"{layer}.sign_row"].double(), tensors[f"{layer}.sign_col"].double()
+        weight = sylvester(height) @ (codes * scale) @ sylvester(width)
+        return (signs[0][:, None] * weight * signs[1])[:rows, :columns]
     if scale.dim() == 1:
         scale = scale[:, None]
     if scale.dim() == 2 and scale.shape[1] != 1 or scale.dim() == 2 and scale.shape[0] not in (1, codes.shape[0]):
         scale = scale.repeat_interleave(codes.shape[0] // scale.shape[0], 0).repeat_interleave(codes.shape[1] // scale.shape[1], 1)
     weight = codes * scale
-    if marker.get("convrot"):
+    if marker.get("convrot") or marker.get("format") == "convrot_w4a4":
         group = marker["convrot_groupsize"]
         weight = (weight.reshape(-1, group) @ hadamard(group)).reshape(weight.shape)
     return weight

@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from support import ABACUS, TempFolder, decode, qmill, qmill_json, read, sqnr_db
+from support import ABACUS, TempFolder, decode, qmill, qmill_json, read, sqnr_db, unpack_int4
 
 SETTINGS = {
     "default": [],
@@ -18,6 +18,11 @@ SETTINGS = {
     "legacy_tensor": ["--no-comfy-quant", "--scaling-mode", "tensor", "--input-scale"],
     "legacy_block": ["--no-comfy-quant", "--scaling-mode", "block", "--block-size", "32"],
     "fp16": ["--fp16"],
+    "int4": ["--format", "int4"],
+    "int4_any": ["--format", "convrot_w4a4", "--convrot", "any"],
+    "int4_off": ["--format", "int4", "--convrot", "off"],
+    "int4_and_int8": ["--format", "w4a4", "--convrot", "256"],
+    "hadamard_quip": ["--optimizer", "quip", "--quip-store-transformed", "--quip-transformed-layout", "full"],
 }
 
 
@@ -102,6 +107,75 @@ class EveryFormat(TempFolder):
             codes = (weight / scale).round().clamp(-127, 127).to(torch.int8)
             self.assertTrue(torch.equal(tensors[name], codes), name)
             self.assertTrue(torch.equal(tensors[name + "_scale"], scale), name)
+
+
+class Int4(TempFolder):
+    def test_the_file_is_what_comfyui_loads(self):
+        output = self.folder / "out.safetensors"
+        qmill("-i", ABACUS, "-o", output, "--format", "int4")
+        tensors, metadata = read(output)
+        header = json.loads(metadata["_quantization_metadata"])
+        groups = set()
+        for name, weight in read(ABACUS)[0].items():
+            if weight.dim() != 2:
+                continue
+            layer, (rows, columns) = name[: -len(".weight")], weight.shape
+            group = 256 if columns % 256 == 0 else 64
+            groups.add(group)
+            expected = {"format": "convrot_w4a4", "convrot_groupsize": group}
+            self.assertEqual(json.loads(bytes(tensors[f"{layer}.comfy_quant"].tolist())), expected)
+            self.assertEqual(header["layers"][layer], expected)
+            self.assertEqual((tensors[name].dtype, tuple(tensors[name].shape)), (torch.int8, (rows, columns // 2)))
+            scale = tensors[f"{layer}.weight_scale"]
+            self.assertEqual((scale.dtype, tuple(scale.shape)), (torch.float32, (rows,)))
+            self.assertLessEqual(unpack_int4(tensors[name]).abs().max().item(), 7)
+        self.assertEqual(groups, {64, 256})
+
+    def test_unrotated_rows_equal_the_plain_expression(self):
+        output = self.folder / "out.safetensors"
+        qmill("-i", ABACUS, "-o", output, "--format", "int4", "--convrot", "off")
+        tensors, _ = read(output)
+        for name, weight in read(ABACUS)[0].items():
+            if weight.dim() != 2:
+                continue
+            weight = weight.float()
+            scale = weight.abs().amax(1) / 7
+            codes = (weight / scale[:, None]).round().clamp(-7, 7)
+            self.assertTrue(torch.equal(unpack_int4(tensors[name]), codes.long()), name)
+            self.assertTrue(torch.equal(tensors[name + "_scale"], scale), name)
+
+    def test_layers_that_are_int8_instead_are_said_and_compared(self):
+        generator = torch.Generator().manual_seed(1)
+        names = {"blocks.0.a": (64, 512), "blocks.0.b": (64, 300), "blocks.1.b": (32, 300), "model.diffusion_model.img_in": (64, 192)}
+        model = self.model({f"{name}.weight": torch.randn(shape, generator=generator) for name, shape in names.items()})
+        output = self.folder / "out.safetensors"
+        notes = {
+            "blocks.0.a": "",
+            "blocks.0.b": "64 does not divide its 300 columns: int8; 256 does not divide its 300 columns: not rotated",
+            "model.diffusion_model.img_in": "readers detect the model by its 192 columns (Flux, Lens, Qwen-Image): int8; "
+            "256 does not divide its 192 columns: not rotated",
+        }
+        notes["blocks.1.b"] = notes["blocks.0.b"]
+        plan = qmill_json("plan", model, "--format", "int4")
+        self.assertEqual({layer["name"]: layer["note"] for layer in plan["layers"]}, notes)
+        for text in (qmill("plan", model, "--format", "int4")[0], "".join(qmill("-i", model, "-o", output, "--format", "int4"))):
+            self.assertIn("2 layers, such as blocks.0.b: " + notes["blocks.0.b"], text)
+            self.assertIn("img_in: readers detect the model by its 192 columns", text)
+            self.assertIn("ComfyUI 0.28.0 or newer", text)
+        compared = {layer["name"]: layer["format"] for layer in qmill_json("compare", output, model)["layers"]}
+        self.assertEqual(compared, {name: "int8_tensorwise" if note else "convrot_w4a4" for name, note in notes.items()})
+
+    def test_wishes_that_it_cannot_express_are_refused(self):
+        for flags, words in {
+            ("--scaling-mode", "tensor"): "one scale per row",
+            ("--block-size", "64"): "one scale per row",
+            ("--no-comfy-quant",): "legacy names",
+        }.items():
+            self.assertIn(words, qmill("plan", ABACUS, "--format", "int4", *flags, status=2)[1])
+
+    def test_the_unrotated_layout_is_said_not_to_load(self):
+        text = qmill("plan", ABACUS, "--format", "int4", "--convrot", "off")[0]
+        self.assertRegex(text, r"mainline ComfyUI does not load int4_rowwise\n")
 
 
 class Determinism(TempFolder):

@@ -131,7 +131,7 @@ class Refusals(TempFolder):
         cases = {
             ("--optimiser", "rtn"): "did you mean '--optimizer'?",
             ("--optimizer", "rtm"): "did you mean 'rtn'?",
-            ("--format", "int9"): "did you mean 'int8'?",
+            ("--format", "imt8"): "did you mean 'int8'?",
             ("--filter", "t5xl"): "did you mean 't5xxl'?",
             ("--scaling-mode", "rows"): "allowed: row, tensor, block, axis",
             ("--block-size", "0"): "an integer from 1",

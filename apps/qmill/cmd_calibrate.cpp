@@ -1,0 +1,59 @@
+#include "commands.h"
+#include "json_output.h"
+#include "simple_command.h"
+#include "text.h"
+
+#include <qmill/core/calibration.h>
+#include <qmill/core/process.h>
+#include <qmill/error.h>
+
+#include <fmt/format.h>
+
+namespace qmill::app {
+namespace {
+
+Json statistics_json(const StatisticsOptions& options, const StatisticsReport& report) {
+  Json layers = Json::array();
+  for (const CalibratedRows& layer : report.layers) layers.push_back({{"name", layer.layer}, {"rows", layer.rows}});
+  return {{"output", options.output.string()},
+          {"output_bytes", report.bytes_written},
+          {"distinct_inputs", report.distinct},
+          {"layers", layers},
+          {"unmatched", report.unmatched_entries}};
+}
+
+}  // namespace
+
+int run_calibrate(const Words& words) {
+  const SimpleCommand command(
+      "calibrate", words,
+      {{"output", "FILE", "", "what to write: .safetensors, or .json for the channel statistics only", "Output", 'o'},
+       {"overwrite", "", "off", "replace the output if it exists", "Output"},
+       {"threads", "N", "0", "0: one per processor; the bytes are the same for every number", "Running"},
+       {"sync", "", "on", "wait until the file is on the disk before it gets its name", "Running"}});
+  if (command.shows_help()) return kDone;
+  const Arguments& arguments = command.arguments;
+  const std::vector<std::string>& operands = arguments.operands();
+  if (operands.empty()) throw Error(ErrorKind::usage, "no file of sample rows is given", "qmill calibrate ROWS -o STATISTICS");
+  if (operands.size() == 2 && arguments.given("output"))
+    throw Error(ErrorKind::usage,
+                fmt::format("--output is '{}', and the word '{}' names another; give one", arguments.text("output"), operands[1]));
+  StatisticsOptions options;
+  options.input = operands[0];
+  options.output = operands.size() == 2 ? operands[1] : arguments.text("output");
+  if (options.output.empty()) throw Error(ErrorKind::usage, "no output is given", "qmill calibrate ROWS -o STATISTICS");
+  options.overwrite = arguments.on("overwrite");
+  options.sync = arguments.on("sync");
+  options.threads = static_cast<int>(arguments.integer("threads", 0, 1024));
+  const StatisticsReport report = write_statistics(command.host(), options, &watch_interrupts());
+  if (arguments.on("json")) {
+    print_json(statistics_json(options, report));
+    return kDone;
+  }
+  fmt::print("{}\n  {} ({} distinct), {}\n", options.output.string(), count_text(report.layers.size(), "layer"), report.distinct,
+             bytes_text(report.bytes_written));
+  for (const std::string& entry : report.unmatched_entries) fmt::print("  left out: '{}' is no sample rows\n", entry);
+  return kDone;
+}
+
+}  // namespace qmill::app
