@@ -4,11 +4,7 @@ import json
 import sys
 
 
-def main():
-    with open(sys.argv[1], encoding="utf-8") as file:
-        runs = json.load(file)["benchmarks"]
-    times = {run["name"].removesuffix("/real_time"): run["real_time"] for run in runs}
-    speeds = {run["name"].removesuffix("/real_time"): run["bytes_per_second"] / 1e9 for run in runs}
+def rounding(times, speeds):
     print("Plain rounding of a 4096 x 4096 layer; ratios of time within this run")
     print(f"{'kernel':<24}{'threads':>8}{'GB/s of source':>16}{'x memcpy':>10}{'LibTorch takes':>16}")
     for name in times:
@@ -19,6 +15,36 @@ def main():
         rival = times.get(f"libtorch/{case}/{threads}")
         line = f"{case:<24}{threads:>8}{speeds[name]:>16.2f}{times[name] / copy:>10.2f}"
         print(line + (f"{rival / times[name]:>15.1f}x" if rival else ""))
+
+
+def feedback(times):
+    print("\nRounding with feedback (LDLQ) of a 4096 x 4096 layer, factorization included")
+    print(f"{'threads':<8}{'seconds':>9}{'x at::mm of as many operations':>33}{'LibTorch takes':>16}")
+    for threads in (1, 2):
+        time = times[f"ldlq/{threads}"]
+        product, rival = times[f"product_of_as_many_operations/{threads}"], times[f"ldlq_libtorch/{threads}"]
+        print(f"{threads:<8}{time / 1e3:>9.2f}{time / product:>33.2f}{rival / time:>15.1f}x")
+    busy = times["ldlq_beside_a_busy_neighbour/2"]
+    print(f"2 threads with one processor kept busy by another: {busy / times['ldlq/2']:.2f}x the quiet time")
+
+
+def quantizers(times):
+    print("\nWhole quantizers, a 3072 x 3072 layer, INT8, 2 threads")
+    learned, published = times["learned_rounding/2"], 100 * times["published_loop/2"]
+    print(f"learned_rounding, defaults, no calibration: {learned / 1e3:.2f} s; its published loop takes {published / learned:.0f}x")
+    gptq, quip = times["calibrated/gptq/2"], times["calibrated/quip/2"]
+    print(f"gptq, rotated: {gptq / 1e3:.2f} s; quip: {quip / gptq:.2f}x")
+
+
+def main():
+    with open(sys.argv[1], encoding="utf-8") as file:
+        runs = json.load(file)["benchmarks"]
+    name = lambda run: run["name"].removesuffix("/real_time").replace("/iterations:3", "").replace("/iterations:2", "").replace("/iterations:1", "")
+    times = {name(run): run["real_time"] for run in runs}
+    speeds = {name(run): run["bytes_per_second"] / 1e9 for run in runs if "bytes_per_second" in run}
+    rounding(times, speeds)
+    feedback(times)
+    quantizers(times)
 
 
 main()

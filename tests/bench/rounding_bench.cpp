@@ -1,6 +1,5 @@
 // Plain rounding of one layer: the fused kernel, the same expression in LibTorch's operators, and memcpy of the source.
-#include "run/buffer_pool.h"
-#include "run/task_pool.h"
+#include "bench_context.h"
 
 #include <qmill/numerics/rounding.h>
 
@@ -22,26 +21,6 @@ constexpr std::int64_t kRows = 4096;
 constexpr std::int64_t kColumns = 4096;
 constexpr std::int64_t kGroup = 256;
 
-class BenchContext final : public qmill::LayerContext {
- public:
-  explicit BenchContext(int threads) : tasks_(threads), buffers_(std::make_shared<qmill::BufferPool>(1u << 30)) {}
-
-  const qmill::TensorInfo& weight() const override { return weight_; }
-  const qmill::LayerTarget& target() const override { return target_; }
-  const qmill::LayerCalibration* calibration() const override { return nullptr; }
-  std::uint64_t seed() const override { return 0; }
-  at::Tensor allocate(std::span<const std::int64_t> shape, qmill::DType dtype) override { return buffers_->allocate(shape, dtype); }
-  void parallel(std::int64_t tasks, const std::function<void(std::int64_t)>& body) override { tasks_.parallel(tasks, body); }
-  void note(std::string) override {}
-  void check_cancelled() const override {}
-
- private:
-  qmill::TaskPool tasks_;
-  std::shared_ptr<qmill::BufferPool> buffers_;
-  qmill::TensorInfo weight_;
-  qmill::LayerTarget target_;
-};
-
 at::Tensor weight(at::ScalarType dtype) { return at::randn({kRows, kColumns}, at::kFloat).to(dtype); }
 
 void count_source(benchmark::State& state, const at::Tensor& source) {
@@ -61,7 +40,7 @@ void memcpy_source(benchmark::State& state, at::ScalarType dtype) {
 
 void fused(benchmark::State& state, at::ScalarType dtype, std::int64_t group) {
   const at::Tensor source = weight(dtype);
-  BenchContext context(static_cast<int>(state.range(0)));
+  qmill::bench::BenchContext context(static_cast<int>(state.range(0)));
   qmill::Layout layout;
   layout.tile_columns = kColumns;
   layout.rotation_group = group;
@@ -105,5 +84,3 @@ BENCHMARK_CAPTURE(libtorch, bf16_row, at::kBFloat16, false)->Arg(1)->Arg(2)->Use
 BENCHMARK_CAPTURE(libtorch, bf16_rotated, at::kBFloat16, true)->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 }  // namespace
-
-BENCHMARK_MAIN();
