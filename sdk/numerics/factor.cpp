@@ -20,9 +20,10 @@
 namespace qmill {
 namespace {
 
-// Columns that are factored together, and rows of them that one task takes. Chosen for speed; it does not depend on the number of
+// Columns that are factored together, and rows of them that one task takes. Chosen for speed; they do not depend on the number of
 // threads, so neither do the results.
-constexpr std::int64_t kPanel = 256;
+constexpr std::int64_t kPanel = 128;
+constexpr std::int64_t kStrip = 128;
 
 // F32 halves the cost of the factorization, but loses cond(H) units of its last place: F64 where that could move integers.
 constexpr std::int64_t kWideColumns = 1024;  // up to here F64 costs nothing that anyone would notice
@@ -67,15 +68,15 @@ class Factorization {
       context_.check_cancelled();
       const std::int64_t begin = panel * kPanel;
       const std::int64_t end = std::min(columns_, begin + kPanel);
-      const OneThread one_thread;
+      if (end < columns_)
+        for_strips(end, [&](std::int64_t row, std::int64_t row_end) {
+          at::Tensor target = block(row, row_end, begin, end);
+          at::addmm_out(target, target, block(row, row_end, end, columns_), block(begin, end, end, columns_).t(), 1, -1);
+        });
       at::Tensor corner = block(begin, end, begin, end);
-      reduce(begin, end, begin, end);
       const at::Tensor inverse = factor_corner(corner).to(root_.scalar_type());
-      context_.parallel(panel, [&](std::int64_t strip) {
-        const OneThread alone;
-        const std::int64_t row = strip * kPanel;
-        reduce(row, row + kPanel, begin, end);
-        at::Tensor target = block(row, row + kPanel, begin, end);
+      for_strips(begin, [&](std::int64_t row, std::int64_t row_end) {
+        at::Tensor target = block(row, row_end, begin, end);
         target.copy_(at::mm(target, inverse));
       });
     }
@@ -110,14 +111,17 @@ class Factorization {
     return root_.narrow(0, row, row_end - row).narrow(1, column, column_end - column);
   }
 
-  void reduce(std::int64_t row, std::int64_t row_end, std::int64_t begin, std::int64_t end) {
-    if (end == columns_) return;
-    at::Tensor target = block(row, row_end, begin, end);
-    at::addmm_out(target, target, block(row, row_end, end, columns_), block(begin, end, end, columns_).t(), 1, -1);
+  template <class Body>
+  void for_strips(std::int64_t rows, Body body) {
+    context_.parallel((rows + kStrip - 1) / kStrip, [&](std::int64_t strip) {
+      const OneThread one_thread;
+      body(strip * kStrip, std::min(rows, (strip + 1) * kStrip));
+    });
   }
 
   // Factors a diagonal block in place and returns the inverse of R^T, in F64. LAPACK's R is lower: the block goes in backwards.
   at::Tensor factor_corner(at::Tensor& corner) const {
+    const OneThread one_thread;
     const at::Tensor symmetric = corner.to(at::kDouble).triu();
     const auto [lower, info] = at::linalg_cholesky_ex(symmetric.flip({0, 1}));
     if (info.template item<int>() != 0) throw not_definite(damping_);
@@ -138,11 +142,20 @@ template <class Source>
 double squared_norm(const Source* hessian, std::int64_t columns, LayerContext& context) {
   std::vector<double> sums(static_cast<std::size_t>(columns));
   context.parallel(panels(columns), [&](std::int64_t panel) {
-    for (std::int64_t i = panel * kPanel; i < std::min(columns, (panel + 1) * kPanel); ++i)
-      for (std::int64_t j = 0; j < columns; ++j) {
-        const double value = hessian[i * columns + j];
-        sums[static_cast<std::size_t>(i)] += value * value;
-      }
+    constexpr std::int64_t kParts = 8;  // sums that do not wait for each other
+    for (std::int64_t i = panel * kPanel; i < std::min(columns, (panel + 1) * kPanel); ++i) {
+      const Source* row = hessian + i * columns;
+      double parts[kParts] = {};
+      const auto add = [&](std::int64_t j, std::int64_t part) {
+        const double value = row[j];
+        parts[part] += value * value;
+      };
+      std::int64_t j = 0;
+      for (; j + kParts <= columns; j += kParts)
+        for (std::int64_t part = 0; part < kParts; ++part) add(j + part, part);
+      for (; j < columns; ++j) add(j, 0);
+      sums[static_cast<std::size_t>(i)] = std::accumulate(parts, parts + kParts, 0.0);
+    }
   });
   return std::accumulate(sums.begin(), sums.end(), 0.0);
 }

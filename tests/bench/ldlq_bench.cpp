@@ -1,5 +1,5 @@
 // Rounding with feedback of one 4096 x 4096 layer, factorization included: our kernel, the customary implementation with LibTorch's
-// operators, and as many floating-point operations as one matrix product.
+// operators, and a matrix product to compare the number of operations with.
 #include "bench_context.h"
 
 #include <qmill/numerics/ldlq.h>
@@ -50,22 +50,26 @@ const Problem& problem() {
   return made;
 }
 
-// K^3 / 3 for the factor and N K^2 for the updates, as a product counts them.
-void product_of_as_many_operations(benchmark::State& state) {
+// LDLQ takes K^3 / 3 operations for the factor and N K^2 for the updates, as a product counts them: two thirds of those of this one.
+void square_product(benchmark::State& state) {
   at::set_num_threads(static_cast<int>(state.range(0)));
   const at::Tensor a = at::randn({kSide, kSide}, at::kFloat);
-  const at::Tensor b = at::randn({kSide, 2 * kSide / 3}, at::kFloat);
-  for (auto _ : state) benchmark::DoNotOptimize(at::mm(a, b));
+  const at::Tensor b = at::randn({kSide, kSide}, at::kFloat);
+  at::Tensor product = at::mm(a, b);
+  for (auto _ : state) benchmark::DoNotOptimize(at::mm_out(product, a, b));
 }
 
 void run_ldlq(benchmark::State& state) {
   const Problem& p = problem();
   qmill::bench::BenchContext context(static_cast<int>(state.range(0)));
-  for (auto _ : state)
+  const auto run = [&] {
     context.on_worker([&] {
       const qmill::HessianFactor factor = qmill::factor_hessian(p.hessian, kSide, {kDamping, false}, context);
       benchmark::DoNotOptimize(qmill::round_with_feedback(p.weight, p.scales, p.grid, p.layout, factor, context));
     });
+  };
+  run();  // a run of many layers works in memory that was used before
+  for (auto _ : state) run();
 }
 
 void ldlq(benchmark::State& state) { run_ldlq(state); }
@@ -113,9 +117,9 @@ void ldlq_libtorch(benchmark::State& state) {
   }
 }
 
-BENCHMARK(product_of_as_many_operations)->Arg(1)->Arg(2)->Iterations(3)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(ldlq)->Arg(1)->Arg(2)->Iterations(3)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(ldlq_beside_a_busy_neighbour)->Arg(2)->Iterations(3)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(ldlq_libtorch)->Arg(1)->Arg(2)->Iterations(2)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(square_product)->Arg(1)->Arg(2)->Iterations(1)->Repetitions(7)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(ldlq)->Arg(1)->Arg(2)->Iterations(1)->Repetitions(7)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(ldlq_beside_a_busy_neighbour)->Arg(2)->Iterations(1)->Repetitions(3)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(ldlq_libtorch)->Arg(1)->Arg(2)->Iterations(1)->Repetitions(3)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 }  // namespace

@@ -1,6 +1,8 @@
 """Prints the kernel benchmark as ratios of one run: report.py RESULTS.json"""
 
 import json
+import re
+import statistics
 import sys
 
 
@@ -22,7 +24,7 @@ def feedback(times):
     print(f"{'threads':<8}{'seconds':>9}{'x at::mm of as many operations':>33}{'LibTorch takes':>16}")
     for threads in (1, 2):
         time = times[f"ldlq/{threads}"]
-        product, rival = times[f"product_of_as_many_operations/{threads}"], times[f"ldlq_libtorch/{threads}"]
+        product, rival = times[f"square_product/{threads}"] * 2 / 3, times[f"ldlq_libtorch/{threads}"]
         print(f"{threads:<8}{time / 1e3:>9.2f}{time / product:>33.2f}{rival / time:>15.1f}x")
     busy = times["ldlq_beside_a_busy_neighbour/2"]
     print(f"2 threads with one processor kept busy by another: {busy / times['ldlq/2']:.2f}x the quiet time")
@@ -39,9 +41,16 @@ def quantizers(times):
 def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         runs = json.load(file)["benchmarks"]
-    name = lambda run: run["name"].removesuffix("/real_time").replace("/iterations:3", "").replace("/iterations:2", "").replace("/iterations:1", "")
-    times = {name(run): run["real_time"] for run in runs}
-    speeds = {name(run): run["bytes_per_second"] / 1e9 for run in runs if "bytes_per_second" in run}
+    times, speeds = {}, {}
+    for run in runs:
+        if run["run_type"] != "iteration":
+            continue
+        name = re.sub(r"/(real_time|iterations:\d+|repeats:\d+)", "", run["name"])
+        # Of repetitions the median: they are shuffled among the others, so that a machine that slows down slows all.
+        times.setdefault(name, []).append(run["real_time"])
+        speeds.setdefault(name, []).append(run.get("bytes_per_second", 0) / 1e9)
+    times = {name: statistics.median(values) for name, values in times.items()}
+    speeds = {name: statistics.median(values) for name, values in speeds.items()}
     rounding(times, speeds)
     feedback(times)
     quantizers(times)

@@ -91,12 +91,13 @@ class Measurement:
         self.output = f"{folder}/quantized.safetensors"
 
     def convert(self, flags, calibrated):
-        words = [self.qmill, "-i", self.model, "-o", self.output, "--overwrite", "--no-sync", "--json", *flags]
+        # Embeddings are looked up, not multiplied with: they have no inputs to be judged by.
+        words = [self.qmill, "-i", self.model, "--exclude-layers", "embedding", "-o", self.output, "--overwrite", "--no-sync", "--json", *flags]
         if calibrated:
             words += ["--calibration-data", self.rows]
         report = json.loads(run(words))
         quality = json.loads(run([self.qmill, "compare", self.output, self.model, "--calibration-data", self.unseen, "--json"]))
-        errors = {layer["name"]: layer["output_error"] for layer in quality["layers"]}
+        errors = {layer["name"]: layer["output_error"] for layer in quality["layers"] if "output_error" in layer}
         seconds = [layer["seconds"] for layer in report["layers"]]
         return {
             "sqnr": quality["mean_sqnr_db"],
@@ -118,7 +119,7 @@ def answers(abacus, model, output, data):
 
 
 def table(measurement, score=None):
-    lines = ["| stored as | quantizer | SQNR dB | output error | x rtn |" + (" loss | divergence | right |" if score else "") + " s per layer | peak MiB |"]
+    lines = ["| stored as | quantizer | SQNR dB | output error | x rtn |" + (" loss | divergence | right |" if score else "") + " s per layer |"]
     lines.append("|" + "---|" * (lines[0].count("|") - 1))
     results = {}
     for target, target_flags, fits in TARGETS:
@@ -139,9 +140,16 @@ def table(measurement, score=None):
             if score:
                 figures |= score(measurement.output)
                 line += f" {figures['loss']:+.5f} | {figures['divergence']:.2e} | {figures['right']} |"
-            lines.append(line + f" {figures['seconds']:.3f} | {figures['memory']:.0f} |")
-            print(lines[-1], flush=True)
-    return lines, results
+            lines.append(line + f" {figures['seconds']:.3f} |")
+    return lines
+
+
+def memory(measurement):
+    lines = ["| quantizer | peak MiB |", "|---|---|"]
+    for name, flags, rotation, calibrated in QUANTIZERS:
+        figures = measurement.convert(flags + (["--convrot", rotation] if rotation else []), calibrated)
+        lines.append(f"| {name} | {figures['memory']:.0f} |")
+    return lines
 
 
 def few_rows(measurement, folder):
@@ -178,19 +186,25 @@ def main():
     parser.add_argument("abacus")
     parser.add_argument("data")
     parser.add_argument("--write", metavar="FILE")
+    parser.add_argument("--only", choices=("abacus", "few rows", "synthetic", "memory"), help="one of the tables")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as folder:
-        measurement = Measurement(arguments.qmill, abacus_model(folder, arguments.abacus, arguments.data), folder)
-        score = lambda output: answers(arguments.abacus, measurement.model, output, arguments.data)
-        abacus, _ = table(measurement, score)
-        few = few_rows(measurement, folder)
-        print("\n".join(few))
-        synthetic, _ = table(Measurement(arguments.qmill, synthetic_model(folder), folder))
-    if arguments.write:
-        write(arguments.write, "abacus", abacus)
-        write(arguments.write, "few rows", few)
-        write(arguments.write, "synthetic", synthetic)
+        trained = Measurement(arguments.qmill, abacus_model(folder, arguments.abacus, arguments.data), folder)
+        synthetic = Measurement(arguments.qmill, synthetic_model(folder), folder)
+        tables = {
+            "abacus": lambda: table(trained, lambda output: answers(arguments.abacus, trained.model, output, arguments.data)),
+            "few rows": lambda: few_rows(trained, folder),
+            "synthetic": lambda: table(synthetic),
+            "memory": lambda: memory(synthetic),
+        }
+        for name, measure in tables.items():
+            if arguments.only not in (None, name):
+                continue
+            lines = measure()
+            print("\n".join(lines), flush=True)
+            if arguments.write:
+                write(arguments.write, name, lines)
 
 
 main()

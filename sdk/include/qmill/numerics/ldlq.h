@@ -36,7 +36,7 @@ inline constexpr std::int64_t kBlockColumns = 64;
 
 // Rows that one task rounds, from the first column to the last. Parts of a weight that begin at multiples of it get the very codes that
 // they get in the whole.
-inline constexpr std::int64_t kSliceRows = 256;
+inline constexpr std::int64_t kSliceRows = 128;
 
 struct FeedbackRounding {
   CodedWeight coded;
