@@ -9,7 +9,7 @@ import sys
 def rounding(times, speeds):
     print("Plain rounding of a 4096 x 4096 layer; ratios of time within this run")
     print(f"{'kernel':<24}{'threads':>8}{'GB/s of source':>16}{'x memcpy':>10}{'LibTorch takes':>16}")
-    for name in times:
+    for name in sorted(times):
         if not name.startswith("fused/"):
             continue
         _, case, threads = name.split("/")
