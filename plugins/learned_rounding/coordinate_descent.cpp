@@ -3,6 +3,7 @@
 #include "schedule.h"
 
 #include <qmill/numerics/one_thread.h>
+#include <qmill/numerics/products.h>
 
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/from_blob.h>
@@ -45,13 +46,7 @@ class Slice {
     at::mm_out(gradient_, errors_, hessian);
   }
 
-  double objective() const {
-    const auto* e = errors_.const_data_ptr<float>();
-    const auto* g = gradient_.const_data_ptr<float>();
-    double sum = 0;
-    for (std::int64_t i = 0; i < count_ * columns_; ++i) sum += static_cast<double>(e[i]) * static_cast<double>(g[i]);
-    return sum;
-  }
+  double objective() const { return qmill::dot(errors_.const_data_ptr<float>(), gradient_.const_data_ptr<float>(), errors_.numel()); }
 
   // Returns by how much the objective fell.
   double pass() {

@@ -1,12 +1,16 @@
 #include "learned_quantizer.h"
 
 #include "coordinate_descent.h"
-#include "judge.h"
 #include "projected_rounding.h"
 #include "soft_rounding.h"
 
 #include <qmill/numerics/calibrated_rounding.h>
+#include <qmill/numerics/products.h>
 #include <qmill/numerics/rounding.h>
+#include <qmill/numerics/sample_judge.h>
+
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/tensor.h>
 
 #include <cmath>
 #include <utility>
@@ -18,6 +22,8 @@ using qmill::Grid;
 using qmill::LayerContext;
 using qmill::LayerInputs;
 using qmill::Layout;
+using qmill::multiply;
+using qmill::SampleJudge;
 
 namespace {
 
@@ -51,11 +57,7 @@ class CalibratedError final : public ErrorObjective {
   // E H; the value is its product with E.
   double gradient(const at::Tensor& errors, at::Tensor& gradient) const override {
     multiply(errors, hessian_, gradient, context_);
-    const auto* e = errors.const_data_ptr<float>();
-    const auto* g = gradient.const_data_ptr<float>();
-    double sum = 0;
-    for (std::int64_t i = 0; i < errors.numel(); ++i) sum += static_cast<double>(e[i]) * static_cast<double>(g[i]);
-    return sum;
+    return qmill::dot(errors.const_data_ptr<float>(), gradient.const_data_ptr<float>(), errors.numel());
   }
 
  private:
@@ -80,11 +82,13 @@ CodedWeight round_under_inputs(const at::Tensor& weight, const Grid& grid, const
   CodedWeight best = qmill::round_calibrated(weight, grid, layout, &inputs, how, context);
   if (inputs.all_zero() || inputs.too_few() || settings.iterations == 0) return best;
 
-  const Judge judge(weight, grid, layout, inputs, context);
-  Judge::Verdict verdict = judge.judge(best, context);
+  const std::int64_t rows = weight.size(0);
+  const at::Tensor picked = at::tensor(SampleJudge::rows_of(rows), at::kLong);
+  const SampleJudge judge(at::index_select(weight, 0, picked), rows, layout, inputs, grid, context);
+  SampleJudge::Verdict verdict = judge.verdict(judge.sample_of(best));
   const auto keep_if_better = [&](const at::Tensor& codes) {
     CodedWeight tried{codes, best.scales, best.statistics};
-    const Judge::Verdict found = judge.judge(tried, context);
+    const SampleJudge::Verdict found = judge.verdict(judge.sample_of(tried));
     if (!judge.prefers(found, verdict)) return;
     verdict = found;
     best = std::move(tried);

@@ -1,6 +1,7 @@
 #include "projected_objective.h"
 
 #include <qmill/numerics/low_rank.h>
+#include <qmill/numerics/products.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,6 +9,7 @@
 namespace learned_rounding {
 
 using qmill::LayerContext;
+using qmill::multiply;
 
 std::int64_t rank_for(const Settings& settings, std::int64_t rows, std::int64_t columns) {
   const std::int64_t side = std::min(rows, columns);

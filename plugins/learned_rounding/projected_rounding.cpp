@@ -3,6 +3,7 @@
 #include "schedule.h"
 
 #include <qmill/numerics/one_thread.h>
+#include <qmill/numerics/products.h>
 
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/mm.h>
@@ -15,6 +16,7 @@
 namespace learned_rounding {
 
 using qmill::LayerContext;
+using qmill::multiply;
 
 namespace {
 

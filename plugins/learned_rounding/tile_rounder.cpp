@@ -1,10 +1,8 @@
 #include "tile_rounder.h"
 
-#include <qmill/numerics/one_thread.h>
+#include <qmill/numerics/products.h>
 #include <qmill/numerics/rounding.h>
 #include <qmill/numerics/row_kernels.h>
-
-#include <ATen/ops/mm.h>
 
 #include <algorithm>
 #include <array>
@@ -81,26 +79,10 @@ double squared_norm(const at::Tensor& values, LayerContext& context) {
   std::vector<double> sums(static_cast<std::size_t>(rows));
   const auto* data = values.const_data_ptr<float>();
   context.parallel(slices(rows), [&](std::int64_t task) {
-    for (std::int64_t row = task * kSliceRows; row < std::min(rows, (task + 1) * kSliceRows); ++row) {
-      double sum = 0;
-      for (std::int64_t k = 0; k < columns; ++k) {
-        const auto value = static_cast<double>(data[row * columns + k]);
-        sum += value * value;
-      }
-      sums[static_cast<std::size_t>(row)] = sum;
-    }
+    for (std::int64_t row = task * kSliceRows; row < std::min(rows, (task + 1) * kSliceRows); ++row)
+      sums[static_cast<std::size_t>(row)] = qmill::dot(data + row * columns, data + row * columns, columns);
   });
   return std::accumulate(sums.begin(), sums.end(), 0.0);
-}
-
-void multiply(const at::Tensor& a, const at::Tensor& b, at::Tensor& out, LayerContext& context) {
-  context.parallel(slices(a.size(0)), [&](std::int64_t task) {
-    context.check_cancelled();
-    const qmill::OneThread one_thread;
-    const std::int64_t first = task * kSliceRows, count = std::min(kSliceRows, a.size(0) - first);
-    at::Tensor target = out.narrow(0, first, count);
-    at::mm_out(target, a.narrow(0, first, count), b);
-  });
 }
 
 }  // namespace learned_rounding

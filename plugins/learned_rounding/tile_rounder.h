@@ -47,9 +47,6 @@ at::Tensor all_errors(const TileRounder& rounder, const at::Tensor& codes, qmill
 // Sums of squares per row of a F32 matrix, added up in the order of rows.
 double squared_norm(const at::Tensor& matrix, qmill::LayerContext& context);
 
-// a b into `out`, cut by rows of a. [worker-thread; uses context.parallel]
-void multiply(const at::Tensor& a, const at::Tensor& b, at::Tensor& out, qmill::LayerContext& context);
-
 at::Tensor matrix(std::int64_t rows, std::int64_t columns, qmill::LayerContext& context);
 
 }  // namespace learned_rounding

@@ -1,11 +1,11 @@
 #include <qmill/numerics/calibrated_rounding.h>
 
 #include <qmill/error.h>
+#include <qmill/numerics/products.h>
 #include <qmill/numerics/rounding.h>
+#include <qmill/numerics/sample_judge.h>
 
-#include <ATen/ops/index_select.h>
 #include <ATen/ops/maximum.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
@@ -22,7 +22,6 @@
 namespace qmill {
 namespace {
 
-constexpr std::int64_t kSampleRows = 512;         // of the weight, to judge by: enough for three digits of a layer's error
 constexpr double kUsualDamping = 0.01;            // GPTQ's
 constexpr std::int64_t kCheapColumns = 1024;      // a factorization of so many costs little
 constexpr std::int64_t kAmpleRowsPerColumn = 16;  // with so many the usual damping is within 2 % of the best (docs/quality.md)
@@ -33,77 +32,6 @@ constexpr std::array kManyValues = {1.0f, 1.06f, 1.045f, 1.03f, 1.015f, 0.985f, 
 constexpr int kFew = 16;
 
 int count_of(const Grid& grid) { return grid.highest - grid.lowest + 1; }
-
-// W - decoded for rows of the sample, F32 [S,K].
-at::Tensor errors_of(const at::Tensor& weight, const CodedWeight& coded, const Grid& grid, const Layout& layout, LayerContext& context) {
-  const std::int64_t columns = weight.size(1);
-  at::Tensor errors = context.allocate(std::array{weight.size(0), columns}, DType::f32);
-  const auto* w = weight.const_data_ptr<float>();
-  const auto* codes = coded.codes.const_data_ptr<std::int8_t>();
-  const auto* scales = coded.scales.const_data_ptr<float>();
-  const std::int64_t tiles = coded.scales.size(1);
-  auto* out = errors.mutable_data_ptr<float>();
-  for (std::int64_t row = 0; row < weight.size(0); ++row)
-    for (std::int64_t k = 0; k < columns; ++k) {
-      const std::int64_t i = row * columns + k;
-      out[i] = w[i] - grid.value(codes[i]) * scales[row / layout.tile_rows * tiles + k / layout.tile_columns];
-    }
-  return errors;
-}
-
-// Rows of a weight that stand for all of them.
-std::vector<std::int64_t> sample_rows(std::int64_t rows) {
-  const std::int64_t count = std::min(rows, kSampleRows);
-  std::vector<std::int64_t> picked(static_cast<std::size_t>(count));
-  for (std::int64_t i = 0; i < count; ++i) picked[static_cast<std::size_t>(i)] = i * rows / count;
-  return picked;
-}
-
-class Sample {
- public:
-  // `weight`: F32, the rows `picked` of a weight.
-  Sample(at::Tensor weight, std::vector<std::int64_t> picked, const Layout& layout, const LayerInputs& inputs, const Grid& grid,
-         LayerContext& context)
-      : inputs_(inputs), grid_(grid), layout_(layout), context_(context), weight_(std::move(weight)) {
-    rows_ = at::tensor(picked, at::kLong);
-    for (std::int64_t& row : picked) row /= layout.tile_rows;
-    bands_ = at::tensor(picked, at::kLong);
-    layout_.tile_rows = 1;
-    if (inputs.held_out.defined()) signal_ = squared_output_error(inputs.held_out, weight_, context);
-  }
-
-  CodedWeight of(const CodedWeight& coded) const {
-    return {at::index_select(coded.codes, 0, rows_), at::index_select(coded.scales, 0, bands_)};
-  }
-
-  CodedWeight nearest(const at::Tensor& scales) const {
-    return round_onto(weight_, at::index_select(scales, 0, bands_), grid_, layout_, context_);
-  }
-
-  CodedWeight round(const at::Tensor& scales, const HessianFactor& factor) const {
-    return round_with_feedback(weight_, at::index_select(scales, 0, bands_), grid_, layout_, factor, context_).coded;
-  }
-
-  bool has_held_out() const { return signal_ > 0; }
-
-  double objective(const CodedWeight& sample) const {
-    return squared_error_under(inputs_.hessian, errors_of(weight_, sample, grid_, layout_, context_), context_) /
-           static_cast<double>(weight_.size(0));
-  }
-  double output_error(const CodedWeight& sample) const {  // relative
-    return std::sqrt(squared_output_error(inputs_.held_out, errors_of(weight_, sample, grid_, layout_, context_), context_) / signal_);
-  }
-
- private:
-  const LayerInputs& inputs_;
-  const Grid& grid_;
-  Layout layout_;
-  LayerContext& context_;
-  at::Tensor rows_;
-  at::Tensor bands_;
-  at::Tensor weight_;
-  double signal_ = 0;
-};
 
 // A weight in parts: one part where it is in memory as a whole.
 class Parts {
@@ -173,13 +101,14 @@ std::shared_ptr<const HessianFactor> shared_factor(const LayerInputs& inputs, co
 }
 
 // Uphill or downhill from the usual damping while the error on the rows kept apart falls.
-double best_damping(const LayerInputs& inputs, const Sample& sample, const at::Tensor& scales, bool activation_order,
+double best_damping(const LayerInputs& inputs, const SampleJudge& judge, const at::Tensor& scales, const Grid& grid, bool activation_order,
                     LayerContext& context) {
   const std::int64_t columns = inputs.hessian.size(0);
   const bool is_ample = columns > kCheapColumns && inputs.rows >= kAmpleRowsPerColumn * columns;
-  if (!sample.has_held_out() || is_ample) return kUsualDamping;
+  if (!judge.has_held_out() || is_ample) return kUsualDamping;
   const auto error = [&](double damping) {
-    return sample.output_error(sample.round(scales, *shared_factor(inputs, {damping, activation_order}, context)));
+    const std::shared_ptr<const HessianFactor> factor = shared_factor(inputs, {damping, activation_order}, context);
+    return judge.output_error(round_with_feedback(judge.weight(), judge.scales_of(scales), grid, judge.layout(), *factor, context).coded);
   };
   const auto error_if_definite = [&](double damping) {  // some Hessians need their damping
     try {
@@ -235,13 +164,10 @@ CodedWeight search_scales(const at::Tensor& scales, const Grid& grid, const Layo
 FeedbackRounding round_plainly(const at::Tensor& weight, const at::Tensor& scales, const Grid& grid, const Layout& layout,
                                LayerContext& context) {
   FeedbackRounding rounded{round_onto(weight, scales, grid, layout, context), {}};
-  const at::Tensor errors = errors_of(weight, rounded.coded, grid, layout, context);
+  const at::Tensor errors = coding_errors(weight, rounded.coded, grid, layout, context);
+  const std::int64_t columns = errors.size(1);
   const auto* e = errors.const_data_ptr<float>();
-  for (std::int64_t row = 0; row < errors.size(0); ++row) {
-    double sum = 0;
-    for (std::int64_t k = 0; k < errors.size(1); ++k, ++e) sum += static_cast<double>(*e) * static_cast<double>(*e);
-    rounded.objectives.push_back(sum);
-  }
+  for (std::int64_t row = 0; row < errors.size(0); ++row, e += columns) rounded.objectives.push_back(dot(e, e, columns));
   return rounded;
 }
 
@@ -285,7 +211,7 @@ CodedWeight round_calibrated(const WeightParts& weight, const Grid& grid, const 
   const Parts parts(weight, stored, searches);
   const bool is_informed = inputs != nullptr && !inputs->all_zero();
   std::vector<std::int64_t> picked;
-  if (is_informed) picked = sample_rows(weight.rows);
+  if (is_informed) picked = SampleJudge::rows_of(weight.rows);
   at::Tensor sampled;
   const at::Tensor scales = parts.survey(grid, picked, sampled, context);
   const auto round_nearest = [&] {
@@ -301,8 +227,8 @@ CodedWeight round_calibrated(const WeightParts& weight, const Grid& grid, const 
     });
   }
 
-  const Sample sample(sampled, picked, stored, *inputs, grid, context);
-  const FactorOptions options{how.damping ? *how.damping : best_damping(*inputs, sample, scales, how.activation_order, context),
+  const SampleJudge judge(sampled, weight.rows, stored, *inputs, grid, context);
+  const FactorOptions options{how.damping ? *how.damping : best_damping(*inputs, judge, scales, grid, how.activation_order, context),
                               how.activation_order};
   const std::shared_ptr<const HessianFactor> factor = shared_factor(*inputs, options, context);
   CodedWeight coded = parts.round(scales, context, [&](const at::Tensor& rows, const at::Tensor& given) {
@@ -312,26 +238,21 @@ CodedWeight round_calibrated(const WeightParts& weight, const Grid& grid, const 
     return searches ? search_scales(given, grid, stored, round) : round(given).coded;
   });
 
-  const CodedWeight nearest_sample = sample.nearest(scales);
-  const CodedWeight coded_sample = sample.of(coded);
-  std::map<std::string, double> statistics = {
-      {"damping", options.damping}, {"objective_rtn", sample.objective(nearest_sample)}, {"objective", sample.objective(coded_sample)}};
-  bool is_better = statistics["objective"] < statistics["objective_rtn"];
-  if (sample.has_held_out()) {
-    statistics["output_error_rtn"] = sample.output_error(nearest_sample);
-    statistics["output_error"] = sample.output_error(coded_sample);
-    is_better = statistics["output_error"] < statistics["output_error_rtn"];
-  }
-  if (!is_better || inputs->too_few()) {
-    context.note(inputs->too_few()       ? "rounded to nearest: its inputs are fewer than 20 rows"
-                 : sample.has_held_out() ? "rounded to nearest: nothing else had a smaller error on the rows kept apart"
-                                         : "rounded to nearest: nothing else had a smaller objective");
+  const SampleJudge::Verdict nearest = judge.verdict(round_onto(judge.weight(), judge.scales_of(scales), grid, judge.layout(), context));
+  SampleJudge::Verdict found = judge.verdict(judge.sample_of(coded));
+  if (!judge.prefers(found, nearest) || inputs->too_few()) {
+    context.note(inputs->too_few()      ? "rounded to nearest: its inputs are fewer than 20 rows"
+                 : judge.has_held_out() ? "rounded to nearest: nothing else had a smaller error on the rows kept apart"
+                                        : "rounded to nearest: nothing else had a smaller objective");
     coded = round_nearest();
-    statistics["objective"] = statistics["objective_rtn"];
-    if (sample.has_held_out()) statistics["output_error"] = statistics["output_error_rtn"];
+    found = nearest;
   }
-  if (factor->dead_columns != 0) statistics["dead_inputs"] = static_cast<double>(factor->dead_columns);
-  coded.statistics = std::move(statistics);
+  coded.statistics = {{"damping", options.damping}, {"objective_rtn", nearest.objective}, {"objective", found.objective}};
+  if (judge.has_held_out()) {
+    coded.statistics["output_error_rtn"] = nearest.output_error;
+    coded.statistics["output_error"] = found.output_error;
+  }
+  if (factor->dead_columns != 0) coded.statistics["dead_inputs"] = static_cast<double>(factor->dead_columns);
   return coded;
 }
 

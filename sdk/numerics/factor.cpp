@@ -1,8 +1,7 @@
 #include <qmill/numerics/ldlq.h>
 
-#include "one_thread.h"
-
 #include <qmill/error.h>
+#include <qmill/numerics/one_thread.h>
 
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/eye.h>

@@ -3,10 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-// Compiled once per instruction set; the best one for the processor is chosen at run time.
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)  // nothing here gains from them
-#endif
+#include "simd_targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "feedback_kernel.cpp"
 #include <hwy/foreach_target.h>

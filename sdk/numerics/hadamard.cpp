@@ -1,9 +1,9 @@
 #include <qmill/numerics/hadamard.h>
 
-#include "one_thread.h"
 #include "portable_math.h"
 
 #include <qmill/error.h>
+#include <qmill/numerics/one_thread.h>
 #include <qmill/numerics/random.h>
 
 #include <ATen/ops/empty.h>
@@ -14,21 +14,17 @@
 #include <bit>
 #include <cmath>
 
-// Compiled once per instruction set; the best one for the processor is chosen at run time.
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)  // nothing here gains from them
-#endif
+#include "simd_targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "hadamard.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+#include "transform_stages-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace qmill {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-using Up16 = hn::CappedTag<float, 16>;  // whole vectors in a run of 16 values
 
 template <class V>
 HWY_INLINE void SumDifference(V& a, V& b) {
@@ -40,17 +36,11 @@ HWY_INLINE void SumDifference(V& a, V& b) {
 // log2(kRuns) stages in one pass over memory, the first of them between runs of `stride` values.
 template <int kRuns>
 HWY_INLINE void StridedStages(float* x, std::int64_t n, std::int64_t stride) {
-  const Up16 d;
-  using V = hn::Vec<Up16>;
-  for (std::int64_t base = 0; base < n; base += kRuns * stride)
-    for (std::int64_t i = base; i < base + stride; i += static_cast<std::int64_t>(hn::Lanes(d))) {
-      V v[kRuns];
-      for (int k = 0; k < kRuns; ++k) v[k] = hn::LoadU(d, x + i + k * stride);
-      for (int half = 1; half < kRuns; half *= 2)
-        for (int k = 0; k < kRuns; ++k)
-          if ((k & half) == 0) SumDifference(v[k], v[k + half]);
-      for (int k = 0; k < kRuns; ++k) hn::StoreU(v[k], d, x + i + k * stride);
-    }
+  StridedPass<kRuns>(x, n, stride, [](hn::Vec<Up16>* v) HWY_ATTR {
+    for (int half = 1; half < kRuns; half *= 2)
+      for (int k = 0; k < kRuns; ++k)
+        if ((k & half) == 0) SumDifference(v[k], v[k + half]);
+  });
 }
 
 HWY_INLINE void ScalarStages(float* x, std::int64_t n, float factor) {
@@ -67,72 +57,28 @@ HWY_INLINE void ScalarStages(float* x, std::int64_t n, float factor) {
 #if HWY_TARGET == HWY_SCALAR
 HWY_INLINE void FirstStages(float* x, std::int64_t n, float factor) { ScalarStages(x, n, factor); }
 #else
-// The stages of strides 1 and 2: inside each run of four values.
-template <class D>
-HWY_INLINE hn::Vec<D> InsideFour(D d, hn::Vec<D> x) {
-  alignas(16) static constexpr float kOddNegative[4] = {0.0f, -0.0f, 0.0f, -0.0f};
-  alignas(16) static constexpr float kUpperNegative[4] = {0.0f, 0.0f, -0.0f, -0.0f};
-  const auto pairs = hn::Add(hn::DupEven(x), hn::Xor(hn::DupOdd(x), hn::LoadDup128(d, kOddNegative)));  // a+b, a-b, c+d, c-d
-  return hn::Add(hn::Shuffle1032(pairs), hn::Xor(pairs, hn::LoadDup128(d, kUpperNegative)));
-}
+struct SylvesterStages {
+  // The stages of strides 1 and 2: inside each run of four values.
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Inside(D d, hn::Vec<D> x) {
+    alignas(16) static constexpr float kOddNegative[4] = {0.0f, -0.0f, 0.0f, -0.0f};
+    alignas(16) static constexpr float kUpperNegative[4] = {0.0f, 0.0f, -0.0f, -0.0f};
+    const auto pairs = hn::Add(hn::DupEven(x), hn::Xor(hn::DupOdd(x), hn::LoadDup128(d, kOddNegative)));  // a+b, a-b, c+d, c-d
+    return hn::Add(hn::Shuffle1032(pairs), hn::Xor(pairs, hn::LoadDup128(d, kUpperNegative)));
+  }
 
-// Strides 4 and 8 of four vectors.
-template <class V>
-HWY_INLINE void BetweenFours(V& a, V& b, V& c, V& e) {
-  SumDifference(a, b);
-  SumDifference(c, e);
-  SumDifference(a, c);
-  SumDifference(b, e);
-}
-
-HWY_INLINE void FirstStages16(float* x, float factor) {
-  const hn::FixedTag<float, 4> d;
-  const auto scaled = hn::Set(d, factor);
-  const auto load = [&](int k) HWY_ATTR { return InsideFour(d, hn::Mul(hn::LoadU(d, x + 4 * k), scaled)); };
-  auto a = load(0);
-  auto b = load(1);
-  auto c = load(2);
-  auto e = load(3);
-  BetweenFours(a, b, c, e);
-  hn::StoreU(a, d, x);
-  hn::StoreU(b, d, x + 4);
-  hn::StoreU(c, d, x + 8);
-  hn::StoreU(e, d, x + 12);
-}
-
-#if HWY_MAX_BYTES >= 32
-// 32 values: two runs of 16 side by side.
-HWY_INLINE void FirstStages32(float* x, float factor) {
-  const hn::FixedTag<float, 8> d;
-  const hn::Half<decltype(d)> half;
-  const auto scaled = hn::Set(d, factor);
-  const auto load = [&](int k) HWY_ATTR {
-    return InsideFour(d, hn::Mul(hn::Combine(d, hn::LoadU(half, x + 16 + 4 * k), hn::LoadU(half, x + 4 * k)), scaled));
-  };
-  const auto store = [&](int k, auto v) HWY_ATTR {
-    hn::StoreU(hn::LowerHalf(half, v), half, x + 4 * k);
-    hn::StoreU(hn::UpperHalf(half, v), half, x + 16 + 4 * k);
-  };
-  auto a = load(0);
-  auto b = load(1);
-  auto c = load(2);
-  auto e = load(3);
-  BetweenFours(a, b, c, e);
-  store(0, a);
-  store(1, b);
-  store(2, c);
-  store(3, e);
-}
-#endif
+  // Strides 4 and 8.
+  template <class V>
+  static HWY_INLINE void Between(V& a, V& b, V& c, V& e) {
+    SumDifference(a, b);
+    SumDifference(c, e);
+    SumDifference(a, c);
+    SumDifference(b, e);
+  }
+};
 
 // The stages of strides 1 to 8, after multiplication by `factor`.
-HWY_INLINE void FirstStages(float* x, std::int64_t n, float factor) {
-  std::int64_t i = 0;
-#if HWY_MAX_BYTES >= 32
-  for (; i + 32 <= n; i += 32) FirstStages32(x + i, factor);
-#endif
-  for (; i < n; i += 16) FirstStages16(x + i, factor);
-}
+HWY_INLINE void FirstStages(float* x, std::int64_t n, float factor) { FirstStagesOf<SylvesterStages>(x, n, factor); }
 #endif
 
 void Sylvester(float* x, std::int64_t n, float factor) {

@@ -1,9 +1,9 @@
 #include <qmill/numerics/layer_inputs.h>
 
-#include "one_thread.h"
-
 #include <qmill/error.h>
 #include <qmill/numerics/hadamard.h>
+#include <qmill/numerics/one_thread.h>
+#include <qmill/numerics/products.h>
 #include <qmill/numerics/row_kernels.h>
 
 #include <ATen/ops/mm.h>
@@ -49,13 +49,7 @@ void require_finite(const at::Tensor& tensor, const char* what, LayerContext& co
                 "repair the calibration data");
 }
 
-double dot(const at::Tensor& a, const at::Tensor& b) {
-  const auto* x = a.const_data_ptr<float>();
-  const auto* y = b.const_data_ptr<float>();
-  double sum = 0;
-  for (std::int64_t i = 0; i < a.numel(); ++i) sum += static_cast<double>(x[i]) * static_cast<double>(y[i]);
-  return sum;
-}
+double dot_of(const at::Tensor& a, const at::Tensor& b) { return dot(a.const_data_ptr<float>(), b.const_data_ptr<float>(), a.numel()); }
 
 // A copy of [rows, columns] in the corner of a larger matrix of zeros.
 at::Tensor padded(const at::Tensor& matrix, std::int64_t rows, std::int64_t columns) {
@@ -117,14 +111,14 @@ std::shared_ptr<const LayerInputs> inputs_in_stored_basis(const Layout& layout, 
 double squared_output_error(const at::Tensor& rows, const at::Tensor& errors, LayerContext& context) {
   return sum_over_rows(errors.size(0), context, [&](std::int64_t begin, std::int64_t count) {
     const at::Tensor outputs = at::mm(errors.narrow(0, begin, count), rows.t());
-    return dot(outputs, outputs);
+    return dot_of(outputs, outputs);
   });
 }
 
 double squared_error_under(const at::Tensor& hessian, const at::Tensor& errors, LayerContext& context) {
   return sum_over_rows(errors.size(0), context, [&](std::int64_t begin, std::int64_t count) {
     const at::Tensor part = errors.narrow(0, begin, count);
-    return dot(at::mm(part, hessian), part);
+    return dot_of(at::mm(part, hessian), part);
   });
 }
 

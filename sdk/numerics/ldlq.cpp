@@ -1,7 +1,7 @@
 #include <qmill/numerics/ldlq.h>
+#include <qmill/numerics/one_thread.h>
 
 #include "feedback_kernel.h"
-#include "one_thread.h"
 
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/from_blob.h>

@@ -1,15 +1,14 @@
 #include <qmill/numerics/low_rank.h>
 
-#include "one_thread.h"
-
 #include <qmill/error.h>
+#include <qmill/numerics/one_thread.h>
+#include <qmill/numerics/products.h>
 #include <qmill/numerics/random.h>
 #include <qmill/numerics/row_kernels.h>
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_qr.h>
 #include <ATen/ops/linalg_svd.h>
-#include <ATen/ops/mm.h>
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 
@@ -20,8 +19,7 @@
 namespace qmill {
 namespace {
 
-// Rows of a product that make a task: their number depends on nothing but the shape, so that every task's bits are the same on
-// every thread; fewer would leave the products below their full speed.
+// Rows of normal values that make a task.
 constexpr std::int64_t kRowsPerTask = 192;
 
 std::int64_t tasks_for(std::int64_t rows) { return (rows + kRowsPerTask - 1) / kRowsPerTask; }
@@ -87,17 +85,9 @@ class RangeFinder {
     return result;
   }
 
-  // a b, cut by rows of a.
   at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
-    const std::int64_t rows = a.size(0);
-    at::Tensor result = matrix(rows, b.size(1));
-    context_.parallel(tasks_for(rows), [&](std::int64_t task) {
-      context_.check_cancelled();
-      const OneThread guard;
-      const std::int64_t first = task * kRowsPerTask, count = std::min(kRowsPerTask, rows - first);
-      at::Tensor slice = result.narrow(0, first, count);
-      at::mm_out(slice, a.narrow(0, first, count), b);
-    });
+    at::Tensor result = matrix(a.size(0), b.size(1));
+    multiply(a, b, result, context_);
     return result;
   }
 

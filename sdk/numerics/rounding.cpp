@@ -206,4 +206,21 @@ CodedWeight round_onto(const at::Tensor& weight, const at::Tensor& scales, const
   return coded;
 }
 
+at::Tensor coding_errors(const at::Tensor& weight, const CodedWeight& coded, const Grid& grid, const Layout& layout,
+                         LayerContext& context) {
+  const std::int64_t columns = weight.size(1);
+  at::Tensor errors = context.allocate(std::array{weight.size(0), columns}, DType::f32);
+  const auto* w = weight.const_data_ptr<float>();
+  const auto* codes = coded.codes.const_data_ptr<std::int8_t>();
+  const auto* scales = coded.scales.const_data_ptr<float>();
+  const std::int64_t tiles = coded.scales.size(1);
+  auto* out = errors.mutable_data_ptr<float>();
+  for (std::int64_t row = 0; row < weight.size(0); ++row)
+    for (std::int64_t k = 0; k < columns; ++k) {
+      const std::int64_t i = row * columns + k;
+      out[i] = w[i] - grid.value(codes[i]) * scales[row / layout.tile_rows * tiles + k / layout.tile_columns];
+    }
+  return errors;
+}
+
 }  // namespace qmill

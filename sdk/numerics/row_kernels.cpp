@@ -11,14 +11,12 @@
 #include <cstring>
 #include <limits>
 
-// Compiled once per instruction set; the best one for the processor is chosen at run time.
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)  // nothing here gains from them
-#endif
+#include "simd_targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "row_kernels.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+#include "transform_stages-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace qmill {
@@ -88,33 +86,15 @@ HWY_INLINE void Butterfly(V& a, V& b, V& c, V& d) {
 
 // A stage whose runs of `stride` values are whole vectors.
 HWY_INLINE void StridedStage(float* x, std::int64_t group, std::int64_t stride) {
-  const F32 d;
-  for (std::int64_t base = 0; base < group; base += 4 * stride)
-    for (std::int64_t i = base; i < base + stride; i += static_cast<std::int64_t>(hn::Lanes(d))) {
-      auto a = hn::LoadU(d, x + i);
-      auto b = hn::LoadU(d, x + i + stride);
-      auto c = hn::LoadU(d, x + i + 2 * stride);
-      auto e = hn::LoadU(d, x + i + 3 * stride);
-      Butterfly(a, b, c, e);
-      hn::StoreU(a, d, x + i);
-      hn::StoreU(b, d, x + i + stride);
-      hn::StoreU(c, d, x + i + 2 * stride);
-      hn::StoreU(e, d, x + i + 3 * stride);
-    }
+  StridedPass<4>(x, group, stride, [](hn::Vec<Up16>* v) HWY_ATTR { Butterfly(v[0], v[1], v[2], v[3]); });
 }
 
 // The stages of `stride` and 4 * stride in one pass over memory.
 HWY_INLINE void TwoStridedStages(float* x, std::int64_t group, std::int64_t stride) {
-  const F32 d;
-  using V = hn::Vec<F32>;
-  for (std::int64_t base = 0; base < group; base += 16 * stride)
-    for (std::int64_t i = base; i < base + stride; i += static_cast<std::int64_t>(hn::Lanes(d))) {
-      V v[16];
-      for (std::int64_t k = 0; k < 16; ++k) v[k] = hn::LoadU(d, x + i + k * stride);
-      for (int k = 0; k < 16; k += 4) Butterfly(v[k], v[k + 1], v[k + 2], v[k + 3]);
-      for (int k = 0; k < 4; ++k) Butterfly(v[k], v[k + 4], v[k + 8], v[k + 12]);
-      for (std::int64_t k = 0; k < 16; ++k) hn::StoreU(v[k], d, x + i + k * stride);
-    }
+  StridedPass<16>(x, group, stride, [](hn::Vec<Up16>* v) HWY_ATTR {
+    for (int k = 0; k < 16; k += 4) Butterfly(v[k], v[k + 1], v[k + 2], v[k + 3]);
+    for (int k = 0; k < 4; ++k) Butterfly(v[k], v[k + 4], v[k + 8], v[k + 12]);
+  });
 }
 
 #if HWY_TARGET == HWY_SCALAR
@@ -125,67 +105,30 @@ HWY_INLINE void FirstStages(float* x, std::int64_t group, float factor) {
   if (group > 4) StridedStage(x, group, 4);
 }
 #else
-// The stage of stride 1: inside each run of four values.
-template <class D>
-HWY_INLINE hn::Vec<D> Butterfly4(D d, hn::Vec<D> x) {
-  alignas(16) static constexpr float kOddNegative[4] = {0.0f, -0.0f, 0.0f, -0.0f};
-  const auto odd_negative = hn::LoadDup128(d, kOddNegative);
-  const auto pairs = hn::Add(hn::DupEven(x), hn::Xor(hn::DupOdd(x), odd_negative));  // a+b, a-b, c+d, c-d
-  const auto crossed = hn::Shuffle1032(hn::DupOdd(pairs));                           // c-d, c-d, a-b, a-b
-  return hn::Add(hn::DupEven(pairs), hn::Xor(crossed, odd_negative));
-}
+struct RegularStages {
+  // The stage of stride 1: inside each run of four values.
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Inside(D d, hn::Vec<D> x) {
+    alignas(16) static constexpr float kOddNegative[4] = {0.0f, -0.0f, 0.0f, -0.0f};
+    const auto odd_negative = hn::LoadDup128(d, kOddNegative);
+    const auto pairs = hn::Add(hn::DupEven(x), hn::Xor(hn::DupOdd(x), odd_negative));  // a+b, a-b, c+d, c-d
+    const auto crossed = hn::Shuffle1032(hn::DupOdd(pairs));                           // c-d, c-d, a-b, a-b
+    return hn::Add(hn::DupEven(pairs), hn::Xor(crossed, odd_negative));
+  }
 
-// 16 values, strides 1 and 4.
-HWY_INLINE void FirstStages16(float* x, float factor) {
-  const hn::FixedTag<float, 4> d;
-  const auto scaled = hn::Set(d, factor);
-  const auto load = [&](int k) HWY_ATTR { return Butterfly4(d, hn::Mul(hn::LoadU(d, x + 4 * k), scaled)); };
-  auto a = load(0);
-  auto b = load(1);
-  auto c = load(2);
-  auto e = load(3);
-  Butterfly(a, b, c, e);
-  hn::StoreU(a, d, x);
-  hn::StoreU(b, d, x + 4);
-  hn::StoreU(c, d, x + 8);
-  hn::StoreU(e, d, x + 12);
-}
-
-#if HWY_MAX_BYTES >= 32
-// 32 values: two runs of 16 side by side.
-HWY_INLINE void FirstStages32(float* x, float factor) {
-  const hn::FixedTag<float, 8> d;
-  const hn::Half<decltype(d)> half;
-  const auto scaled = hn::Set(d, factor);
-  const auto load = [&](int k) HWY_ATTR {
-    return Butterfly4(d, hn::Mul(hn::Combine(d, hn::LoadU(half, x + 16 + 4 * k), hn::LoadU(half, x + 4 * k)), scaled));
-  };
-  const auto store = [&](int k, auto v) HWY_ATTR {
-    hn::StoreU(hn::LowerHalf(half, v), half, x + 4 * k);
-    hn::StoreU(hn::UpperHalf(half, v), half, x + 16 + 4 * k);
-  };
-  auto a = load(0);
-  auto b = load(1);
-  auto c = load(2);
-  auto e = load(3);
-  Butterfly(a, b, c, e);
-  store(0, a);
-  store(1, b);
-  store(2, c);
-  store(3, e);
-}
-#endif
+  // Stride 4.
+  template <class V>
+  static HWY_INLINE void Between(V& a, V& b, V& c, V& d) {
+    Butterfly(a, b, c, d);
+  }
+};
 
 HWY_INLINE void FirstStages(float* x, std::int64_t group, float factor) {
   if (group == 4) {
     const hn::FixedTag<float, 4> d;
-    return hn::StoreU(Butterfly4(d, hn::Mul(hn::LoadU(d, x), hn::Set(d, factor))), d, x);
+    return hn::StoreU(RegularStages::Inside(d, hn::Mul(hn::LoadU(d, x), hn::Set(d, factor))), d, x);
   }
-  std::int64_t i = 0;
-#if HWY_MAX_BYTES >= 32
-  for (; i + 32 <= group; i += 32) FirstStages32(x + i, factor);
-#endif
-  for (; i < group; i += 16) FirstStages16(x + i, factor);
+  FirstStagesOf<RegularStages>(x, group, factor);
 }
 #endif
 

@@ -1,7 +1,10 @@
 #include "output_error.h"
 
+#include "../run/resource_context.h"
+
 #include <qmill/error.h>
 #include <qmill/numerics/one_thread.h>
+#include <qmill/numerics/products.h>
 #include <qmill/numerics/rounding.h>
 #include <qmill/numerics/row_kernels.h>
 
@@ -19,10 +22,7 @@ constexpr std::int64_t kValuesPerGroup = 1 << 18;  // of W: enough for efficient
 constexpr std::int64_t kInputsPerProduct = 1024;
 
 double sum_of_squares(const at::Tensor& values) {
-  const float* data = values.const_data_ptr<float>();
-  double sum = 0;
-  for (std::int64_t i = 0; i < values.numel(); ++i) sum += static_cast<double>(data[i]) * data[i];
-  return sum;
+  return dot(values.const_data_ptr<float>(), values.const_data_ptr<float>(), values.numel());
 }
 
 void add_products(const at::Tensor& inputs, const at::Tensor& weights, double& sum) {
@@ -30,32 +30,6 @@ void add_products(const at::Tensor& inputs, const at::Tensor& weights, double& s
   for (std::int64_t row = 0; row < inputs.size(0); row += kInputsPerProduct)
     sum += sum_of_squares(at::mm(inputs.narrow(0, row, std::min(kInputsPerProduct, inputs.size(0) - row)), columns));
 }
-
-// What round_to_nearest needs of a layer's context.
-class RoundingContext final : public LayerContext {
- public:
-  RoundingContext(const TensorInfo& weight, const Format& format, const Layout& layout, const RunResources& resources)
-      : weight_(weight), target_{&format, layout, Options()}, resources_(resources) {}
-
-  const TensorInfo& weight() const override { return weight_; }
-  const LayerTarget& target() const override { return target_; }
-  const LayerCalibration* calibration() const override { return nullptr; }
-  std::uint64_t seed() const override { return 0; }
-  at::Tensor allocate(std::span<const std::int64_t> shape, DType dtype) override { return resources_.buffers.allocate(shape, dtype); }
-  void parallel(std::int64_t tasks, const std::function<void(std::int64_t)>& body) override { resources_.tasks.parallel(tasks, body); }
-  std::shared_ptr<const void> shared(const std::string&, const std::function<std::shared_ptr<const void>()>& make) override {
-    return make();
-  }
-  void note(std::string) override {}
-  void check_cancelled() const override {
-    if (resources_.cancel != nullptr && *resources_.cancel) throw Error(ErrorKind::cancelled, "interrupted");
-  }
-
- private:
-  const TensorInfo& weight_;
-  const LayerTarget target_;
-  const RunResources& resources_;
-};
 
 }  // namespace
 
@@ -111,7 +85,8 @@ LayerOutput::LayerOutput(const TensorInfo& info, const at::Tensor& weight, RowDe
     : weight_(weight), resources_(resources), is_rounded_(is_rounded) {
   versions_.push_back(std::move(stored));
   if (is_rounded || format.grid() == nullptr) return;
-  RoundingContext context(info, format, layout, resources);
+  const LayerTarget target{&format, layout, Options()};
+  ResourceContext context(info, target, resources);
   std::vector<at::Tensor> rounded;
   for (StoredTensor& tensor : format.encode(round_to_nearest(weight, *format.grid(), layout, context), info, layout))
     rounded.push_back(std::move(tensor.data));

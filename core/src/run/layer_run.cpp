@@ -5,6 +5,7 @@
 #include "../report/output_error.h"
 #include "../report/weight_error.h"
 #include "bias_correction.h"
+#include "resource_context.h"
 #include "shared_values.h"
 
 #include <qmill/names.h>
@@ -15,33 +16,25 @@
 namespace qmill {
 namespace {
 
-class HostContext final : public LayerContext {
+class HostContext final : public ResourceContext {
  public:
   HostContext(const Decision& decision, const at::Tensor& weight, std::int64_t seed, const RunResources& resources)
-      : decision_(decision), seed_(seed_for(static_cast<std::uint64_t>(seed), decision.source.name)), resources_(resources) {
+      : ResourceContext(decision.source, decision.target, resources),
+        seed_(seed_for(static_cast<std::uint64_t>(seed), decision.source.name)) {
     if (resources.calibration != nullptr) calibration_ = resources.calibration->for_layer(decision.source, resources, weight);
   }
 
-  const TensorInfo& weight() const override { return decision_.source; }
-  const LayerTarget& target() const override { return decision_.target; }
   const LayerCalibration* calibration() const override { return calibration_.get(); }
   std::uint64_t seed() const override { return seed_; }
-  at::Tensor allocate(std::span<const std::int64_t> shape, DType dtype) override { return resources_.buffers.allocate(shape, dtype); }
-  void parallel(std::int64_t tasks, const std::function<void(std::int64_t)>& body) override { resources_.tasks.parallel(tasks, body); }
   std::shared_ptr<const void> shared(const std::string& key, const std::function<std::shared_ptr<const void>()>& make) override {
-    return resources_.shared != nullptr ? resources_.shared->get(key, make, resources_.tasks) : make();
+    return resources().shared != nullptr ? resources().shared->get(key, make, resources().tasks) : make();
   }
   void note(std::string text) override { notes_.push_back(std::move(text)); }
-  void check_cancelled() const override {
-    if (resources_.cancel != nullptr && *resources_.cancel) throw Error(ErrorKind::cancelled, "interrupted");
-  }
 
   std::vector<std::string> take_notes() { return std::move(notes_); }
 
  private:
-  const Decision& decision_;
   const std::uint64_t seed_;
-  const RunResources& resources_;
   std::unique_ptr<LayerCalibration> calibration_;
   std::vector<std::string> notes_;
 };

@@ -26,4 +26,8 @@ QMILL_API at::Tensor tile_scales(const at::Tensor& weight, const Grid& grid, con
 QMILL_API CodedWeight round_onto(const at::Tensor& weight, const at::Tensor& scales, const Grid& grid, const Layout& layout,
                                  LayerContext& context);
 
+// W - decoded, F32 [N,K], for a finite F32 weight in the stored basis and its codes; one task.
+QMILL_API at::Tensor coding_errors(const at::Tensor& weight, const CodedWeight& coded, const Grid& grid, const Layout& layout,
+                                   LayerContext& context);
+
 }  // namespace qmill

@@ -1,3 +1,0 @@
-#pragma once
-
-#include <qmill/numerics/one_thread.h>
