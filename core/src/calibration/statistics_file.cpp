@@ -1,5 +1,6 @@
 // Statistics of sample rows, written like a model: complete under its name, or not there.
 #include "../io/output_file.h"
+#include "../publish/destination.h"
 #include "../publish/output_plan.h"
 #include "../run/resources.h"
 #include "calibration_file.h"
@@ -159,23 +160,17 @@ class Writer {
 };
 
 void check_statistics_output(const CalibrationFile& file, const StatisticsOptions& options) {
-  std::error_code ignored;
-  const auto refuse = [&](const std::string& found, const char* advice) {
-    throw Error(ErrorKind::usage, found, advice).in(fmt::format("'{}'", options.output.string()));
-  };
-  if (fs::is_directory(options.output, ignored))
-    refuse("the output is a folder, expected a file name", "add a name ending in .safetensors");
+  require_file_name(options.output);
   const std::string extension = options.output.extension().string();
   if (extension != ".safetensors" && extension != ".json")
-    refuse(fmt::format("the output's name ends in '{}', expected .safetensors (everything) or .json (channel statistics only)", extension),
-           "choose another --output");
+    throw Error(
+        ErrorKind::usage,
+        fmt::format("the output's name ends in '{}', expected .safetensors (everything) or .json (channel statistics only)", extension),
+        "choose another --output")
+        .in(fmt::format("'{}'", options.output.string()));
   std::vector<fs::path> inputs = file.source()->files();
   inputs.push_back(options.input);
-  for (const fs::path& input : inputs)
-    if (fs::equivalent(input, options.output, ignored))
-      refuse(fmt::format("the output is the same file as the input '{}'", input.string()), "choose another --output");
-  if (fs::exists(options.output, ignored) && !options.overwrite)
-    refuse("the output exists already", "add --overwrite to replace it, or choose another --output");
+  require_replaceable(options.output, inputs, options.overwrite);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Reader, workers, writer: each tensor passes once, with a bounded number of bytes on the way.
 #include "../io/output_file.h"
 #include "../plugin_host/guard.h"
+#include "../publish/destination.h"
 #include "channel.h"
 #include "layer_run.h"
 #include "read_tensor.h"
@@ -252,21 +253,11 @@ class Pipeline {
 }  // namespace
 
 void check_destination(const TensorSource& source, const ConvertOptions& options) {
-  const std::string output = options.output.string();
-  std::error_code ignored;
-  if (fs::is_directory(options.output, ignored))
-    throw Error(ErrorKind::usage, "the output is a folder, expected a file name", "add a name ending in .safetensors")
-        .in(fmt::format("'{}'", output));
+  require_file_name(options.output);
   std::vector<fs::path> inputs = source.files();
   inputs.push_back(options.input);  // an index is none of the files that hold tensors
   inputs.insert(inputs.end(), {options.calibration.data, options.calibration.lora});
-  for (const fs::path& input : inputs)
-    if (fs::equivalent(input, options.output, ignored))
-      throw Error(ErrorKind::usage, fmt::format("the output is the same file as the input '{}'", input.string()), "choose another --output")
-          .in(fmt::format("'{}'", output));
-  if (fs::exists(options.output, ignored) && !options.overwrite)
-    throw Error(ErrorKind::usage, "the output exists already", "add --overwrite to replace it, or choose another --output")
-        .in(fmt::format("'{}'", output));
+  require_replaceable(options.output, inputs, options.overwrite);
 }
 
 ConvertReport run_plan(const TensorSource& source, const Plan& plan, const ConvertOptions& options, const RunHooks& hooks) {
