@@ -12,7 +12,7 @@
 
 namespace qmill::testing {
 
-class TestContext final : public LayerContext {
+class TestContext : public LayerContext {
  public:
   TestContext(TensorInfo weight, LayerTarget target) : weight_(std::move(weight)), target_(std::move(target)) {}
 

@@ -55,6 +55,12 @@ struct Job {
   Plan made;
 };
 
+inline const LayerQuality& quality_of(const std::vector<LayerQuality>& layers, std::string_view name) {
+  for (const LayerQuality& layer : layers)
+    if (layer.name == name) return layer;
+  throw std::runtime_error("no quality of " + std::string(name));
+}
+
 inline const Decision& decision_of(const Plan& plan, std::string_view name) {
   for (const Decision& decision : plan.decisions)
     if (decision.source.name == name) return decision;

@@ -101,14 +101,12 @@ TEST(StoredModel, CompareAgreesWithTheReportOfTheRunForEveryFormat) {
     const std::vector<LayerQuality> compared = compare_models(host(), *host().open(job.options.output), *host().open(job.options.input), 2);
     ASSERT_EQ(compared.size(), report.layers.size());
     for (const LayerReport& layer : report.layers) {
-      const auto found =
-          std::find_if(compared.begin(), compared.end(), [&](const LayerQuality& quality) { return quality.name == layer.quality.name; });
-      ASSERT_NE(found, compared.end()) << layer.quality.name;
+      const LayerQuality& found = testing::quality_of(compared, layer.quality.name);
       // Without a marker, one scale of one row may mean the row or the whole tensor: the same values.
-      EXPECT_TRUE(layer.quality.name == "d" || found->format == layer.quality.format) << found->format;
-      EXPECT_EQ(found->mse, layer.quality.mse) << layer.quality.name;
-      EXPECT_EQ(found->max_error, layer.quality.max_error);
-      EXPECT_EQ(found->sqnr_db, layer.quality.sqnr_db);
+      EXPECT_TRUE(layer.quality.name == "d" || found.format == layer.quality.format) << found.format;
+      EXPECT_EQ(found.mse, layer.quality.mse) << layer.quality.name;
+      EXPECT_EQ(found.max_error, layer.quality.max_error);
+      EXPECT_EQ(found.sqnr_db, layer.quality.sqnr_db);
     }
   }
 }

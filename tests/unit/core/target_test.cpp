@@ -86,13 +86,11 @@ TEST(Target, PackedLayersComeBackFromTheirFileInTheirShape) {
     const std::vector<LayerQuality> compared = compare_models(host(), *host().open(job.options.output), *host().open(job.options.input), 2);
     ASSERT_EQ(compared.size(), report.layers.size());
     for (const LayerReport& layer : report.layers) {
-      const auto found =
-          std::find_if(compared.begin(), compared.end(), [&](const LayerQuality& quality) { return quality.name == layer.quality.name; });
-      ASSERT_NE(found, compared.end()) << layer.quality.name;
-      EXPECT_EQ(found->format, layer.quality.format);
-      EXPECT_EQ(found->mse, layer.quality.mse) << layer.quality.name;
-      const double db = found->sqnr_db.value_or(0);
-      EXPECT_TRUE(found->format == "int8_tensorwise" ? db > 35 : db > 12 && db < 35) << layer.quality.name << ' ' << db;
+      const LayerQuality& found = testing::quality_of(compared, layer.quality.name);
+      EXPECT_EQ(found.format, layer.quality.format);
+      EXPECT_EQ(found.mse, layer.quality.mse) << layer.quality.name;
+      const double db = found.sqnr_db.value_or(0);
+      EXPECT_TRUE(found.format == "int8_tensorwise" ? db > 35 : db > 12 && db < 35) << layer.quality.name << ' ' << db;
     }
   }
 }

@@ -1,3 +1,5 @@
+#include "reference.h"
+
 #include <expect_error.h>
 #include <model_file.h>
 
@@ -298,7 +300,6 @@ TEST_P(Int8Storage, DecodingMultipliesEachCodeByTheScaleOfItsTileAndRotatesBack)
     const float scale = coded.scales.const_data_ptr<float>()[r / stored_as.tile_rows * coded.scales.size(1) + c / stored_as.tile_columns];
     return static_cast<double>(static_cast<float>(coded.codes.const_data_ptr<std::int8_t>()[r * 64 + c]) * scale);
   };
-  constexpr int h4[4][4] = {{1, 1, 1, -1}, {1, 1, -1, 1}, {1, -1, 1, 1}, {-1, 1, 1, 1}};
   const std::int64_t group = stored_as.rotation_group;
   for (std::int64_t r = begin; r < end; ++r)
     for (std::int64_t c = 0; c < 64; ++c) {
@@ -307,13 +308,7 @@ TEST_P(Int8Storage, DecodingMultipliesEachCodeByTheScaleOfItsTileAndRotatesBack)
         ASSERT_EQ(found, value(r, c));
         continue;
       }
-      double sum = 0;
-      for (std::int64_t k = 0; k < group; ++k) {
-        int sign = 1;
-        for (std::int64_t a = c % group, b = k, g = group; g > 1; g /= 4, a /= 4, b /= 4) sign *= h4[a % 4][b % 4];
-        sum += sign * value(r, c / group * group + k);
-      }
-      ASSERT_NEAR(found, sum / std::sqrt(static_cast<double>(group)), 1e-3);
+      ASSERT_NEAR(found, qmill::testing::rotated_element(value, r, c, group), 1e-3);
     }
 }
 

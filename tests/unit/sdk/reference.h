@@ -19,6 +19,14 @@ inline int hadamard_sign(std::int64_t r, std::int64_t c, std::int64_t group) {
   return sign;
 }
 
+// Element (r, c) of a matrix times the regular Hadamard matrix of each group of columns; value(r, c) gives the matrix.
+template <class Value>
+double rotated_element(Value value, std::int64_t r, std::int64_t c, std::int64_t group) {
+  double sum = 0;
+  for (std::int64_t k = 0; k < group; ++k) sum += hadamard_sign(c % group, k, group) * value(r, c / group * group + k);
+  return sum / std::sqrt(static_cast<double>(group));
+}
+
 // The documented butterflies in F32, one operation at a time: stages of strides 1, 4, 16, ... after the division by sqrt(group).
 inline void rotate_by_butterflies(std::span<float> values, std::int64_t group) {
   const auto size = static_cast<std::size_t>(group);

@@ -1,3 +1,5 @@
+#include "reference.h"
+
 #include <expect_error.h>
 #include <model_file.h>
 #include <test_context.h>
@@ -255,7 +257,6 @@ TEST(Int4Storage, EveryByteIsDecodedMinus8Included) {
 }
 
 TEST(Int4Storage, DecodingScalesRowsAndRotatesBack) {
-  constexpr int h4[4][4] = {{1, 1, 1, -1}, {1, 1, -1, 1}, {1, -1, 1, 1}, {-1, 1, 1, 1}};
   const TensorInfo weight = matrix(21, 128);
   const CodedWeight coded = all_codes(21, 128);
   for (const std::int64_t group : {0, 4, 16, 64}) {
@@ -275,13 +276,7 @@ TEST(Int4Storage, DecodingScalesRowsAndRotatesBack) {
           ASSERT_EQ(found, value(r, c));
           continue;
         }
-        double sum = 0;
-        for (std::int64_t k = 0; k < group; ++k) {
-          int sign = 1;
-          for (std::int64_t a = c % group, b = k, g = group; g > 1; g /= 4, a /= 4, b /= 4) sign *= h4[a % 4][b % 4];
-          sum += sign * value(r, c / group * group + k);
-        }
-        ASSERT_NEAR(found, sum / std::sqrt(static_cast<double>(group)), 1e-4) << group;
+        ASSERT_NEAR(found, qmill::testing::rotated_element(value, r, c, group), 1e-4) << group;
       }
   }
 }

@@ -33,25 +33,10 @@ namespace {
 
 using Values = std::map<std::string, std::string>;
 
-// TestContext, on some threads.
-class Context final : public LayerContext {
+class Context final : public qmill::testing::ThreadedContext {
  public:
   Context(const at::Tensor& weight, const Quantizer& quantizer, Scaling scaling, const Values& values, int format = 0, int threads = 1)
-      : rest_({"a.weight", DType::f32, weight.sizes().vec()}, target_for(weight, quantizer, scaling, values, format)), threads_(threads) {}
-
-  const TensorInfo& weight() const override { return rest_.weight(); }
-  const LayerTarget& target() const override { return rest_.target(); }
-  const LayerCalibration* calibration() const override { return rest_.calibration(); }
-  std::uint64_t seed() const override { return rest_.seed(); }
-  at::Tensor allocate(std::span<const std::int64_t> shape, DType dtype) override { return rest_.allocate(shape, dtype); }
-  void parallel(std::int64_t tasks, const std::function<void(std::int64_t)>& body) override { threads_.parallel(tasks, body); }
-  std::shared_ptr<const void> shared(const std::string& key, const std::function<std::shared_ptr<const void>()>& make) override {
-    return rest_.shared(key, make);
-  }
-  void note(std::string text) override { rest_.note(std::move(text)); }
-  void check_cancelled() const override { rest_.check_cancelled(); }
-
-  TestContext rest_;
+      : ThreadedContext(threads, {"a.weight", DType::f32, weight.sizes().vec()}, target_for(weight, quantizer, scaling, values, format)) {}
 
  private:
   static LayerTarget target_for(const at::Tensor& weight, const Quantizer& quantizer, Scaling scaling, const Values& values, int format) {
@@ -66,8 +51,6 @@ class Context final : public LayerContext {
     for (const auto& [name, value] : values) target.options.parse("test", name, value);
     return target;
   }
-
-  qmill::testing::ThreadedContext threads_;
 };
 
 constexpr int kInt8 = 0, kInt4 = 2;
@@ -218,7 +201,7 @@ TEST_F(LearnedRounding, WithoutCalibrationItSaysOnceWhatItFollows) {
   const at::Tensor weight = random_weight(16, 32, at::kFloat, 9);
   Context context(weight, *original, Scaling::row, {});
   original->quantize(weight, context);
-  EXPECT_THAT(context.rest_.notes, ElementsAre(HasSubstr("without calibration data")));
+  EXPECT_THAT(context.notes, ElementsAre(HasSubstr("without calibration data")));
 }
 
 TEST_F(LearnedRounding, HostileShapesAndValuesAreStoredNoWorseThanRounded) {
@@ -253,7 +236,7 @@ TEST_F(LearnedRounding, TheBytesAreTheSameForEveryNumberOfThreads) {
 TEST_F(LearnedRounding, AnInterruptedRunEnds) {
   const at::Tensor weight = random_weight(64, 64, at::kFloat, 14);
   Context context(weight, *original, Scaling::row, {});
-  context.rest_.cancelled = true;
+  context.cancelled = true;
   try {
     original->quantize(weight, context);
     ADD_FAILURE() << "it went on";
@@ -304,14 +287,14 @@ TEST_F(LearnedRounding, WithInputsItGainsOnWhatFeedbackAloneLeaves) {
   const Inputs inputs(correlated_rows(2000, 96, 20), at::Tensor());
   const auto objective = [&](const Values& values) {
     Context context(weight, *original, Scaling::row, values);
-    context.rest_.calibrated = &inputs;
+    context.calibrated = &inputs;
     const StoredLayer stored = original->quantize(weight, context);
     const at::Tensor errors =
         decoded(stored, *context.target().format, context.target().layout, weight.sizes()).sub(weight).to(at::kDouble);
     const double plain = errors.mm(inputs.hessian().to(at::kDouble)).mul(errors).sum().item<double>() / 64;
     EXPECT_NEAR(stored.statistics.at("objective"), plain, 1e-4 * plain);
     EXPECT_LT(stored.statistics.at("objective"), stored.statistics.at("objective_rtn"));
-    EXPECT_THAT(context.rest_.notes, IsEmpty());
+    EXPECT_THAT(context.notes, IsEmpty());
     return plain;
   };
   EXPECT_LT(objective({}), objective({{"num_iter", "0"}}));
@@ -325,7 +308,7 @@ TEST_F(LearnedRounding, RowsKeptApartDecide) {
   for (const Quantizer* quantizer : {original.get(), adamw.get(), radam.get()}) {
     const auto error = [&](const Values& values) {
       Context context(weight, *quantizer, Scaling::row, values);
-      context.rest_.calibrated = &inputs;
+      context.calibrated = &inputs;
       const auto statistics = quantizer->quantize(weight, context).statistics;
       EXPECT_LE(statistics.at("output_error"), statistics.at("output_error_rtn"));
       return statistics.at("output_error");
@@ -338,9 +321,9 @@ TEST_F(LearnedRounding, InputsThatWereAllZeroSayNothing) {
   const at::Tensor weight = random_weight(8, 16, at::kFloat, 18);
   const Inputs inputs(at::zeros({10, 16}), at::Tensor());
   Context context(weight, *original, Scaling::row, {});
-  context.rest_.calibrated = &inputs;
+  context.calibrated = &inputs;
   original->quantize(weight, context);
-  EXPECT_THAT(context.rest_.notes, ElementsAre(HasSubstr("all zero")));
+  EXPECT_THAT(context.notes, ElementsAre(HasSubstr("all zero")));
 }
 
 // What the parts do on a grid that is a table.

@@ -55,39 +55,29 @@ Options options_with(const Choices& choices) {
 }
 
 // A TestContext that knows the largest allocation.
-class Context final : public LayerContext {
+class Context final : public TestContext {
  public:
   Context(const at::Tensor& weight, const Format& format, const StorageOptions& storage, const Choices& choices,
           const LayerCalibration* calibration = nullptr, const std::string& name = "l.weight", std::uint64_t seed = 1)
-      : info_{name, dtype_of(weight), weight.sizes().vec()},
-        seed_(seed),
-        rest_(info_, {&format, format.layout(info_, storage), options_with(choices)}) {
-    rest_.calibrated = calibration;
+      : Context({name, dtype_of(weight), weight.sizes().vec()}, format, storage, choices) {
+    seed_ = seed;
+    calibrated = calibration;
   }
 
-  const TensorInfo& weight() const override { return info_; }
-  const LayerTarget& target() const override { return rest_.target(); }
-  const LayerCalibration* calibration() const override { return rest_.calibration(); }
   std::uint64_t seed() const override { return seed_; }
   at::Tensor allocate(std::span<const std::int64_t> shape, DType dtype) override {
-    at::Tensor tensor = rest_.allocate(shape, dtype);
+    at::Tensor tensor = TestContext::allocate(shape, dtype);
     largest = std::max(largest, static_cast<std::int64_t>(tensor.nbytes()));
     return tensor;
   }
-  void parallel(std::int64_t tasks, const std::function<void(std::int64_t)>& body) override { rest_.parallel(tasks, body); }
-  std::shared_ptr<const void> shared(const std::string& key, const std::function<std::shared_ptr<const void>()>& make) override {
-    return rest_.shared(key, make);
-  }
-  void note(std::string text) override { rest_.note(std::move(text)); }
-  void check_cancelled() const override { rest_.check_cancelled(); }
-  const std::vector<std::string>& notes() const { return rest_.notes; }
 
   std::int64_t largest = 0;
 
  private:
-  TensorInfo info_;
-  std::uint64_t seed_;
-  TestContext rest_;
+  Context(const TensorInfo& info, const Format& format, const StorageOptions& storage, const Choices& choices)
+      : TestContext(info, {&format, format.layout(info, storage), options_with(choices)}) {}
+
+  std::uint64_t seed_ = 1;
 };
 
 StorageOptions unrotated() {
@@ -150,7 +140,7 @@ TEST(QuipPlugin, StoredAsItIsTheCodesAreThoseOfRoundingUnderTheHessian) {
       for (const StorageOptions& storage : {StorageOptions(), unrotated(), scaled(Scaling::tensor)}) {
         Context context(weight, int8(), storage, {{"actorder", actorder}, {"hadamard", hadamard}}, &inputs);
         const StoredLayer stored = quantizer().quantize(weight, context);
-        EXPECT_THAT(context.notes(), ElementsAre(HasSubstr("changes nothing that is stored")));
+        EXPECT_THAT(context.notes, ElementsAre(HasSubstr("changes nothing that is stored")));
         Context plain(weight, int8(), storage, {}, &inputs);
         EXPECT_TRUE(same_tensors(stored, calibrated(weight, plain, actorder))) << actorder << hadamard << scaling_name(storage.scaling);
       }
@@ -165,7 +155,7 @@ TEST(QuipPlugin, InTheConvrotLayoutTheErrorIsThatOfRoundingInThatBasis) {
     Context context(weight, *format, storage, {{"store_transformed", true}, {"actorder", false}}, &inputs);
     ASSERT_EQ(context.target().layout.rotation_group, 64);
     const StoredLayer stored = quantizer().quantize(weight, context);
-    EXPECT_THAT(context.notes(), Not(Contains(HasSubstr("changes nothing"))));
+    EXPECT_THAT(context.notes, Not(Contains(HasSubstr("changes nothing"))));
     Context plain(weight, *format, storage, {}, &inputs);
     const StoredLayer expected = calibrated(weight, plain, false);
     EXPECT_TRUE(same_tensors(stored, expected));
@@ -217,7 +207,7 @@ TEST(QuipPlugin, WithoutInputsTheFullLayoutIsRoundedToNearestAndSaysSo) {
   const at::Tensor weight = random_weight(33, 100, at::kFloat, 10);
   Context context(weight, full_format(), {}, {});
   quantizer().quantize(weight, context);
-  EXPECT_THAT(context.notes(), ElementsAre(HasSubstr("no calibration data")));
+  EXPECT_THAT(context.notes, ElementsAre(HasSubstr("no calibration data")));
 }
 
 TEST(QuipPlugin, SignsBelongToTheSeedAndTheTensorsName) {
@@ -276,7 +266,7 @@ TEST(QuipPlugin, CheckpointedCodesAreTheSameInLessMemory) {
       const StoredLayer found = quantizer().quantize(weight, parts);
       EXPECT_TRUE(same_tensors(found, expected));
       EXPECT_EQ(found.statistics, expected.statistics);
-      EXPECT_EQ(whole.notes(), parts.notes());
+      EXPECT_EQ(whole.notes, parts.notes);
       if (test.is_smaller)
         EXPECT_LT(parts.largest, whole.largest / 2);
       else
@@ -297,7 +287,7 @@ TEST(QuipPlugin, TheFullLayoutIsNotCheckpointedAndSaysSo) {
   const at::Tensor weight = random_weight(16, 64, at::kFloat, 14);
   Context context(weight, full_format(), {}, {{"checkpointed", true}, {"checkpoint_threshold", std::int64_t{64}}});
   quantizer().quantize(weight, context);
-  EXPECT_THAT(context.notes(), Contains(HasSubstr("checkpointed does not apply")));
+  EXPECT_THAT(context.notes, Contains(HasSubstr("checkpointed does not apply")));
 }
 
 TEST(QuipPlugin, ValuesThatAreNotFiniteAreNamedInEveryMode) {
