@@ -2,6 +2,10 @@
 #
 # A plugin: libqmill_<name>.so that exports its descriptor and nothing else, links qmill::sdk, and is built to (and installed in)
 # lib/qmill/plugins. For qmill's own plugins and for anybody's.
+#
+# qmill_add_filter_pack(name)
+#
+# Filters as data: <name>.json of the current folder, copied to (and installed in) the same place.
 include(GNUInstallDirs)
 set(_qmill_plugin_cmake_dir "${CMAKE_CURRENT_LIST_DIR}")
 
@@ -26,4 +30,12 @@ function(qmill_add_plugin name)
     endif()
   endif()
   install(TARGETS ${target} LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/qmill/plugins")
+endfunction()
+
+function(qmill_add_filter_pack name)
+  set(source "${CMAKE_CURRENT_SOURCE_DIR}/${name}.json")
+  set(copy "${CMAKE_BINARY_DIR}/lib/qmill/plugins/${name}.json")
+  add_custom_command(OUTPUT "${copy}" COMMAND "${CMAKE_COMMAND}" -E copy "${source}" "${copy}" DEPENDS "${source}" VERBATIM)
+  add_custom_target(qmill_${name} ALL DEPENDS "${copy}")
+  install(FILES "${source}" DESTINATION "${CMAKE_INSTALL_LIBDIR}/qmill/plugins")
 endfunction()

@@ -8,6 +8,12 @@ if(QMILL_INSTALL_ALIAS)
   install(CODE "file(CREATE_LINK qmill \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_BINDIR}/convert_to_quant\" SYMBOLIC)")
 endif()
 
+install(CODE "
+  set(command \"$<TARGET_FILE:qmill_command>\")
+  set(made \"${CMAKE_BINARY_DIR}/share\")
+  set(datadir \"${CMAKE_INSTALL_DATADIR}\")")
+install(SCRIPT cmake/install_pages.cmake)
+
 set(_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/qmill")
 install(EXPORT qmillTargets NAMESPACE qmill:: DESTINATION "${_package_dir}")
 export(EXPORT qmillTargets NAMESPACE qmill:: FILE "${CMAKE_BINARY_DIR}/qmillTargets.cmake")

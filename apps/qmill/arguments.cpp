@@ -17,6 +17,7 @@ namespace {
 namespace po = boost::program_options;
 
 constexpr const char* kOperands = "operand";
+constexpr const char* kHelp = "help";
 
 // "--scaling_mode=row" -> "--scaling-mode=row"; what is not a long flag stays.
 std::string hyphenated(std::string word) {
@@ -26,25 +27,49 @@ std::string hyphenated(std::string word) {
   return word;
 }
 
-// Joins "--dry-run analyze" to "--dry-run=analyze", so that a value may be left out without taking the next word.
+// Other spellings, with what they mean.
+std::string modern(const std::string& word) {
+  static const std::map<std::string, std::string> pages = {
+      {"-he", "experimental"}, {"--help-experimental", "experimental"}, {"-hf", "filters"}, {"--help-filters", "filters"},
+      {"-ha", "advanced"},     {"--help-advanced", "advanced"},
+  };
+  const auto page = pages.find(word);
+  return page == pages.end() ? word : "--help=" + page->second;
+}
+
+// Joins "--dry-run analyze" to "--dry-run=analyze", and makes the same of "--dry-run" before any other word, which then stays its own.
 std::vector<std::string> prepared(const Command& command, const std::vector<std::string>& words) {
   std::vector<std::string> result;
+  const Flag* last = nullptr;  // the flag that is the last word so far, if its value may be left out
+  const Flag* list = nullptr;  // the flag that takes words until another one comes
   for (const std::string& raw : words) {
-    const std::string word = hyphenated(raw);
-    const auto takes = [&](const Flag& flag) {
-      return !result.empty() && result.back() == "--" + flag.name &&
-             std::find(flag.optional_words.begin(), flag.optional_words.end(), word) != flag.optional_words.end();
+    const std::string word = modern(hyphenated(raw));
+    if (list != nullptr && !word.starts_with("-")) {
+      if (result.back() == "--" + list->name) result.pop_back();
+      result.push_back(fmt::format("--{}={}", list->name, word));
+      continue;
+    }
+    const auto is_list = std::find_if(command.flags.begin(), command.flags.end(),
+                                      [&](const Flag& flag) { return flag.takes_words && word == "--" + flag.name; });
+    list = is_list == command.flags.end() ? nullptr : &*is_list;
+    // A topic that does not exist is to be named as such, so --help takes any word.
+    const bool takes =
+        last != nullptr && (std::find(last->optional_words.begin(), last->optional_words.end(), word) != last->optional_words.end() ||
+                            (last->name == kHelp && !word.starts_with("-")));
+    if (takes) {
+      result.back() = fmt::format("--{}={}", last->name, word);
+      last = nullptr;
+      continue;
+    }
+    const auto is_word = [&](const Flag& flag) {
+      return !flag.optional_words.empty() && (word == "--" + flag.name || (flag.letter != 0 && word == fmt::format("-{}", flag.letter)));
     };
-    if (std::any_of(command.flags.begin(), command.flags.end(), takes))
-      result.back() += "=" + word;
-    else
-      result.push_back(word);
+    const auto found = std::find_if(command.flags.begin(), command.flags.end(), is_word);
+    last = found == command.flags.end() ? nullptr : &*found;
+    result.push_back(last == nullptr ? word : fmt::format("--{}={}", last->name, last->optional_words.front()));
   }
   return result;
 }
-
-// "--no-learned-rounding" has no "--no-no-learned-rounding".
-bool is_negative(const Flag& flag) { return flag.name.starts_with("no-"); }
 
 po::options_description description(const Command& command) {
   po::options_description description;
@@ -52,7 +77,7 @@ po::options_description description(const Command& command) {
     const std::string names = flag.letter == 0 ? flag.name : fmt::format("{},{}", flag.name, flag.letter);
     if (flag.value.empty()) {
       description.add_options()(names.c_str(), "");
-      if (!is_negative(flag)) description.add_options()(("no-" + flag.name).c_str(), "");
+      if (has_negative(flag)) description.add_options()(("no-" + flag.name).c_str(), "");
     } else if (!flag.optional_words.empty()) {
       description.add_options()(names.c_str(), po::value<std::string>()->implicit_value(flag.optional_words.front()), "");
     } else {
@@ -67,7 +92,7 @@ Error unknown_flag(const Command& command, const std::string& name) {
   std::vector<std::string> known;
   for (const Flag& flag : command.flags) {
     known.push_back("--" + flag.name);
-    if (flag.value.empty() && !is_negative(flag)) known.push_back("--no-" + flag.name);
+    if (has_negative(flag)) known.push_back("--no-" + flag.name);
   }
   const std::string nearest = nearest_name(name, known);
   return Error(
@@ -76,7 +101,23 @@ Error unknown_flag(const Command& command, const std::string& name) {
       fmt::format("all flags: qmill {} --help all", command.name));
 }
 
+Error wrong_syntax(const Command& command, const po::invalid_command_line_syntax& error) {
+  const std::string name = error.get_option_name();
+  const std::string advice = fmt::format("see qmill {} --help", command.name);
+  switch (error.kind()) {
+    case po::invalid_syntax::missing_parameter:
+    case po::invalid_syntax::empty_adjacent_parameter:
+      return {ErrorKind::usage, fmt::format("{} needs a value", name), advice};
+    case po::invalid_syntax::extra_parameter:
+      return {ErrorKind::usage, fmt::format("{} takes no value", name), fmt::format("{} is on, --no-{} off", name, name.substr(2))};
+    default:
+      return {ErrorKind::usage, error.what(), advice};
+  }
+}
+
 }  // namespace
+
+bool has_negative(const Flag& flag) { return flag.value.empty() && !flag.name.starts_with("no-"); }
 
 Arguments::Arguments(const Command& command, const std::vector<std::string>& words) : command_(command) {
   namespace style = po::command_line_style;
@@ -93,6 +134,8 @@ Arguments::Arguments(const Command& command, const std::vector<std::string>& wor
                   .options;
   } catch (const po::unknown_option& error) {
     throw unknown_flag(command, error.get_option_name());
+  } catch (const po::invalid_command_line_syntax& error) {
+    throw wrong_syntax(command, error);
   } catch (const po::error& error) {
     throw Error(ErrorKind::usage, error.what(), fmt::format("see qmill {} --help", command.name));
   }
@@ -141,6 +184,14 @@ const std::vector<std::string>& Arguments::list(const std::string& name) const {
   static const std::vector<std::string> none;
   const auto found = values_.find(name);
   return found == values_.end() ? none : found->second;
+}
+
+std::vector<std::string> Arguments::words(const std::string& name) const {
+  std::vector<std::string> words;
+  const bool is_switch = flag(name).value.empty();
+  for (const std::string& value : list(name))
+    words.push_back(!is_switch ? fmt::format("--{}={}", name, value) : value == "on" ? "--" + name : "--no-" + name);
+  return words;
 }
 
 std::int64_t Arguments::integer(const std::string& name, std::int64_t at_least, std::int64_t at_most) const {

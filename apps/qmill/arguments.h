@@ -7,6 +7,10 @@
 #include <string>
 #include <vector>
 
+namespace qmill {
+class Host;
+}
+
 namespace qmill::app {
 
 struct Flag {
@@ -19,15 +23,24 @@ struct Flag {
   bool is_common = false;                        // on the short help page
   bool is_list = false;                          // may be given several times
   std::vector<std::string> optional_words = {};  // the value may be left out; else it is one of these
+  std::vector<std::string> topics = {};          // help pages that it is on; empty: that of its group
+  std::vector<std::string> choices = {};         // values, where they are few; empty: see `help`
+  bool takes_words = false;                      // a list: every word up to the next flag is one of its values
 };
+
+// Whether it is a switch with a --no- form: "--no-learned-rounding" has no "--no-no-learned-rounding".
+bool has_negative(const Flag& flag);
 
 struct Command {
   std::string name;
   std::string purpose;
   std::vector<std::string> usage;     // forms of the command line, without the program's name
   std::vector<std::string> examples;  // that work
+  int (*run)(const std::vector<std::string>& words) = nullptr;
   std::vector<Flag> flags = {};
-  std::size_t max_operands = 0;  // words that are not flags
+  std::size_t max_operands = 0;                            // words that are not flags
+  std::vector<std::string> first_words = {};               // the first operand is one of these; empty: files
+  std::vector<Flag> (*host_flags)(const Host&) = nullptr;  // makes `flags`, where the host's plugins add to them
 };
 
 // What was given on one command line.
@@ -41,6 +54,8 @@ class Arguments {
   bool on(const std::string& flag) const;           // a switch, with its default
   std::string text(const std::string& flag) const;  // with its default
   const std::vector<std::string>& list(const std::string& flag) const;
+  // The words that say the same of this flag; none when it was not given.
+  std::vector<std::string> words(const std::string& flag) const;
   // Numbers: throw Error(usage) that says what is allowed.
   std::int64_t integer(const std::string& flag, std::int64_t at_least, std::int64_t at_most) const;
   double number(const std::string& flag) const;

@@ -25,12 +25,7 @@ Json statistics_json(const StatisticsOptions& options, const StatisticsReport& r
 }  // namespace
 
 int run_calibrate(const Words& words) {
-  const SimpleCommand command(
-      "calibrate", words,
-      {{"output", "FILE", "", "what to write: .safetensors, or .json for the channel statistics only", "Output", 'o'},
-       {"overwrite", "", "off", "replace the output if it exists", "Output"},
-       {"threads", "N", "0", "0: one per processor; the bytes are the same for every number", "Running"},
-       {"sync", "", "on", "wait until the file is on the disk before it gets its name", "Running"}});
+  const SimpleCommand command("calibrate", words);
   if (command.shows_help()) return kDone;
   const Arguments& arguments = command.arguments;
   const std::vector<std::string>& operands = arguments.operands();

@@ -10,10 +10,7 @@
 namespace qmill::app {
 
 int run_compare(const Words& words) {
-  const SimpleCommand command("compare", words,
-                              {{"calibration-data", "FILE", "", "also the error of outputs, on all sample rows of this file", "Running"},
-                               {"quality-threshold", "DB", "30", "count layers whose SQNR is below", "Running"},
-                               {"threads", "N", "0", "0: one per processor", "Running"}});
+  const SimpleCommand command("compare", words);
   if (command.shows_help()) return kDone;
   const Arguments& arguments = command.arguments;
   if (arguments.operands().size() != 2) throw Error(ErrorKind::usage, "two files are needed", "qmill compare QUANTIZED SOURCE");

@@ -8,26 +8,51 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 namespace qmill::app {
 namespace {
+
+// Each architecture once, though it may have several fingerprints.
+std::vector<std::string> architectures(const ModelFilter& filter) {
+  std::vector<std::string> names;
+  for (const Fingerprint& fingerprint : filter.fingerprints())
+    if (std::find(names.begin(), names.end(), fingerprint.architecture) == names.end()) names.push_back(fingerprint.architecture);
+  return names;
+}
+
+Json fingerprint_json(const Fingerprint& fingerprint) {
+  Json dimensions = Json::array();
+  for (const TensorDimension& each : fingerprint.dimensions)
+    dimensions.push_back({{"tensor", each.tensor}, {"axis", each.axis}, {"equals", each.equals}});
+  return {{"name", fingerprint.architecture}, {"order", fingerprint.order}, {"all", fingerprint.all},
+          {"none", fingerprint.none},         {"dimensions", dimensions},   {"renamed_by_readers", fingerprint.renamed_by_readers}};
+}
 
 Json filter_json(const ModelFilter& filter) {
   Json json = {{"name", filter.info().name}, {"category", filter.info().category}, {"summary", filter.info().summary}};
   if (const auto* patterns = dynamic_cast<const PatternFilter*>(&filter)) {
     json["keep"] = patterns->data().keep;
     json["remove"] = patterns->data().remove;
-    json["fingerprint"] = patterns->data().fingerprint;
   }
+  const bool is_detected = !filter.fingerprints().empty();
+  json["fingerprint"] = is_detected ? filter.fingerprints().front().all : std::vector<std::string>();
+  json["architectures"] = Json::array();
+  for (const Fingerprint& fingerprint : filter.fingerprints()) json["architectures"].push_back(fingerprint_json(fingerprint));
   return json;
 }
 
 void print_info(const ModelFilter& filter) {
   fmt::print("{} ({}): {}\n", filter.info().name, filter.info().category, filter.info().summary);
+  const auto print = [](const char* label, const std::vector<std::string>& names) {
+    if (!names.empty()) fmt::print("  {:<8} {}\n", label, fmt::join(names, "  "));
+  };
   const auto* patterns = dynamic_cast<const PatternFilter*>(&filter);
-  if (patterns == nullptr) return;
-  fmt::print("  keeps    {}\n", fmt::join(patterns->data().keep, "  "));
-  if (!patterns->data().remove.empty()) fmt::print("  removes  {}\n", fmt::join(patterns->data().remove, "  "));
-  fmt::print("A pattern is a run of dot-separated parts of a tensor's name; * stands for any characters of a part.\n");
+  if (patterns != nullptr) print("keeps", patterns->data().keep);
+  if (patterns != nullptr) print("removes", patterns->data().remove);
+  print("is for", architectures(filter));
+  if (patterns != nullptr)
+    fmt::print("A pattern is a run of dot-separated parts of a tensor's name; * stands for any characters of a part.\n");
 }
 
 }  // namespace
@@ -43,7 +68,7 @@ int run_filters(const Words& words) {
     Json list = Json::array();
     for (const ModelFilter* filter : host.filters()) {
       list.push_back(filter_json(*filter));
-      if (!as_json) fmt::print("{:<16} {:<8} {}\n", filter->info().name, filter->info().category, filter->info().summary);
+      if (!as_json) fmt::print("{:<18} {:<6} {}\n", filter->info().name, filter->info().category, filter->info().summary);
     }
     if (as_json) print_json(list);
     return kDone;

@@ -3,6 +3,7 @@
 #include "simple_command.h"
 #include "text.h"
 
+#include <qmill/core/architecture.h>
 #include <qmill/error.h>
 
 #include <fmt/format.h>
@@ -10,7 +11,16 @@
 namespace qmill::app {
 namespace {
 
-void print_text(const std::string& file, const TensorSource& source, const std::vector<StoredLayerEntry>& layers) {
+std::string architecture_text(const std::optional<Architecture>& architecture) {
+  if (!architecture) return "architecture not known";
+  std::string text = fmt::format("{} (filter {})", architecture->name, architecture->filter->info().name);
+  if (!architecture->prefix.empty()) text += fmt::format(", below '{}'", architecture->prefix);
+  if (architecture->renamed_by_readers) text += ", in a layout that readers rename: not to be quantized (docs/filters.md)";
+  return text;
+}
+
+void print_text(const std::string& file, const TensorSource& source, const std::vector<StoredLayerEntry>& layers,
+                const std::optional<Architecture>& architecture) {
   std::uint64_t bytes = 0;
   for (const TensorInfo& tensor : source.tensors()) bytes += static_cast<std::uint64_t>(tensor.bytes());
   std::map<std::string, std::pair<std::size_t, std::uint64_t>> formats;
@@ -19,11 +29,13 @@ void print_text(const std::string& file, const TensorSource& source, const std::
     ++count;
     size += static_cast<std::uint64_t>(layer.info.weight.bytes());
   }
-  fmt::print("{}\n  {}, {}\n", file, count_text(source.tensors().size(), "tensor"), bytes_text(bytes));
+  fmt::print("{}\n  {}\n  {}, {}\n", file, architecture_text(architecture), count_text(source.tensors().size(), "tensor"),
+             bytes_text(bytes));
   for (const auto& [format, entry] : formats) fmt::print("  {:>6} {:<26} {}\n", entry.first, format, bytes_text(entry.second));
   for (const auto& [key, value] : source.metadata()) {
     constexpr std::size_t kLongest = 120;
-    fmt::print("  {}: {}{}\n", key, value.substr(0, kLongest), value.size() > kLongest ? fmt::format("... ({} bytes)", value.size()) : "");
+    fmt::print("  {}: {}{}\n", printable(key), printable(value.substr(0, kLongest)),
+               value.size() > kLongest ? fmt::format("... ({} bytes)", value.size()) : "");
   }
 }
 
@@ -43,10 +55,15 @@ int run_inspect(const Words& words) {
   } catch (Error& error) {
     throw error.in(fmt::format("'{}'", file));
   }
-  if (arguments.on("json"))
-    print_json(inspect_json(*source, layers));
-  else
-    print_text(file, *source, layers);
+  const std::optional<Architecture> architecture = recognise(host, *source);
+  if (arguments.on("json")) {
+    Json json = {{"architecture", architecture ? Json(architecture->name) : Json(nullptr)},
+                 {"filter", architecture ? Json(architecture->filter->info().name) : Json(nullptr)}};
+    json.update(inspect_json(*source, layers));
+    print_json(json);
+  } else {
+    print_text(file, *source, layers, architecture);
+  }
   return kDone;
 }
 

@@ -29,7 +29,8 @@ void print_list(const Host& host) {
     if (!candidate.reason.empty()) fmt::print("{:<11}   {}\n", "", candidate.reason);
   }
   fmt::print("\nFormats of the program itself:");
-  for (const Format* format : builtin_formats()) fmt::print(" {}", format->info().name);
+  for (const Format* format : builtin_formats())
+    fmt::print(" {}{}", format->info().name, format->info().is_read_only ? " (read only)" : "");
   fmt::print("\n");
 }
 
@@ -61,7 +62,7 @@ void print_plugin(const Host& host, const PluginCandidate& plugin) {
     if (offer.kind == "quantizer" && is_loaded)
       print_quantizer(host.quantizer(offer.name).info());
     else if (offer.kind == "format" && is_loaded)
-      print_format(host.format(offer.name));
+      print_format(*host.find_format(offer.name));
     else
       fmt::print("{} {}\n", offer.kind, offer.name);
   }

@@ -1,5 +1,6 @@
 #include "json_output.h"
 
+#include "help.h"
 #include "summary.h"
 
 #include <qmill/core/process.h>
@@ -66,6 +67,35 @@ Json calibration_json(const Plan& plan) {
           {"unmatched", account.unmatched_entries}};
 }
 
+Json merge_json(const Plan& plan) {
+  if (!plan.merge_account) return nullptr;
+  Json files = Json::array();
+  for (const MergedLora& lora : plan.merge_account->files)
+    files.push_back({{"file", lora.file.string()},
+                     {"strength", lora.strength},
+                     {"layers", lora.layers},
+                     {"kinds", lora.kinds},
+                     {"alpha", lora.alpha},
+                     {"unmatched", lora.unmatched}});
+  return {{"scale", plan.merge_account->scale}, {"dampened", plan.merge_account->dampened}, {"files", files}};
+}
+
+// The LoRAs that change a tensor, as the files are named in merge_json.
+Json merged_json(const Plan& plan, const Decision& decision) {
+  Json files = Json::array();
+  for (const std::size_t number : decision.merges) files.push_back(plan.merge_account->files[number].file.string());
+  return files;
+}
+
+// Of the quantizer, that are not at their default.
+Json options_json(const Options& options) {
+  Json json = Json::object();
+  for (const auto& [name, value] : options.changed()) std::visit([&, &key = name](const auto& held) { json[key] = held; }, value);
+  return json;
+}
+
+Json architecture_json(const Plan& plan) { return plan.architecture.empty() ? Json(nullptr) : Json(plan.architecture); }
+
 }  // namespace
 
 Json plan_json(const Plan& plan) {
@@ -82,15 +112,22 @@ Json plan_json(const Plan& plan) {
                       {"quantizer", is_quantized ? Json(decision.quantizer->info().name) : Json(nullptr)},
                       {"format", is_quantized ? Json(decision.label.name) : Json(nullptr)},
                       {"layout", is_quantized ? Json(decision.label.summary) : Json(nullptr)},
+                      {"options", is_quantized ? options_json(decision.target.options) : Json::object()},
                       {"note", is_quantized ? decision.target.layout.note : ""},
+                      {"merged", merged_json(plan, decision)},
                       {"outputs", outputs}});
   }
   return {{"layers", layers},
           {"output_bytes", plan.output.file_bytes},
           {"tensors", plan.output.tensors.size()},
+          {"architecture", architecture_json(plan)},
+          {"filters", plan.filters},
           {"quantizer", plan.chosen_quantizer},
           {"calibration", calibration_json(plan)},
+          {"merge", merge_json(plan)},
           {"seed", plan.seed},
+          {"memory", plan.memory.summary},
+          {"remarks", plan.remarks},
           {"warnings", plan.warnings}};
 }
 
@@ -113,10 +150,19 @@ Json report_json(const Plan& plan, const ConvertReport& report, const ConvertOpt
     if (!layer.statistics.empty()) entry["statistics"] = layer.statistics;
     layers.push_back(std::move(entry));
   }
-  Json json = {{"output", options.output.string()},        {"output_bytes", report.bytes_written},
-               {"input_bytes", report.bytes_read},         {"seconds", report.seconds},
-               {"peak_memory_bytes", peak_memory_bytes()}, {"quantizer", plan.chosen_quantizer},
-               {"calibration", calibration_json(plan)},    {"seed", plan.seed}};
+  Json json = {{"output", options.output.string()},
+               {"output_bytes", report.bytes_written},
+               {"input_bytes", report.bytes_read},
+               {"seconds", report.seconds},
+               {"peak_memory_bytes", peak_memory_bytes()},
+               {"architecture", architecture_json(plan)},
+               {"filters", plan.filters},
+               {"quantizer", plan.chosen_quantizer},
+               {"calibration", calibration_json(plan)},
+               {"merge", merge_json(plan)},
+               {"seed", plan.seed},
+               {"memory", plan.memory.summary},
+               {"remarks", plan.remarks}};
   add_means(json, qualities(report));
   json["layers"] = std::move(layers);
   json["warnings"] = warnings(plan, report, options);
@@ -131,7 +177,7 @@ Json inspect_json(const TensorSource& source, const std::vector<StoredLayerEntry
     layer_list.push_back({{"name", layer.info.base},
                           {"format", layer.label.name},
                           {"layout", layer.label.summary},
-                          {"quantized", !layer.info.marker.empty() || (layer.format != nullptr && layer.format->grid() != nullptr)},
+                          {"quantized", is_quantized(layer) || !layer.info.marker.empty()},
                           {"shape", layer.info.weight.shape},
                           {"marker", marker}});
   }
@@ -167,6 +213,24 @@ Json plugin_json(const Host& host, const PluginCandidate& plugin) {
                                   {"options", options}});
   }
   return json;
+}
+
+Json flags_json(const Command& command) {
+  Json flags = Json::array();
+  for (const Flag& flag : command.flags)
+    flags.push_back({{"name", flag.name},
+                     {"letter", flag.letter == 0 ? "" : std::string(1, flag.letter)},
+                     {"value", flag.value},
+                     {"value_may_be_left_out", !flag.optional_words.empty()},
+                     {"default", flag.initial},
+                     {"choices", value_choices(command, flag)},
+                     {"group", flag.group},
+                     {"topics", flag.topics},
+                     {"common", flag.is_common},
+                     {"several", flag.is_list},
+                     {"help", flag.help}});
+  return {
+      {"command", command.name}, {"purpose", command.purpose}, {"usage", command.usage}, {"examples", command.examples}, {"flags", flags}};
 }
 
 void print_json(const Json& json) { fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace)); }

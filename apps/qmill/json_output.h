@@ -1,6 +1,8 @@
 // The JSON that the commands print. Its shape is a contract: docs/json.md.
 #pragma once
 
+#include "arguments.h"
+
 #include <qmill/core/convert.h>
 #include <qmill/core/plan.h>
 #include <qmill/core/stored_model.h>
@@ -17,6 +19,8 @@ Json report_json(const Plan& plan, const ConvertReport& report, const ConvertOpt
 Json inspect_json(const TensorSource& source, const std::vector<StoredLayerEntry>& layers);
 Json plugins_json(const Host& host);
 Json plugin_json(const Host& host, const PluginCandidate& plugin);  // with the options of its quantizers
+
+Json flags_json(const Command& command);  // --help --json
 
 void print_json(const Json& json);  // to stdout
 

@@ -1,6 +1,7 @@
 // Finds the command, runs it, and turns what went wrong into one line and an exit status.
 #include "commands.h"
 #include "help.h"
+#include "text.h"
 
 #include <qmill/core/convert.h>
 #include <qmill/error.h>
@@ -32,34 +33,49 @@ void print_version() {
              QMILL_ABI, simd_name());
 }
 
-int dispatch(Words words) {
-  if (words.empty() || words.front() == "--help" || words.front() == "-h" || words.front() == "help") {
-    const bool wants_all = words.size() > 1 && words[1] == "all";
-    if (wants_all) return run_convert({"--help", "all"});
+// "qmill -i FILE --edit-quant ...": edit's other form.
+bool asks_for_edit(const Words& words) {
+  return std::any_of(words.begin(), words.end(), [](const std::string& word) { return word == "--edit-quant" || word == "--edit_quant"; });
+}
+
+bool is_command(const std::string& word) {
+  const std::vector<Command> commands = command_overview();
+  return std::any_of(commands.begin(), commands.end(), [&](const Command& command) { return command.name == word; });
+}
+
+// "qmill --help", "qmill help WORD": the overview, a command's page, or one of convert's topics.
+int help(const Words& words) {
+  if (words.empty() || words.front().starts_with("-")) {
     fmt::print("{}", program_help(command_overview()));
-    return words.empty() ? kUsage : kDone;
+    return kDone;
   }
-  if (words.front() == "--version") {
+  if (is_command(words.front())) return find_command(words.front()).run({"--help"});
+  return run_convert({"--help", words.front()});
+}
+
+int dispatch(Words words) {
+  if (words.empty()) {
+    fmt::print("{}", program_help(command_overview()));
+    return kUsage;
+  }
+  const std::string first = words.front();
+  if (first == "--help" || first == "-h" || first == "help") return help({words.begin() + 1, words.end()});
+  if (first == "--version") {
     print_version();
     return kDone;
   }
-  using Run = int (*)(const Words&);
-  const std::pair<const char*, Run> runs[] = {{"convert", run_convert}, {"plan", run_plan},           {"inspect", run_inspect},
-                                              {"compare", run_compare}, {"calibrate", run_calibrate}, {"plugins", run_plugins},
-                                              {"filters", run_filters}};
-  for (const auto& [name, run] : runs)
-    if (words.front() == name) {
-      words.erase(words.begin());
-      return run(words);
-    }
-  if (words.front().starts_with("-")) return run_convert(words);
+  if (is_command(first)) {
+    words.erase(words.begin());
+    if (first == "convert" && asks_for_edit(words)) return run_edit(words);
+    return find_command(first).run(words);
+  }
+  if (first.starts_with("-")) return asks_for_edit(words) ? run_edit(words) : run_convert(words);
   std::vector<std::string> names;
-  for (const auto& [name, run] : runs) names.emplace_back(name);
+  for (const Command& command : command_overview()) names.push_back(command.name);
   std::error_code ignored;
-  if (std::filesystem::exists(words.front(), ignored))
-    throw Error(ErrorKind::usage, fmt::format("'{}' is a file, not a command", words.front()),
-                fmt::format("to convert it: qmill -i {}", words.front()));
-  throw Error(ErrorKind::usage, unknown_name_message("command", words.front(), names), "to convert: qmill -i MODEL");
+  if (std::filesystem::exists(first, ignored))
+    throw Error(ErrorKind::usage, fmt::format("'{}' is a file, not a command", first), fmt::format("to convert it: qmill -i {}", first));
+  throw Error(ErrorKind::usage, unknown_name_message("command", first, names), "to convert: qmill -i MODEL");
 }
 
 int status_of(const Error& error) {
@@ -72,7 +88,7 @@ int run(Words words) {
   try {
     return dispatch(std::move(words));
   } catch (const Error& error) {
-    fmt::print(stderr, "qmill: error: {}\n", error.what());
+    fmt::print(stderr, "qmill: error: {}\n", printable(error.what()));
     return status_of(error);
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "qmill: error: out of memory; use --in-flight with a smaller number\n");
@@ -88,7 +104,10 @@ int run(Words words) {
 int main(int argc, char** argv) {
   int status = qmill::app::run({argv + 1, argv + argc});
   // A result that did not reach its reader (a full disk behind '>') is a failure.
-  if (std::fflush(stdout) != 0 && status == 0) status = qmill::app::kFailed;
+  if ((std::fflush(stdout) != 0 || std::ferror(stdout) != 0) && status == 0) {
+    fmt::print(stderr, "qmill: error: cannot write the result to the standard output\n");
+    status = qmill::app::kFailed;
+  }
   // Nothing is left to do, and taking LibTorch down takes a third of the time that it takes to load. Sanitizers report at a full exit.
   if (std::string_view(QMILL_BUILD_KIND) == "plain") std::_Exit(status);
   return status;

@@ -2,33 +2,55 @@
 
 #include "commands.h"
 #include "help.h"
+#include "json_output.h"
+
+#include <qmill/error.h>
 
 #include <fmt/format.h>
+
+#include <filesystem>
 
 namespace qmill::app {
 namespace {
 
-Command with_flags(const std::string& name, std::vector<Flag> flags) {
+Command with_flags(const std::string& name, const std::vector<Flag>& flags) {
   Command command = find_command(name);
-  command.flags = std::move(flags);
+  command.flags.insert(command.flags.end(), flags.begin(), flags.end());
   for (const Flag& flag : shared_flags()) command.flags.push_back(flag);
   return command;
 }
 
+// Of the flags that every command has.
+void require_known_words(const Arguments& arguments) {
+  for (const Flag& flag : shared_flags())
+    if (flag.name == "verbose") arguments.choice(flag.name, flag.choices);
+}
+
 }  // namespace
 
-SimpleCommand::SimpleCommand(const std::string& name, const std::vector<std::string>& words, std::vector<Flag> flags)
-    : command(with_flags(name, std::move(flags))), arguments(command, words) {}
+Host make_host(const std::vector<std::string>& plugin_dirs) {
+  for (const std::string& dir : plugin_dirs) {
+    std::error_code ignored;
+    if (!std::filesystem::is_directory(dir, ignored))
+      throw Error(ErrorKind::usage, fmt::format("--plugin-dir is '{}', expected a folder that exists", dir));
+  }
+  return Host({plugin_dirs.begin(), plugin_dirs.end()});
+}
+
+SimpleCommand::SimpleCommand(const std::string& name, const std::vector<std::string>& words, const std::vector<Flag>& flags)
+    : command(with_flags(name, flags)), arguments(command, words) {
+  require_known_words(arguments);
+}
 
 bool SimpleCommand::shows_help() const {
   if (!arguments.given("help")) return false;
-  fmt::print("{}", command_help(command, true));
+  if (arguments.on("json"))
+    print_json(flags_json(command));
+  else
+    fmt::print("{}", command_help(command, arguments.text("help")));
   return true;
 }
 
-Host SimpleCommand::host() const {
-  const std::vector<std::string>& dirs = arguments.list("plugin-dir");
-  return Host({dirs.begin(), dirs.end()});
-}
+Host SimpleCommand::host() const { return make_host(arguments.list("plugin-dir")); }
 
 }  // namespace qmill::app

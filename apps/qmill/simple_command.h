@@ -10,9 +10,12 @@
 
 namespace qmill::app {
 
+// Throws Error(usage) for a folder that does not exist.
+Host make_host(const std::vector<std::string>& plugin_dirs);
+
 struct SimpleCommand {
-  // `flags` come before those that every command has. Throws Error(usage).
-  SimpleCommand(const std::string& name, const std::vector<std::string>& words, std::vector<Flag> flags = {});
+  // `flags` come after those of the table of commands and before those that every command has. Throws Error(usage).
+  SimpleCommand(const std::string& name, const std::vector<std::string>& words, const std::vector<Flag>& flags = {});
 
   const Command command;
   const Arguments arguments;

@@ -6,6 +6,7 @@
 #include <qmill/names.h>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -14,7 +15,7 @@ namespace {
 
 constexpr std::size_t kMaxLines = 5;  // of one kind of remark; the rest is counted
 
-std::string line(std::string_view label, const std::string& text) { return fmt::format("  {:<10} {}\n", label, text); }
+std::string line(std::string_view label, const std::string& text) { return fmt::format("  {:<10} {}\n", label, printable(text)); }
 
 std::uint64_t bytes_of(const std::vector<TensorInfo>& tensors) {
   std::uint64_t bytes = 0;
@@ -38,7 +39,7 @@ std::string kept_text(const std::string& rule) {
 
 std::string layer_lines(const Plan& plan) {
   std::map<std::string, std::size_t> quantized, kept;
-  std::size_t copied = 0, cast = 0, corrected = 0, removed = 0;
+  std::size_t copied = 0, cast = 0, corrected = 0, merged = 0, removed = 0;
   for (const Decision& decision : plan.decisions) {
     switch (decision.action) {
       case Action::quantize:
@@ -53,6 +54,9 @@ std::string layer_lines(const Plan& plan) {
       case Action::cast:
         ++cast;
         break;
+      case Action::merge:
+        ++merged;
+        break;
       case Action::copy:
         decision.is_layer ? ++kept[decision.rule] : ++copied;
         break;
@@ -64,6 +68,7 @@ std::string layer_lines(const Plan& plan) {
   std::string rest = count_text(copied, "other tensor") + " copied";
   for (const auto& [rule, count] : kept) rest += fmt::format(", {} {}", count_text(count, "layer"), kept_text(rule));
   if (corrected != 0) rest += fmt::format(", {} {} corrected", corrected, corrected == 1 ? "bias" : "biases");
+  if (merged != 0) rest += fmt::format(", {} merged", merged);
   if (cast != 0) rest += fmt::format(", {} cast", cast);
   if (removed != 0) rest += fmt::format(", {} removed", removed);
   return text + line("the rest", rest);
@@ -116,6 +121,30 @@ std::string rows_text(const std::vector<CalibratedRows>& layers) {
   return text;
 }
 
+// "24 lora, 1 diff"
+std::string counts_text(const std::map<std::string, std::size_t>& counts) {
+  std::string text;
+  for (const auto& [what, count] : counts) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", count, what);
+  return text;
+}
+
+// What was merged into what, file by file.
+std::string merge_lines(const Plan& plan) {
+  if (!plan.merge_account) return "";
+  std::vector<std::string> texts;
+  for (const MergedLora& lora : plan.merge_account->files) {
+    std::string text =
+        fmt::format("{} at {:g}: {} ({}), {} unmatched", lora.file.filename().string(), lora.strength,
+                    count_text(lora.layers.size(), "layer"), counts_text(lora.kinds), count_text(lora.unmatched.size(), "tensor"));
+    if (const auto by_rank = lora.alpha.find("rank"); by_rank != lora.alpha.end())
+      text += fmt::format(", {} without alpha", by_rank->second);
+    texts.push_back(std::move(text));
+  }
+  std::string text;
+  for (const std::string& each : texts) text += line(text.empty() ? "merged" : "", each);
+  return text;
+}
+
 // What is known of the layers' inputs; where a quantizer asks and there is nothing, what that means.
 std::string calibration_lines(const Plan& plan) {
   if (!plan.calibration_account) {
@@ -140,9 +169,15 @@ std::string calibration_lines(const Plan& plan) {
   return text;
 }
 
+std::string model_line(const Plan& plan) {
+  if (plan.architecture.empty()) return "";
+  return line("model",
+              plan.filters.empty() ? plan.architecture : fmt::format("{}, filter {}", plan.architecture, fmt::join(plan.filters, ", ")));
+}
+
 std::string quantizer_line(const Plan& plan) {
-  std::string text;
-  if (!plan.chosen_because.empty()) text = line("optimizer", fmt::format("auto chose {}: {}", plan.chosen_quantizer, plan.chosen_because));
+  std::string text = model_line(plan);
+  if (!plan.chosen_because.empty()) text += line("optimizer", fmt::format("auto chose {}: {}", plan.chosen_quantizer, plan.chosen_because));
   return text + calibration_lines(plan);
 }
 
@@ -174,13 +209,6 @@ std::string output_line(const ConvertReport& report, const ConvertOptions& optio
                                                       summary.layers - summary.judged_by_outputs));
 }
 
-std::string below_text(const LayerQuality& layer, double threshold) {
-  if (judgment(layer) == Judgment::weights)
-    return fmt::format("{} has {}, below {}", layer.name, decibel_text(layer.sqnr_db), decibel_text(threshold));
-  return fmt::format("{} has an output error of {} on {}, plain rounding has {}", layer.name, percent_text(*layer.output_error),
-                     count_text(static_cast<std::size_t>(layer.output_rows), "kept row"), percent_text(*layer.rounding_output_error));
-}
-
 }  // namespace
 
 std::vector<LayerQuality> qualities(const ConvertReport& report) {
@@ -197,14 +225,15 @@ std::string decision_line(const Decision& decision) {
     how = dtype_name(decision.outputs.front().dtype);
   std::string rule = decision.rule;
   if (!decision.reason.empty()) rule += fmt::format(": {}", decision.reason);
-  return fmt::format("{:<8}  {:<28}  {:>9}  {} {} [{}]\n", action_name(decision.action), how, bytes_text(bytes_of(decision.outputs)),
-                     decision.source.name, decision.source.shape_text(), rule);
+  if (!decision.merges.empty()) rule += "; merged";
+  return fmt::format("{:<8}  {:<28}  {:>9}  {} {} [{}]", action_name(decision.action), how, bytes_text(bytes_of(decision.outputs)),
+                     printable(decision.source.name), decision.source.shape_text(), printable(rule));
 }
 
 std::vector<std::string> warnings(const Plan& plan, const ConvertReport& report, const ConvertOptions& options) {
   std::vector<std::string> warnings = plan.warnings;
   for (const LayerReport& layer : report.layers)
-    if (is_below(layer.quality, options.quality_threshold)) warnings.push_back(below_text(layer.quality, options.quality_threshold));
+    if (is_below(layer.quality, options.quality_threshold)) warnings.push_back(shortfall_text(layer.quality, options.quality_threshold));
   return warnings;
 }
 
@@ -213,13 +242,13 @@ std::string plan_text(const Plan& plan, const ConvertOptions& options) {
   std::uint64_t before = 0;
   for (const Decision& decision : plan.decisions) {
     before += static_cast<std::uint64_t>(decision.source.bytes());
-    if (decision.is_layer || decision.action != Action::copy) text += decision_line(decision);
+    if (decision.is_layer || decision.action != Action::copy) text += decision_line(decision) + "\n";
   }
   text += fmt::format("\n{}\n", options.output.string());
-  text += layer_lines(plan) + quantizer_line(plan) + size_line(before, plan.output.file_bytes);
+  text += layer_lines(plan) + merge_lines(plan) + quantizer_line(plan) + size_line(before, plan.output.file_bytes);
   text += line(
       "", fmt::format("exactly {} bytes{}", plan.output.file_bytes, plan.read_data ? "; layers were read to judge them (--heur)" : ""));
-  text += reader_line(plan) + lines("note", counted(layout_notes(plan))) + lines("warning", plan.warnings);
+  text += reader_line(plan) + lines("note", counted(layout_notes(plan))) + lines("note", plan.remarks) + lines("warning", plan.warnings);
   return text;
 }
 
@@ -228,7 +257,7 @@ std::string convert_summary(const Plan& plan, const ConvertReport& report, const
   for (const LayerReport& layer : report.layers)
     for (const std::string& note : layer.notes) notes.emplace_back(layer.quality.name, note);
   std::string text = fmt::format("{}\n", options.output.string());
-  text += layer_lines(plan) + quantizer_line(plan);
+  text += layer_lines(plan) + merge_lines(plan) + quantizer_line(plan);
   if (options.seed < 0) text += line("seed", fmt::format("{} (drawn; also in the file)", plan.seed));
   text += size_line(report.bytes_read, report.bytes_written);
   text += line("time",
@@ -236,7 +265,7 @@ std::string convert_summary(const Plan& plan, const ConvertReport& report, const
                            bytes_text(static_cast<std::uint64_t>(static_cast<double>(report.bytes_read) / std::max(report.seconds, 1e-9))),
                            bytes_text(peak_memory_bytes())));
   text += quality_line(report, options) + output_line(report, options) + reader_line(plan) + lines("note", counted(notes)) +
-          lines("warning", warnings(plan, report, options));
+          lines("note", plan.remarks) + lines("warning", warnings(plan, report, options));
   return text;
 }
 

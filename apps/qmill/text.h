@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace qmill::app {
 
@@ -11,5 +12,8 @@ std::string bytes_text(std::uint64_t bytes);                     // "1.07 GB"
 std::string decibel_text(const std::optional<double>& decibel);  // "41.25 dB"; "exact" for nothing
 std::string percent_text(double fraction);                       // "0.7144 %"
 std::string count_text(std::size_t count, const char* noun);     // "1 layer", "3 layers"
+
+// Names come from files: control characters as "\\n" or "\\x1b", so that they neither break lines nor command a terminal.
+std::string printable(std::string_view text);
 
 }  // namespace qmill::app

@@ -14,15 +14,26 @@ class GptqQuantizer final : public qmill::GridQuantizer {
  protected:
   qmill::CodedWeight choose_codes(at::Tensor weight, const qmill::Grid& grid, const qmill::Layout& layout,
                                   qmill::LayerContext& context) const override {
+    return qmill::round_calibrated(weight, grid, layout, qmill::inputs_in_stored_basis(layout, context).get(),
+                                   how_to_round(weight, context), context);
+  }
+
+  qmill::CodedWeight code_weight(const at::Tensor& weight, qmill::LayerContext& context) const override {
+    if (context.target().options.boolean("turbo")) context.note("turbo is for GPUs: it changes nothing on a CPU");
+    const std::int64_t part_rows = qmill::rows_at_once(weight, context.target().layout, context);
+    if (part_rows == weight.size(0)) return GridQuantizer::code_weight(weight, context);
+    return qmill::round_calibrated_in_parts(weight, part_rows, how_to_round(weight, context), context);
+  }
+
+ private:
+  static qmill::CalibratedRounding how_to_round(const at::Tensor& weight, const qmill::LayerContext& context) {
     const qmill::Options& options = context.target().options;
     qmill::CalibratedRounding how = qmill::read_calibrated_options(options);
     how.activation_order = options.boolean("actorder");
     how.block_columns = options.boolean("fast") ? options.integer("block_size") : weight.size(1);
-    if (options.boolean("turbo")) context.note("turbo is for GPUs: it changes nothing on a CPU");
-    return qmill::round_calibrated(weight, grid, layout, qmill::inputs_in_stored_basis(layout, context).get(), how, context);
+    return how;
   }
 
- private:
   static qmill::QuantizerInfo make_info() {
     qmill::QuantizerInfo info;
     info.name = "gptq";

@@ -211,20 +211,12 @@ qmill::CodedWeight QuipQuantizer::code_weight(const at::Tensor& weight, LayerCon
   const auto& [format, layout, options] = context.target();
   if (!options.boolean("store_transformed"))
     context.note("quip's random transform changes nothing that is stored, unless store_transformed is on");
-  if (!is_checkpointed(weight.size(1), options)) return GridQuantizer::code_weight(weight, context);
-
-  const std::int64_t segments = options.integer("checkpoint_segments");
-  qmill::WeightParts parts{weight.size(0), weight.size(1), pieces(weight.size(0), segments), [&](std::int64_t begin, std::int64_t end) {
-                             try {
-                               return qmill::to_stored_basis(weight.narrow(0, begin, end - begin), layout, context);
-                             } catch (const Error& error) {
-                               // The count and the place are of the part: those of the whole, where it can tell.
-                               if (error.kind() == ErrorKind::numeric) qmill::round_to_nearest(weight, *format->grid(), layout, context);
-                               throw;
-                             }
-                           }};
-  return qmill::round_calibrated(parts, *format->grid(), layout, qmill::inputs_in_stored_basis(layout, context).get(),
-                                 how_to_round(options), context);
+  std::int64_t part_rows = qmill::rows_at_once(weight, layout, context);
+  if (is_checkpointed(weight.size(1), options))
+    part_rows = std::min(part_rows, pieces(weight.size(0), options.integer("checkpoint_segments")));
+  else if (part_rows == weight.size(0))
+    return GridQuantizer::code_weight(weight, context);
+  return qmill::round_calibrated_in_parts(weight, part_rows, how_to_round(options), context);
 }
 
 }  // namespace quip

@@ -93,6 +93,12 @@ class FilesSource final : public qmill::TensorSource {
 
 // A shard named by an index must lie beside it: an index is data from elsewhere and must not reach other files.
 fs::path shard_path(const fs::path& index, const std::string& name) {
+  // The operating system ends a name at its first zero byte, and so would open another file than the one that is named.
+  if (std::any_of(name.begin(), name.end(), [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7f'; }))
+    throw Error(ErrorKind::input,
+                fmt::format("the index names the shard {}, expected a file name without control characters",
+                            nlohmann::json(name).dump(-1, ' ', true)),
+                "get the index again");
   const fs::path shard(name);
   if (name.empty() || shard.has_root_path() || shard.has_parent_path() || name == "..")
     throw Error(ErrorKind::input, fmt::format("the index names the shard '{}', expected a file name in its own folder", name));

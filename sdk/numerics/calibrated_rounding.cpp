@@ -75,6 +75,8 @@ class Parts {
     return coded;
   }
 
+  std::int64_t count() const { return (weight_.rows + rows_ - 1) / rows_; }
+
  private:
   template <class Body>
   void for_each(Body body) const {
@@ -252,8 +254,34 @@ CodedWeight round_calibrated(const WeightParts& weight, const Grid& grid, const 
     coded.statistics["output_error_rtn"] = nearest.output_error;
     coded.statistics["output_error"] = found.output_error;
   }
+  coded.statistics["block_columns"] = static_cast<double>(std::min(how.block_columns, weight.columns));
+  if (parts.count() != 1) coded.statistics["pieces"] = static_cast<double>(parts.count());
   if (factor->dead_columns != 0) coded.statistics["dead_inputs"] = static_cast<double>(factor->dead_columns);
   return coded;
+}
+
+std::int64_t rows_at_once(const at::Tensor& weight, const Layout& layout, const LayerContext& context) {
+  const std::int64_t rows = weight.size(0);
+  const std::int64_t columns = std::max<std::int64_t>(1, weight.size(1));
+  std::int64_t limit = context.step_limit(Step::ldlq);
+  if (layout.rotation_group != 0) limit = std::min(limit, context.step_limit(Step::hadamard));
+  return rows <= limit / columns ? rows : std::max<std::int64_t>(1, limit / columns);
+}
+
+CodedWeight round_calibrated_in_parts(const at::Tensor& weight, std::int64_t part_rows, const CalibratedRounding& how,
+                                      LayerContext& context) {
+  const auto& [format, layout, options] = context.target();
+  const std::int64_t rows = weight.size(0);
+  const WeightParts parts{rows, weight.size(1), part_rows, [&](std::int64_t begin, std::int64_t end) {
+                            try {
+                              return to_stored_basis(weight.narrow(0, begin, end - begin), layout, context);
+                            } catch (const Error& error) {
+                              // The count and the place are of the part: those of the whole, where it can tell.
+                              if (error.kind() == ErrorKind::numeric) round_to_nearest(weight, *format->grid(), layout, context);
+                              throw;
+                            }
+                          }};
+  return round_calibrated(parts, *format->grid(), layout, inputs_in_stored_basis(layout, context).get(), how, context);
 }
 
 }  // namespace qmill

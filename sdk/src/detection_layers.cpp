@@ -1,4 +1,4 @@
-#include "detection_layers.h"
+#include <qmill/detection_layers.h>
 
 #include <qmill/pattern_filter.h>
 
@@ -13,7 +13,7 @@ std::span<const DetectionLayer> detection_layers() {
       {"img_in.weight", "Flux, Lens, Qwen-Image"},
       {"txt_in.weight", "Flux"},
       {"vector_in.in_layer.weight", "Flux"},
-      {"transformer_blocks.0.attn2.to_k.weight", "LTX, SD, SDXL"},
+      {"transformer_blocks.0.attn2.to_k.weight", "LTX, SD, SDXL", true, true},
       {"label_emb.0.0.weight", "SD, SDXL"},
       {"condition_proj.weight", "MiniMax-H3"},
       {"time_embedder.proj_in.weight", "MiniMax-H3"},
@@ -30,13 +30,27 @@ std::span<const DetectionLayer> detection_layers() {
       {"cond_in.weight", "Hunyuan3D"},
       {"to_global_embed.0.weight", "Stable Audio"},
       {"project_in.weight", "Stable Audio"},
+      {"blocks.0.ffn.0.weight", "Wan", false, true},
+      {"head.head.weight", "Wan", false, true},
+      {"final_layer.linear.weight", "SD3, Cosmos, Lumina2, Z-Image", false, true},
+      {"blocks.0.attn.wq.weight", "Krea2", false, true},
+      {"blocks.0.attn.wk.weight", "Krea2", false, true},
+      {"blocks.0.attn.qkv_proj.weight", "MiniMax-H3", false, true},
+      {"blocks.0.mlp.fc1.weight", "MiniMax-H3", false, true},
+      {"proj_out.weight", "Lens, Qwen-Image 2.1, Mage-Flow", false, true},
   };
   return kLayers;
 }
 
 const DetectionLayer* find_detection_layer(std::string_view weight_name) {
   for (const DetectionLayer& layer : detection_layers())
-    if (segments_match(layer.pattern, weight_name)) return &layer;
+    if (layer.reads_columns && segments_match(layer.pattern, weight_name)) return &layer;
+  return nullptr;
+}
+
+const DetectionLayer* find_detection_rows(std::string_view weight_name) {
+  for (const DetectionLayer& layer : detection_layers())
+    if (layer.reads_rows && segments_match(layer.pattern, weight_name)) return &layer;
   return nullptr;
 }
 

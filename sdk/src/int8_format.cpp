@@ -6,7 +6,7 @@
 #include <qmill/names.h>
 #include <qmill/numerics/row_kernels.h>
 
-#include <ATen/ops/ones.h>
+#include <ATen/ops/full.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -31,12 +31,17 @@ std::string_view file_name(Scaling scaling) {
   return kTensorwise;
 }
 
+// Of one value.
+std::vector<std::int64_t> single_shape(const Layout& layout) {
+  return layout.vector_scale ? std::vector<std::int64_t>{1} : std::vector<std::int64_t>{};
+}
+
 std::vector<std::int64_t> scale_shape(const TensorInfo& weight, const Layout& layout) {
   const std::int64_t n = weight.shape[0];
   const std::int64_t k = weight.shape[1];
   switch (layout.scaling) {
     case Scaling::tensor:
-      return {};
+      return single_shape(layout);
     case Scaling::axis:
       return {n};
     case Scaling::block:
@@ -104,6 +109,10 @@ Layout Int8Format::layout(const TensorInfo& weight, const StorageOptions& wanted
     throw Error(ErrorKind::unsupported, fmt::format("int8 stores matrices with values; '{}' is {}", weight.name, weight.shape_text()));
   if (wanted.scaling == Scaling::block && wanted.block_size < 1)
     throw Error(ErrorKind::usage, fmt::format("the block size is {}; allowed: an integer of at least 1", wanted.block_size));
+  if (wanted.vector_scale && wanted.naming == Naming::comfy)
+    throw Error(ErrorKind::usage,
+                "a single scale of one dimension is for legacy names: ComfyUI takes it for one per row once a LoRA is applied",
+                "leave out --no-normalize-scales, or add --no-comfy-quant");
   if (wanted.rotation.mode == Rotation::Mode::fixed) parse_rotation(rotation_text(wanted.rotation));
   const bool can_rotate = wanted.scaling == Scaling::row && wanted.naming == Naming::comfy;
   const bool must_rotate = wanted.rotation.mode == Rotation::Mode::any || wanted.rotation.mode == Rotation::Mode::fixed;
@@ -121,6 +130,7 @@ Layout Int8Format::layout(const TensorInfo& weight, const StorageOptions& wanted
   layout.naming = wanted.naming;
   layout.full_precision_matrix_mult = wanted.full_precision_matrix_mult;
   layout.legacy_input_scale = wanted.legacy_input_scale && wanted.naming == Naming::legacy;
+  layout.vector_scale = wanted.vector_scale;
   set_tile(layout, 1, k);
   if (wanted.scaling == Scaling::tensor) set_tile(layout, n, k);
   if (wanted.scaling == Scaling::block) {
@@ -169,7 +179,7 @@ std::vector<TensorInfo> Int8Format::outputs(const TensorInfo& weight, const Layo
     outputs.push_back({base + ".comfy_quant", DType::u8, {static_cast<std::int64_t>(label(layout).marker.size())}});
   } else {
     outputs.push_back({base + ".scale_weight", DType::f32, scales});
-    if (layout.legacy_input_scale) outputs.push_back({base + ".scale_input", DType::f32, {}});
+    if (layout.legacy_input_scale) outputs.push_back({base + ".scale_input", DType::f32, single_shape(layout)});
   }
   return outputs;
 }
@@ -185,7 +195,7 @@ std::vector<StoredTensor> Int8Format::encode(const CodedWeight& coded, const Ten
   if (layout.naming == Naming::comfy) {
     stored.push_back(marker_tensor(infos[2].name, label(layout).marker));
   } else if (layout.legacy_input_scale) {
-    stored.push_back({infos[2].name, at::ones({}, at::kFloat)});
+    stored.push_back({infos[2].name, at::full(infos[2].shape, layout.input_scale, at::kFloat)});
   }
   return stored;
 }
@@ -219,6 +229,7 @@ std::optional<Layout> Int8Format::recognise(const StoredLayerInfo& layer) const 
   const std::vector<std::int64_t>& shape = scale->shape;
   if (scale->elements() == 1 && shape.size() < 2 && format != kBlockwise && format != kAxiswise) {
     layout.scaling = Scaling::tensor;
+    layout.vector_scale = shape.size() == 1;
     set_tile(layout, n, k);
   } else if (shape == std::vector<std::int64_t>{n, 1} && format != kBlockwise) {
     layout.scaling = Scaling::row;
@@ -237,8 +248,8 @@ std::optional<Layout> Int8Format::recognise(const StoredLayerInfo& layer) const 
       (positive_integer(marker, "group_size", layer.base) != layout.tile_columns || layout.tile_rows != layout.tile_columns))
     throw contradiction(fmt::format("one value per block of {}", marker["group_size"].get<std::int64_t>()));
   layout.full_precision_matrix_mult = says_true(marker, "full_precision_matrix_mult");
-  if (says_true(marker, "convrot")) {
-    layout.rotation_group = positive_integer(marker, "convrot_groupsize", layer.base);
+  if (const nlohmann::json& rotation = rotation_fields(marker); says_true(rotation, "convrot")) {
+    layout.rotation_group = positive_integer(rotation, "convrot_groupsize", layer.base);
     if (!is_rotation_group(layout.rotation_group) || k % layout.rotation_group != 0 || layout.scaling != Scaling::row)
       throw Error(ErrorKind::input,
                   fmt::format("layer '{}' says it is rotated in groups of {}, which its shape {} or its scale does not allow", layer.base,

@@ -29,6 +29,12 @@ bool says_true(const nlohmann::json& marker, const char* key) {
   return field != marker.end() && field->is_boolean() && field->get<bool>();
 }
 
+const nlohmann::json& rotation_fields(const nlohmann::json& marker) {
+  const auto params = marker.find("params");
+  const bool is_nested = !marker.contains("convrot") && params != marker.end() && params->is_object() && params->contains("convrot");
+  return is_nested ? *params : marker;
+}
+
 StoredTensor marker_tensor(const std::string& name, const std::string& marker) {
   at::Tensor bytes = at::empty({static_cast<std::int64_t>(marker.size())}, at::kByte);
   std::memcpy(bytes.data_ptr(), marker.data(), marker.size());

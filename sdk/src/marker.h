@@ -19,6 +19,9 @@ std::int64_t positive_integer(const nlohmann::json& marker, const char* key, std
 // True for a JSON true only. Looks at the value in place: a copy of hostile nesting would recurse as deep.
 bool says_true(const nlohmann::json& marker, const char* key);
 
+// What says 'convrot': the marker, an object, or the object 'params' in it. Readers take both.
+const nlohmann::json& rotation_fields(const nlohmann::json& marker);
+
 // The tensor BASE.comfy_quant with this text.
 StoredTensor marker_tensor(const std::string& name, const std::string& marker);
 

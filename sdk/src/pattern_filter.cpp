@@ -1,12 +1,15 @@
 #include <qmill/pattern_filter.h>
 
 #include <algorithm>
+#include <array>
 
 namespace qmill {
 namespace {
 
-std::vector<std::string_view> split(std::string_view text) {
-  std::vector<std::string_view> segments;
+using Segments = std::vector<std::string_view>;
+
+Segments split(std::string_view text) {
+  Segments segments;
   for (;;) {
     const std::size_t dot = text.find('.');
     segments.push_back(text.substr(0, dot));
@@ -36,6 +39,12 @@ bool glob_match(std::string_view pattern, std::string_view text) {
   return p == pattern.size();
 }
 
+// Whether `found` has `wanted` from segment `start` on.
+bool match_at(std::size_t start, const Segments& wanted, const Segments& found) {
+  return start + wanted.size() <= found.size() &&
+         std::equal(wanted.begin(), wanted.end(), found.begin() + static_cast<std::ptrdiff_t>(start), glob_match);
+}
+
 const std::string* first_match(const std::vector<std::string>& patterns, std::string_view name) {
   for (const std::string& pattern : patterns)
     if (segments_match(pattern, name)) return &pattern;
@@ -44,16 +53,32 @@ const std::string* first_match(const std::vector<std::string>& patterns, std::st
 
 }  // namespace
 
+std::span<const std::string_view> name_prefixes() {
+  static constexpr std::array<std::string_view, 9> kPrefixes = {"model.diffusion_model.",
+                                                                "model.language_model.",
+                                                                "language_model.model.",
+                                                                "diffusion_model.",
+                                                                "transformer.",
+                                                                "model.model.",
+                                                                "text_model.",
+                                                                "model.",
+                                                                "net."};
+  return kPrefixes;
+}
+
 bool segments_match(std::string_view pattern, std::string_view name) {
-  const bool anchored = pattern.starts_with('^');
-  if (anchored) pattern.remove_prefix(1);
-  const std::vector<std::string_view> wanted = split(pattern);
-  const std::vector<std::string_view> found = split(name);
-  if (wanted.size() > found.size()) return false;
-  const std::size_t last_start = anchored ? 0 : found.size() - wanted.size();
-  for (std::size_t start = 0; start <= last_start; ++start)
-    if (std::equal(wanted.begin(), wanted.end(), found.begin() + static_cast<std::ptrdiff_t>(start), glob_match)) return true;
-  return false;
+  if (!pattern.starts_with('^')) {
+    const Segments wanted = split(pattern);
+    const Segments found = split(name);
+    for (std::size_t start = 0; start + wanted.size() <= found.size(); ++start)
+      if (match_at(start, wanted, found)) return true;
+    return false;
+  }
+  const Segments wanted = split(pattern.substr(1));
+  const auto begins = [&](std::string_view own_name) { return match_at(0, wanted, split(own_name)); };
+  return begins(name) || std::any_of(name_prefixes().begin(), name_prefixes().end(), [&](std::string_view prefix) {
+           return name.starts_with(prefix) && begins(name.substr(prefix.size()));
+         });
 }
 
 PatternFilter::PatternFilter(FilterData data) : data_(std::move(data)) {}
@@ -63,15 +88,6 @@ FilterVerdict PatternFilter::classify(const TensorInfo& tensor) const {
   if (const std::string* pattern = first_match(data_.remove, tensor.name)) return {Treatment::remove, *pattern};
   if (const std::string* pattern = first_match(data_.keep, tensor.name)) return {Treatment::keep, *pattern};
   return {};
-}
-
-double PatternFilter::detect(std::span<const TensorInfo> tensors) const {
-  if (data_.fingerprint.empty()) return 0;
-  const auto occurs = [&](const std::string& pattern) {
-    return std::any_of(tensors.begin(), tensors.end(), [&](const TensorInfo& tensor) { return segments_match(pattern, tensor.name); });
-  };
-  const auto hits = std::count_if(data_.fingerprint.begin(), data_.fingerprint.end(), occurs);
-  return static_cast<double>(hits) / static_cast<double>(data_.fingerprint.size());
 }
 
 }  // namespace qmill

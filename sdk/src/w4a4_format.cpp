@@ -1,8 +1,8 @@
 #include "w4a4_format.h"
 
-#include "detection_layers.h"
 #include "marker.h"
 
+#include <qmill/detection_layers.h>
 #include <qmill/error.h>
 #include <qmill/names.h>
 #include <qmill/numerics/row_kernels.h>

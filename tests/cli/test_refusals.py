@@ -120,6 +120,41 @@ class Refusals(TempFolder):
         qmill("-i", source, "-o", self.folder / "out.safetensors", "--overwrite")
         self.assertIn("a.weight", read(self.folder / "out.safetensors")[0])
 
+    def test_an_output_that_is_no_file(self):
+        os.mkfifo(self.folder / "pipe")
+        _, error = qmill("-i", self.model({"a.weight": weight(8, 256)}), "-o", self.folder / "pipe", "--overwrite", status=2)
+        self.assertIn("no regular file", error)
+        self.assertTrue((self.folder / "pipe").is_fifo())
+
+    def test_a_report_that_would_replace_a_model(self):
+        source = self.model({"a.weight": weight(8, 256)})
+        before = source.read_bytes()
+        output = self.folder / "out.safetensors"
+        for report in (source, output):
+            _, error = qmill("-i", source, "-o", output, "--overwrite", "--report", report, status=2)
+            self.assertIn("same file", error)
+        self.assertEqual(source.read_bytes(), before)
+        self.assertFalse(output.exists())
+        report = self.folder / "report.json"
+        report.write_text("mine")
+        qmill("-i", source, "-o", output, "--report", report, status=2)
+        self.assertEqual((report.read_text(), output.exists()), ("mine", False))
+        qmill("-i", source, "-o", output, "--report", report, "--overwrite")
+        self.assertEqual(json.loads(report.read_text())["output"], str(output))
+
+    def test_a_result_that_nobody_can_read(self):
+        source = self.model({"a.weight": weight(8, 256)})
+        with open("/dev/full", "w") as full:
+            result = subprocess.run([QMILL, "inspect", source], stdout=full, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("cannot write the result", result.stderr)
+
+    def test_names_cannot_command_a_terminal(self):
+        source = self.model({"a\x1b[2J\nb.weight": torch.randn(8, 64)}, metadata={"note": "x\x1by"})
+        for text in (qmill("plan", source)[0], qmill("inspect", source)[0]):
+            self.assertNotIn("\x1b", text)
+        self.assertIn(r"a\x1b[2J\nb.weight", qmill("plan", source)[0])
+
     def test_nothing_to_quantize(self):
         source = self.model({"a.bias": torch.zeros(4)})
         self.refused("-i", source, "-o", self.folder / "out.safetensors", says=("0 layers selected",))

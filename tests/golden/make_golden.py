@@ -6,7 +6,8 @@ Provenance: the vectors were written by comfy-kitchen 0.2.27 on a CPU, fed the w
 (`<format>.weight`, `<format>.weight_scale`) and what it decodes them to (`<format>.decoded`, F32). Rows 1 to 3 of the larger
 cases are all zero, tiny (1e-6), and of alternating signs of one magnitude.
 
-Kept here: the int8 formats, codes and scales whole, and convrot_w4a4 (two codes a byte); `decoded` cut to its first rows.
+Kept here: codes and scales of all formats whole; `decoded` cut to its first rows, of formats with swizzled scales to those that show
+every part of the swizzle.
 
 usage: make_golden.py FOLDER_OF_FULL_VECTORS
 """
@@ -15,7 +16,8 @@ import pathlib
 import struct
 import sys
 
-DECODED_ROWS = {"int8": 8, "convrot": 5}
+DECODED_ROWS = {"int8": 8}
+SWIZZLED_VALUES = 10000
 
 
 def read(path):
@@ -42,9 +44,10 @@ def main(folder):
         metadata, tensors = read(path)
         kept = {}
         for name, (dtype, shape, data) in tensors.items():
-            if not name.startswith(("src.", "int8_", "convrot_w4a4_")):
-                continue
-            rows = DECODED_ROWS.get(name.split("_")[0], 0)
+            if name.startswith(("nvfp4", "mxfp8")):
+                rows = max(5, SWIZZLED_VALUES // shape[-1]) if shape else 0
+            else:
+                rows = DECODED_ROWS.get(name.split("_")[0], 5)
             if name.endswith(".decoded") and shape[0] > rows:
                 data = data[: len(data) // shape[0] * rows]
                 shape = [rows] + shape[1:]

@@ -94,7 +94,7 @@ class Measurement:
         # Embeddings are looked up, not multiplied with: they have no inputs to be judged by.
         words = [self.qmill, "-i", self.model, "--exclude-layers", "embedding", "-o", self.output, "--overwrite", "--no-sync", "--json", *flags]
         if calibrated:
-            words += ["--calibration-data", self.rows]
+            words += ["--calibration-data", self.rows, "--calib-samples", "1000000"]
         report = json.loads(run(words))
         quality = json.loads(run([self.qmill, "compare", self.output, self.model, "--calibration-data", self.unseen, "--json"]))
         errors = {layer["name"]: layer["output_error"] for layer in quality["layers"] if "output_error" in layer}

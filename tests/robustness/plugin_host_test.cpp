@@ -382,8 +382,8 @@ TEST_F(PluginHost, ManyHostsMayLiveOneAfterTheOther) {
 TEST_F(PluginHost, APathThatDoesNotExistOrThatNoLoaderReadsIsAnError) {
   const Host host;
   expect_error(ErrorKind::io, {"missing.safetensors"}, [&] { host.open(home_ / "missing.safetensors"); });
-  write_bytes(home_ / "model.gguf", "GGUF and so on");
-  expect_error(ErrorKind::unsupported, {"model.gguf", "no loader", ".safetensors"}, [&] { host.open(home_ / "model.gguf"); });
+  write_bytes(home_ / "model.onnx", "something else");
+  expect_error(ErrorKind::unsupported, {"model.onnx", "no loader", ".safetensors"}, [&] { host.open(home_ / "model.onnx"); });
 }
 
 }  // namespace

@@ -30,7 +30,7 @@ struct LayerEntry {
   std::int64_t columns = 0;
   Source source = Source::none;
   const CalibrationEntry* entry = nullptr;  // what the data say, if they say anything
-  std::optional<std::size_t> pair;          // of the LoRA
+  std::optional<std::size_t> pair;          // number among the LoRA's entries
 };
 
 }  // namespace
@@ -54,6 +54,9 @@ struct Calibration::State {
   void match_lora(const Host& host);
   void decide();
   void find_common_shapes();
+
+  // The sample rows of an entry that has some.
+  InputRows rows(const CalibrationEntry& entry) const { return {*file->source(), entry.tensors.at(InputKind::rows), options.samples}; }
 
   const LayerEntry* layer(const TensorInfo& weight) const {
     const auto found = by_base.find(layer_base(weight.name));
@@ -91,10 +94,10 @@ class KnownInputs : public LayerCalibration {
 
 class RowInputs final : public LayerCalibration {
  public:
-  RowInputs(const CalibrationFile& file, std::size_t tensor, std::int64_t seed, std::function<std::string()> identity,
+  RowInputs(const CalibrationFile& file, const InputRows& inputs, std::int64_t seed, std::function<std::string()> identity,
             std::function<at::Tensor(const std::string&, at::Tensor)> remembered_mean, const RunResources& resources)
       : file_(file),
-        inputs_(*file.source(), tensor),
+        inputs_(inputs),
         split_(inputs_.rows(), seed),
         make_identity_(std::move(identity)),
         remembered_mean_(std::move(remembered_mean)),
@@ -147,16 +150,16 @@ class HessianInputs final : public KnownInputs {
 
 class LoraInputs final : public KnownInputs {
  public:
-  LoraInputs(std::string identity, const LoraFile& lora, const LoraPair& pair, const RunResources& resources)
+  LoraInputs(std::string identity, const LoraFile& lora, const LoraEntry& pair, const RunResources& resources)
       : KnownInputs(std::move(identity)), lora_(lora), pair_(pair), resources_(resources) {}
   at::Tensor hessian() const override {
-    const at::Tensor down = lora_.matrix(pair_.down);
+    const at::Tensor down = lora_.matrix(pair_, AdapterPart::down);
     return lora_hessian(down.reshape({down.size(0), -1}), resources_.tasks);
   }
 
  private:
   const LoraFile& lora_;
-  const LoraPair& pair_;
+  const LoraEntry& pair_;
   const RunResources& resources_;
 };
 
@@ -232,26 +235,31 @@ void Calibration::State::match_data() {
 }
 
 void Calibration::State::match_lora(const Host& host) {
-  lora.emplace(host, options.lora, *names);
+  lora.emplace(options.lora, host.open(options.lora), *names);
   account.unmatched_entries.insert(account.unmatched_entries.end(), lora->unmatched().begin(), lora->unmatched().end());
-  if (lora->pairs().empty())
-    throw Error(ErrorKind::input,
-                fmt::format("no pair of LoRA matrices matches a layer of the model{}",
-                            lora->unmatched().empty() ? "" : fmt::format(": it has '{}'", lora->unmatched().front())),
-                "use a LoRA of this model, or leave out --calibration-lora")
-        .in(fmt::format("'{}'", options.lora.string()));
-  for (std::size_t i = 0; i < lora->pairs().size(); ++i) {
-    const LoraPair& pair = lora->pairs()[i];
-    const TensorInfo& down = lora->source().tensors()[pair.down];
+  bool matched = false;
+  for (std::size_t i = 0; i < lora->entries().size(); ++i) {
+    const LoraEntry& pair = lora->entries()[i];
+    if (pair.kind != LoraKind::low_rank) {  // whose directions are not at hand
+      for (const auto& [part, tensor] : pair.parts) account.unmatched_entries.push_back(lora->info(tensor).name);
+      continue;
+    }
+    const TensorInfo& down = lora->info(pair, AdapterPart::down);
     LayerEntry& layer = layers[pair.layer];
     if (down.elements() / down.shape[0] != layer.columns)
-      throw Error(
-          ErrorKind::input,
-          fmt::format("'{}' is {}, expected {} columns, as layer '{}' has", down.name, down.shape_text(), layer.columns, layer.base),
-          "use a LoRA of this model")
-          .in(fmt::format("'{}'", options.lora.string()));
+      throw lora->located(
+          Error(ErrorKind::input,
+                fmt::format("'{}' is {}, expected {} columns, as layer '{}' has", down.name, down.shape_text(), layer.columns, layer.base),
+                "use a LoRA of this model"));
     layer.pair = i;
+    matched = true;
   }
+  if (matched) return;
+  const std::vector<std::string>& unmatched = lora->unmatched().empty() ? account.unmatched_entries : lora->unmatched();
+  throw lora->located(Error(ErrorKind::input,
+                            fmt::format("no pair of LoRA matrices matches a layer of the model{}",
+                                        unmatched.empty() ? "" : fmt::format(": it has '{}'", unmatched.front())),
+                            "use a LoRA of this model, or leave out --calibration-lora"));
 }
 
 void Calibration::State::decide() {
@@ -260,7 +268,9 @@ void Calibration::State::decide() {
     const auto has = [&](InputKind kind) { return layer.entry != nullptr && layer.entry->has(kind); };
     if (has(InputKind::rows)) {
       layer.source = Source::rows;
-      const RowSplit split(file->source()->tensors()[layer.entry->tensors.at(InputKind::rows)].shape[0], seed);
+      const InputRows inputs = rows(*layer.entry);
+      const RowSplit split(inputs.rows(), seed);
+      account.unused_rows += inputs.info().shape[0] - inputs.rows();
       account.with_rows.push_back({layer.base, split.rows(), split.kept_apart()});
     } else if (has(InputKind::hessian)) {
       layer.source = Source::hessian;
@@ -304,6 +314,8 @@ Calibration::Calibration(const Host& host, const TensorSource& model, const Cali
                 "add --calibration-data FILE (docs/calibration.md)");
   if (!(options.smoothquant_alpha >= 0 && options.smoothquant_alpha <= 1))
     throw Error(ErrorKind::usage, fmt::format("--smoothquant-alpha is {}; allowed: a number from 0 to 1", options.smoothquant_alpha));
+  if (options.samples < 1)
+    throw Error(ErrorKind::usage, fmt::format("--calib-samples is {}; allowed: an integer of at least 1", options.samples));
   state.find_layers(model);
   if (!options.data.empty()) {
     state.file.emplace(host, options.data);
@@ -328,7 +340,7 @@ void Calibration::visit_rows(const TensorInfo& weight, const RunResources& resou
   constexpr std::int64_t kRowsPerVisit = 1024;
   if (!has_rows(weight)) return;
   const CalibrationFile& file = *state_->file;
-  const InputRows inputs(*file.source(), state_->layer(weight)->entry->tensors.at(InputKind::rows));
+  const InputRows inputs = state_->rows(*state_->layer(weight)->entry);
   for (std::int64_t begin = 0; begin < inputs.rows(); begin += kRowsPerVisit) {
     std::vector<std::int64_t> which(static_cast<std::size_t>(std::min(kRowsPerVisit, inputs.rows() - begin)));
     std::iota(which.begin(), which.end(), begin);
@@ -353,6 +365,12 @@ bool Calibration::knows_mean(const TensorInfo& weight) const {
   return layer->source == Source::rows || (layer->source == Source::hessian && layer->entry->has(InputKind::mean));
 }
 
+std::optional<float> Calibration::input_scale(const TensorInfo& weight) const {
+  const LayerEntry* layer = state_->layer(weight);
+  if (layer == nullptr || layer->entry == nullptr || !layer->entry->has(InputKind::input_scale)) return std::nullopt;
+  return state_->file->vector(*layer->entry, InputKind::input_scale).item<float>();
+}
+
 std::unique_ptr<LayerCalibration> Calibration::for_layer(const TensorInfo& weight, const RunResources& resources,
                                                          const at::Tensor& values) const {
   const State& state = *state_;
@@ -368,7 +386,7 @@ std::unique_ptr<LayerCalibration> Calibration::for_layer(const TensorInfo& weigh
         if (mean.defined()) known = std::move(mean);
         return known;
       };
-      return std::make_unique<RowInputs>(*state.file, rows, state.seed, identity, remembered_mean, resources);
+      return std::make_unique<RowInputs>(*state.file, state.rows(*layer->entry), state.seed, identity, remembered_mean, resources);
     }
     case Source::hessian: {
       const CalibrationEntry& entry = *layer->entry;
@@ -382,7 +400,7 @@ std::unique_ptr<LayerCalibration> Calibration::for_layer(const TensorInfo& weigh
       return std::make_unique<SmoothedInputs>("smoothed " + layer->base, *state.file, *layer->entry, values,
                                               state.options.smoothquant_alpha, resources);
     case Source::lora:
-      return std::make_unique<LoraInputs>("lora " + layer->base, *state.lora, state.lora->pairs()[*layer->pair], resources);
+      return std::make_unique<LoraInputs>("lora " + layer->base, *state.lora, state.lora->entries()[*layer->pair], resources);
     case Source::none:
     case Source::channels:
       break;

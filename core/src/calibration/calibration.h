@@ -39,6 +39,9 @@ class Calibration {
   // Whether for_layer would give a mean of real inputs (then the bias can be corrected).
   bool knows_mean(const TensorInfo& weight) const;
 
+  // The static scale of the layer's inputs that the data name. Throws Error(input).
+  std::optional<float> input_scale(const TensorInfo& weight) const;
+
  private:
   struct State;
   std::unique_ptr<State> state_;

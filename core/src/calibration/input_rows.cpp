@@ -14,7 +14,8 @@
 namespace qmill {
 namespace {
 
-constexpr std::int64_t kRowsPerPart = 1024;  // of the source: enough for efficient products, and few enough for memory
+constexpr std::int64_t kRowsPerPart = 1024;    // of the source: few enough for memory
+constexpr std::int64_t kRowsPerProduct = 256;  // enough for efficient products; sums do not depend on what is read at once
 constexpr std::int64_t kBytesPerRead = 1 << 20;
 constexpr std::int64_t kTile = 512;  // columns of one product, and of one task of column sums
 
@@ -39,15 +40,15 @@ void InputRows::read_group(std::span<const std::int64_t> which, float* out) cons
   for (std::size_t i = 0; i < which.size();) {
     // Rows next to each other, or with one between them, come in one read.
     std::size_t end = i + 1;
-    while (end < which.size() && which[end] - which[end - 1] <= 2) ++end;
-    const std::int64_t first = which[i];
-    buffer.resize(static_cast<std::size_t>((which[end - 1] + 1 - first) * row_bytes));
+    while (end < which.size() && place(which[end]) - place(which[end - 1]) <= 2) ++end;
+    const std::int64_t first = place(which[i]);
+    buffer.resize(static_cast<std::size_t>((place(which[end - 1]) + 1 - first) * row_bytes));
     source_.read_part(index_, static_cast<std::uint64_t>(first * row_bytes), buffer);
     for (; i < end; ++i, out += columns()) {
-      load_f32(buffer.data() + (which[i] - first) * row_bytes, info().dtype, columns(), out);
+      const std::int64_t row = place(which[i]);
+      load_f32(buffer.data() + (row - first) * row_bytes, info().dtype, columns(), out);
       if (!std::isfinite(largest_magnitude(out, columns())))
-        throw Error(ErrorKind::input,
-                    fmt::format("entry '{}' has a value in row {} that is not a finite F32 number", info().name, which[i]),
+        throw Error(ErrorKind::input, fmt::format("entry '{}' has a value in row {} that is not a finite F32 number", info().name, row),
                     "capture the inputs again, without that sample");
     }
   }
@@ -64,6 +65,12 @@ at::Tensor InputRows::read(std::span<const std::int64_t> which, const RunResourc
     read_group(which.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(size)), out + begin * columns());
   });
   return rows;
+}
+
+// Whole products.
+std::int64_t rows_per_part(const InputRows& inputs, const RunResources& resources) {
+  const std::int64_t limit = resources.thresholds.hessian.value_or(kRowsPerPart * inputs.columns());
+  return std::clamp(limit / inputs.columns() / kRowsPerProduct * kRowsPerProduct, kRowsPerProduct, kRowsPerPart);
 }
 
 std::int64_t part_bytes(const InputRows& inputs) {
@@ -103,14 +110,17 @@ InputStatistics measure_inputs(const InputRows& inputs, const RowSplit* split, b
   std::vector<double> sums(width), magnitudes(width), largest(width);
   InputStatistics result;
   if (with_hessian) result.hessian = at::zeros({columns, columns}, at::kFloat);
-  for (std::int64_t begin = 0; begin < inputs.rows(); begin += kRowsPerPart) {
+  const std::int64_t part = rows_per_part(inputs, resources);
+  for (std::int64_t begin = 0; begin < inputs.rows(); begin += part) {
     throw_if_cancelled(resources);
-    const std::int64_t end = std::min(inputs.rows(), begin + kRowsPerPart);
-    std::vector<std::int64_t> which;
-    if (split != nullptr)
-      which = split->fitted_rows(begin, end);
-    else
-      for (std::int64_t row = begin; row < end; ++row) which.push_back(row);
+    const std::int64_t end = std::min(inputs.rows(), begin + part);
+    std::vector<std::int64_t> which, ends;
+    for (std::int64_t first = begin; first < end; first += kRowsPerProduct) {
+      const std::int64_t last = std::min(end, first + kRowsPerProduct);
+      for (std::int64_t row = first; row < last; ++row)
+        if (split == nullptr || !split->is_kept_apart(row)) which.push_back(row);
+      ends.push_back(static_cast<std::int64_t>(which.size()));
+    }
     const at::Tensor rows = inputs.read(which, resources);
     result.rows += rows.size(0);
     const float* x = rows.const_data_ptr<float>();
@@ -125,7 +135,10 @@ InputStatistics measure_inputs(const InputRows& inputs, const RowSplit* split, b
           largest[i] = std::max(largest[i], std::abs(value));
         }
     });
-    if (with_hessian) add_products(rows, result.hessian, resources.tasks);
+    for (std::int64_t first = 0; const std::int64_t last : ends) {
+      if (with_hessian && last != first) add_products(rows.narrow(0, first, last - first), result.hessian, resources.tasks);
+      first = last;
+    }
   }
   const auto count = static_cast<double>(result.rows);
   result.mean = as_f32(sums, count);

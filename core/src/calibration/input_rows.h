@@ -8,16 +8,18 @@
 #include <qmill/tensor.h>
 
 #include <functional>
+#include <limits>
 
 namespace qmill {
 
-// A tensor [T,K] of a calibration file. Borrows the source.
+// A tensor [T,K] of a calibration file, or `at_most` of its rows, evenly spaced. Borrows the source.
 class InputRows {
  public:
-  InputRows(const TensorSource& source, std::size_t index) : source_(source), index_(index) {}
+  InputRows(const TensorSource& source, std::size_t index, std::int64_t at_most = std::numeric_limits<std::int64_t>::max())
+      : source_(source), index_(index), rows_(std::min(at_most, source.tensors()[index].shape[0])) {}
 
   const TensorInfo& info() const { return source_.tensors()[index_]; }
-  std::int64_t rows() const { return info().shape[0]; }
+  std::int64_t rows() const { return rows_; }
   std::int64_t columns() const { return info().shape[1]; }
 
   // Rows `which`, ascending, as F32 [count,K], in memory of the pool. Throws Error(input) that names entry and row for a value that is not
@@ -27,8 +29,15 @@ class InputRows {
  private:
   void read_group(std::span<const std::int64_t> which, float* out) const;
 
+  // The row of the tensor that is number `row` here.
+  std::int64_t place(std::int64_t row) const {
+    const std::int64_t all = info().shape[0];
+    return all / rows_ * row + all % rows_ * row / rows_;
+  }
+
   const TensorSource& source_;
   std::size_t index_;
+  std::int64_t rows_;
 };
 
 struct InputStatistics {

@@ -1,5 +1,6 @@
 #include <qmill/core/process.h>
 
+#include <algorithm>
 #include <csignal>
 #include <fstream>
 #include <string>
@@ -16,6 +17,13 @@ static_assert(std::atomic<bool>::is_always_lock_free, "set in a signal handler")
 extern "C" void note_interrupt(int signal) {
   interrupted = true;
   std::signal(signal, SIG_DFL);
+}
+
+// 0: there is none.
+[[maybe_unused]] std::uint64_t read_number(const char* file) {
+  std::uint64_t number = 0;
+  std::ifstream(file) >> number;
+  return number;
 }
 
 }  // namespace
@@ -36,6 +44,23 @@ std::uint64_t peak_memory_bytes() {
 #else
   return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
 #endif
+}
+
+std::uint64_t free_memory_bytes() {
+#if defined(__linux__)
+  std::ifstream memory("/proc/meminfo");
+  for (std::string word; memory >> word;) {
+    std::uint64_t kib = 0;
+    if (word == "MemAvailable:" && memory >> kib) {
+      const std::uint64_t available = kib * 1024;
+      // What a container uses of its limit is no guide: the cache of files counts.
+      const std::uint64_t limit = read_number("/sys/fs/cgroup/memory.max");
+      return limit != 0 ? std::min(available, limit) : available;
+    }
+  }
+#endif
+  const auto pages = static_cast<std::uint64_t>(std::max<long>(0, ::sysconf(_SC_PHYS_PAGES)));
+  return pages * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) / 2;
 }
 
 const std::atomic<bool>& watch_interrupts() {

@@ -7,116 +7,225 @@
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
 namespace qmill {
 namespace {
 
-enum class Part { down, up, alpha };
-
-struct PartName {
-  std::string layer;
-  Part part;
-};
-
-// "a.q.lora_A.default.weight" -> a.q, down. Nothing: the tensor is no part of a low-rank pair.
-std::optional<PartName> parse(std::string_view name) {
-  if (name.ends_with(".alpha")) return PartName{std::string(name.substr(0, name.size() - 6)), Part::alpha};
-  constexpr std::array<std::pair<std::string_view, Part>, 6> kMarks = {{{".lora_A", Part::down},
-                                                                        {".lora_B", Part::up},
-                                                                        {".lora_down", Part::down},
-                                                                        {".lora_up", Part::up},
-                                                                        {".lora.down", Part::down},
-                                                                        {".lora.up", Part::up}}};
-  for (const auto& [mark, part] : kMarks) {
-    const std::size_t at = name.rfind(mark);
-    if (at == std::string_view::npos || at == 0) continue;
-    // What follows: ".weight", or the name of an adapter between dots, or nothing.
-    std::string_view rest = name.substr(at + mark.size());
-    if (rest.ends_with(".weight")) rest.remove_suffix(7);
-    if (!rest.empty() && (rest.front() != '.' || rest.find('.', 1) != std::string_view::npos)) continue;
-    return PartName{std::string(name.substr(0, at)), part};
-  }
-  return std::nullopt;
-}
+// Integers, too: an alpha may be one.
+bool is_real(DType dtype) { return dtype_bits(dtype) >= 8 && dtype != DType::boolean && dtype != DType::c64; }
 
 std::optional<std::size_t> find(const LayerNames& layers, const std::string& name) {
   if (const auto found = layers.find(layer_base(name))) return found;
-  constexpr std::array<std::string_view, 6> kPrefixes = {"lora_unet_", "lora_transformer_", "lora_te1_",
-                                                         "lora_te2_",  "lora_te3_",         "lora_te_"};
+  constexpr std::array<std::string_view, 8> kPrefixes = {"lora_unet_", "lora_prior_unet_", "lora_transformer_", "lycoris_",
+                                                         "lora_te1_",  "lora_te2_",        "lora_te3_",         "lora_te_"};
   for (const std::string_view prefix : kPrefixes)
     if (name.starts_with(prefix)) return layers.find_underscored(std::string_view(name).substr(prefix.size()));
   return std::nullopt;
 }
 
+std::string text(const TensorInfo& info) { return fmt::format("'{}' {} {}", info.name, dtype_name(info.dtype), info.shape_text()); }
+
+// The kinds of change that the parts belong to; there may be one.
+std::vector<LoraKind> kinds_of(const LoraEntry& entry) {
+  using enum AdapterPart;
+  std::vector<LoraKind> kinds;
+  const auto has_any = [&](std::initializer_list<AdapterPart> parts) {
+    return std::any_of(parts.begin(), parts.end(), [&](AdapterPart part) { return entry.has(part); });
+  };
+  if (has_any({down, up, mid})) kinds.push_back(LoraKind::low_rank);
+  if (has_any({hada_w1_a, hada_w1_b, hada_w2_a, hada_w2_b, hada_t1, hada_t2})) kinds.push_back(LoraKind::hadamard);
+  if (has_any({lokr_w1, lokr_w1_a, lokr_w1_b, lokr_w2, lokr_w2_a, lokr_w2_b, lokr_t2})) kinds.push_back(LoraKind::kronecker);
+  if (has_any({diff})) kinds.push_back(LoraKind::difference);
+  return kinds;
+}
+
+// Checks of one entry against itself; what they throw names tensors.
+class Checker {
+ public:
+  Checker(const LoraFile& file, const LoraEntry& entry) : file_(file), entry_(entry) {}
+
+  void low_rank() const {
+    using enum AdapterPart;
+    require_partners({down, up});
+    const TensorInfo& a = info(down);
+    const TensorInfo& b = info(up);
+    bool fits = a.shape.size() >= 2 && b.shape.size() >= 2 && b.elements() == b.shape[0] * b.shape[1];
+    std::string expected = "[rank, K] and [N, rank]";
+    if (entry_.has(mid)) {
+      const TensorInfo& m = info(mid);
+      fits = fits && m.shape.size() >= 2 && a.elements() == a.shape[0] * a.shape[1] && m.shape[0] == b.shape[1] && m.shape[1] == a.shape[0];
+      expected = fmt::format("[rank, C] and [N, rank] around {}", text(m));
+    } else {
+      fits = fits && a.shape[0] == b.shape[1];
+    }
+    if (!fits) reject(fmt::format("{} and {} are no low-rank pair, expected floating {}", text(a), text(b), expected));
+  }
+
+  void hadamard() const {
+    using enum AdapterPart;
+    require_partners({hada_w1_a, hada_w1_b, hada_w2_a, hada_w2_b});
+    if (entry_.has(hada_t1) || entry_.has(hada_t2)) {
+      require_partners({hada_t1, hada_t2});
+      require_core(hada_t1, hada_w1_a, hada_w1_b);
+      require_core(hada_t2, hada_w2_a, hada_w2_b);
+    } else {
+      require_product(hada_w1_a, hada_w1_b);
+      require_product(hada_w2_a, hada_w2_b);
+    }
+  }
+
+  void kronecker() const {
+    using enum AdapterPart;
+    if (entry_.has(lokr_w1) == (entry_.has(lokr_w1_a) || entry_.has(lokr_w1_b))) reject_factor("lokr_w1");
+    if (entry_.has(lokr_w2) == (entry_.has(lokr_w2_a) || entry_.has(lokr_w2_b))) reject_factor("lokr_w2");
+    if (entry_.has(lokr_w1)) require_matrix(lokr_w1);
+    if (!entry_.has(lokr_w1)) require_partners({lokr_w1_a, lokr_w1_b}), require_product(lokr_w1_a, lokr_w1_b);
+    if (entry_.has(lokr_w2)) {
+      if (info(lokr_w2).shape.size() < 2) reject(fmt::format("{} is no matrix", text(info(lokr_w2))));
+      if (entry_.has(lokr_t2)) reject_factor("lokr_w2");
+    } else {
+      require_partners({lokr_w2_a, lokr_w2_b});
+      if (entry_.has(lokr_t2))
+        require_core(lokr_t2, lokr_w2_a, lokr_w2_b);
+      else
+        require_product(lokr_w2_a, lokr_w2_b);
+    }
+  }
+
+  void all() const {
+    for (const auto& [part, tensor] : entry_.parts) {
+      const TensorInfo& each = file_.info(tensor);
+      if (part == AdapterPart::unsupported)
+        throw Error(ErrorKind::unsupported, fmt::format("'{}' is of a kind of adapter that cannot be merged", each.name),
+                    "merge it with the program that made it, or leave the file out (docs/lora.md)");
+      const bool is_alpha = part == AdapterPart::alpha;
+      if (!(is_alpha ? is_real(each.dtype) : is_floating(each.dtype)) || each.elements() == 0)
+        reject(fmt::format("{} is no part of a layer's change, expected floating values", text(each)));
+      if (part == AdapterPart::alpha && each.elements() != 1) reject(fmt::format("{} is no alpha, expected one value", text(each)));
+    }
+  }
+
+  [[noreturn]] void reject(std::string message) const { throw Error(ErrorKind::input, std::move(message), "the file is damaged"); }
+
+  void require_partners(std::initializer_list<AdapterPart> parts) const {
+    if (std::all_of(parts.begin(), parts.end(), [&](AdapterPart part) { return entry_.has(part); })) return;
+    const auto there = std::find_if(parts.begin(), parts.end(), [&](AdapterPart part) { return entry_.has(part); });
+    const TensorInfo& alone = there != parts.end() ? info(*there) : file_.info(entry_.parts.rbegin()->second);
+    throw Error(ErrorKind::input, fmt::format("'{}' has no partner", alone.name),
+                fmt::format("a layer needs {} such matrices; the file is incomplete", parts.size()));
+  }
+
+ private:
+  const TensorInfo& info(AdapterPart part) const { return file_.info(entry_, part); }
+
+  void require_matrix(AdapterPart part) const {
+    if (info(part).shape.size() != 2) reject(fmt::format("{} is no matrix", text(info(part))));
+  }
+
+  // [N, rank] and [rank, K].
+  void require_product(AdapterPart a, AdapterPart b) const {
+    require_matrix(a), require_matrix(b);
+    if (info(a).shape[1] != info(b).shape[0])
+      reject(fmt::format("{} and {} have no product, expected [N, rank] and [rank, K]", text(info(a)), text(info(b))));
+  }
+
+  // A core [i, j, ...] between factors [i, N] and [j, C].
+  void require_core(AdapterPart core, AdapterPart a, AdapterPart b) const {
+    require_matrix(a), require_matrix(b);
+    const std::vector<std::int64_t>& shape = info(core).shape;
+    if (shape.size() < 3 || shape[0] != info(a).shape[0] || shape[1] != info(b).shape[0])
+      reject(fmt::format("{} does not fit between {} and {}", text(info(core)), text(info(a)), text(info(b))));
+  }
+
+  [[noreturn]] void reject_factor(std::string_view factor) const {
+    throw Error(ErrorKind::input, fmt::format("'{}' has not exactly one of {} and its two factors", entry_.name, factor),
+                "the file is incomplete");
+  }
+
+  const LoraFile& file_;
+  const LoraEntry& entry_;
+};
+
 }  // namespace
 
-LoraFile::LoraFile(const Host& host, const std::filesystem::path& path, const LayerNames& layers) : path_(path), source_(host.open(path)) {
-  struct Parts {
-    std::optional<std::size_t> part[3];
-  };
-  std::map<std::string, Parts> by_name;
+void LoraFile::check(const LoraEntry& entry) const {
+  const Checker checker(*this, entry);
+  checker.all();
+  switch (entry.kind) {
+    case LoraKind::low_rank:
+      return checker.low_rank();
+    case LoraKind::hadamard:
+      return checker.hadamard();
+    case LoraKind::kronecker:
+      return checker.kronecker();
+    case LoraKind::difference:
+    case LoraKind::none:
+      if (entry.has(AdapterPart::magnitude)) checker.require_partners({AdapterPart::magnitude, AdapterPart::down, AdapterPart::up});
+      return;
+  }
+}
+
+LoraFile::LoraFile(const std::filesystem::path& path, std::unique_ptr<TensorSource> source, const LayerNames& layers)
+    : path_(path), source_(std::move(source)) {
+  std::map<std::string, LoraEntry> by_name;
   const std::vector<TensorInfo>& tensors = source_->tensors();
   try {
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-      const std::optional<PartName> name = parse(tensors[i].name);
+      const std::optional<AdapterName> name = parse_adapter_name(tensors[i].name);
       if (!name) {
         unmatched_.push_back(tensors[i].name);
         continue;
       }
-      std::optional<std::size_t>& part = by_name[name->layer].part[static_cast<int>(name->part)];
-      if (part)
-        throw Error(ErrorKind::input, fmt::format("'{}' and '{}' are the same matrix of one layer", tensors[*part].name, tensors[i].name),
+      const auto [part, is_new] = by_name[name->layer].parts.emplace(name->part, i);
+      if (!is_new && name->part != AdapterPart::unsupported)
+        throw Error(ErrorKind::input,
+                    fmt::format("'{}' and '{}' are the same matrix of one layer", tensors[part->second].name, tensors[i].name),
                     "the file holds several adapters; store one per file");
-      part = i;
+      if (!is_new) unmatched_.push_back(tensors[i].name);  // one of them is enough to refuse the layer
     }
-    for (const auto& [name, parts] : by_name) {
-      const auto& [down, up, alpha] = parts.part;
+    std::map<std::size_t, std::string> by_layer;
+    for (auto& [name, entry] : by_name) {
       const std::optional<std::size_t> layer = find(layers, name);
-      const bool is_pair = down || up;
-      if (!layer || !is_pair) {
-        for (const std::optional<std::size_t>& part : parts.part)
-          if (part) unmatched_.push_back(tensors[*part].name);
+      const bool is_alpha_alone = entry.parts.size() == 1 && entry.has(AdapterPart::alpha);
+      if (!layer || is_alpha_alone) {
+        for (const auto& [part, tensor] : entry.parts) unmatched_.push_back(tensors[tensor].name);
         continue;
       }
-      if (!down || !up)
-        throw Error(ErrorKind::input, fmt::format("'{}' has no partner", tensors[down ? *down : *up].name),
-                    "a LoRA has two matrices per layer; the file is incomplete");
-      const TensorInfo& a = tensors[*down];
-      const TensorInfo& b = tensors[*up];
-      const bool fits = a.shape.size() >= 2 && b.shape.size() >= 2 && a.shape[0] == b.shape[1] && a.elements() != 0 && b.elements() != 0 &&
-                        is_floating(a.dtype) && is_floating(b.dtype) && (!alpha || tensors[*alpha].elements() == 1);
-      if (!fits)
-        throw Error(ErrorKind::input,
-                    fmt::format("'{}' {} {} and '{}' {} {} are no low-rank pair, expected floating [rank, K] and [N, rank]", a.name,
-                                dtype_name(a.dtype), a.shape_text(), b.name, dtype_name(b.dtype), b.shape_text()),
-                    "the file is damaged");
-      if (const auto [other, is_new] = by_layer_.emplace(*layer, pairs_.size()); !is_new)
-        throw Error(ErrorKind::input,
-                    fmt::format("'{}' and '{}' are both the layer '{}'", pairs_[other->second].name, name, layers.bases()[*layer]),
+      entry.name = name;
+      entry.layer = *layer;
+      const std::vector<LoraKind> kinds = kinds_of(entry);
+      if (kinds.size() > 1)
+        throw Error(ErrorKind::input, fmt::format("'{}' has parts of {} kinds of adapters", name, kinds.size()), "the file is damaged");
+      if (!kinds.empty()) entry.kind = kinds.front();
+      check(entry);
+      if (const auto [other, is_new] = by_layer.emplace(*layer, name); !is_new)
+        throw Error(ErrorKind::input, fmt::format("'{}' and '{}' are both the layer '{}'", other->second, name, layers.bases()[*layer]),
                     "keep one of them");
-      pairs_.push_back({name, *layer, *down, *up, alpha});
+      entries_.push_back(std::move(entry));
     }
   } catch (Error& error) {
-    throw error.in(fmt::format("'{}'", path.string()));
+    throw located(error);
   }
 }
 
-std::optional<std::size_t> LoraFile::pair_of(std::size_t layer) const {
-  const auto found = by_layer_.find(layer);
-  return found == by_layer_.end() ? std::nullopt : std::optional(found->second);
-}
+Error LoraFile::located(Error error) const { return error.in(fmt::format("'{}'", path_.string())); }
 
 at::Tensor LoraFile::matrix(std::size_t tensor) const {
   const TensorInfo& info = source_->tensors()[tensor];
   std::vector<std::byte> bytes(static_cast<std::size_t>(info.bytes()));
   source_->read(tensor, bytes);
   at::Tensor values = at::empty(info.shape, at::kFloat);
+  if (!is_floating(info.dtype)) {  // an alpha
+    at::Tensor integers = at::empty(info.shape, scalar_type(info.dtype));
+    std::copy(bytes.begin(), bytes.end(), static_cast<std::byte*>(integers.mutable_data_ptr()));
+    return integers.to(at::kFloat);
+  }
   load_f32(bytes.data(), info.dtype, info.elements(), values.mutable_data_ptr<float>());
   if (!std::isfinite(largest_magnitude(values.const_data_ptr<float>(), info.elements())))
-    throw Error(ErrorKind::input, fmt::format("'{}' has values that are not finite", info.name), "the file is damaged")
-        .in(fmt::format("'{}'", path_.string()));
+    throw located(Error(ErrorKind::input, fmt::format("'{}' has values that are not finite", info.name), "the file is damaged"));
   return values;
 }
 

@@ -1,46 +1,64 @@
-// A LoRA file: low-rank changes B A to the weights of a model.
+// A LoRA file: small matrices from which changes to the weights of a model are made.
 #pragma once
 
+#include "adapter_part.h"
 #include "layer_names.h"
 
-#include <qmill/core/host.h>
+#include <qmill/error.h>
+#include <qmill/loader.h>
 #include <qmill/tensor.h>
 
 #include <memory>
 
 namespace qmill {
 
-// One pair of matrices, as tensors of the file.
-struct LoraPair {
-  std::string name;                  // of the layer, as the file has it
-  std::size_t layer = 0;             // number in LayerNames::bases()
-  std::size_t down = 0;              // A [rank, ...]
-  std::size_t up = 0;                // B [..., rank]
-  std::optional<std::size_t> alpha;  // a scalar; absent: the rank
+// How the change of a weight is stored.
+enum class LoraKind {
+  none,        // the bias alone changes
+  low_rank,    // B A: LoRA
+  hadamard,    // LoHa
+  kronecker,   // LoKr
+  difference,  // as it is
 };
 
-// Spellings: PEFT and diffusers (LAYER.lora_A.weight, .lora_A.default.weight, .lora.down.weight), LAYER.lora_down.weight, kohya
+// What one file says of one layer.
+struct LoraEntry {
+  std::string name;       // of the layer, as the file has it
+  std::size_t layer = 0;  // number in LayerNames::bases()
+  LoraKind kind = LoraKind::none;
+  std::map<AdapterPart, std::size_t> parts;  // numbers of tensors of the file
+
+  bool has(AdapterPart part) const { return parts.contains(part); }
+};
+
+// Spellings: PEFT and diffusers (LAYER.lora_A.weight, .lora_A.default.weight, .lora.down.weight), LAYER.lora_down.weight, kohya and LyCORIS
 // (lora_unet_LAYER.lora_down.weight with underscores for dots); with and without the prefixes of either side.
 class LoraFile {
  public:
-  // Reads headers only. Throws Error(input) that names the file: unreadable, a pair without its other half, two pairs for one layer, a name
-  // that could be several layers.
-  LoraFile(const Host& host, const std::filesystem::path& path, const LayerNames& layers);
+  // `source` is the open file. Reads headers only. Throws Error(input) that names the file: a part without its partner, shapes that do not
+  // fit each other, two entries for one layer, a name that could be several layers; Error(unsupported) for an adapter of another kind.
+  LoraFile(const std::filesystem::path& path, std::unique_ptr<TensorSource> source, const LayerNames& layers);
 
   const std::filesystem::path& path() const { return path_; }
   const TensorSource& source() const { return *source_; }
-  const std::vector<LoraPair>& pairs() const { return pairs_; }             // that touch the model
+  const TensorInfo& info(std::size_t tensor) const { return source_->tensors()[tensor]; }
+  const TensorInfo& info(const LoraEntry& entry, AdapterPart part) const { return info(entry.parts.at(part)); }
+  const std::vector<LoraEntry>& entries() const { return entries_; }        // that are of layers, by name
   const std::vector<std::string>& unmatched() const { return unmatched_; }  // tensors of other layers, or of no known kind
-  std::optional<std::size_t> pair_of(std::size_t layer) const;              // number in pairs()
 
   // F32, in the shape of the file. Throws Error(input) for values that are not finite.
   at::Tensor matrix(std::size_t tensor) const;
+  at::Tensor matrix(const LoraEntry& entry, AdapterPart part) const { return matrix(entry.parts.at(part)); }
+
+  // The error with the file's name.
+  Error located(Error error) const;
 
  private:
+  void check(const LoraEntry& entry) const;
+
   std::filesystem::path path_;
   std::unique_ptr<TensorSource> source_;
-  std::vector<LoraPair> pairs_;
-  std::map<std::size_t, std::size_t> by_layer_;
+  std::vector<LoraEntry> entries_;
   std::vector<std::string> unmatched_;
 };
 

@@ -1,5 +1,6 @@
 #include "analysis.h"
 
+#include "../lora/merge.h"
 #include "../run/layer_run.h"
 #include "../run/read_tensor.h"
 
@@ -32,7 +33,8 @@ class RoundingQuantizer final : public Quantizer {
 
 }  // namespace
 
-Analysis::Analysis(const TensorSource& source, const ConvertOptions& options) : source_(source), options_(options) {}
+Analysis::Analysis(const TensorSource& source, const ConvertOptions& options, const Merge* merge)
+    : source_(source), options_(options), merge_(merge) {}
 Analysis::~Analysis() = default;
 
 std::string Analysis::inefficient(const Decision& decision, Scaling wanted_scaling) {
@@ -43,13 +45,16 @@ std::string Analysis::inefficient(const Decision& decision, Scaling wanted_scali
   if (decision.target.format->grid() == nullptr) return {};
 
   if (!tasks_) {
+    constexpr std::uint64_t kPoolBytes = 128u << 20;
     tasks_ = std::make_unique<TaskPool>(options_.threads);
-    buffers_ = std::make_shared<BufferPool>(options_.bytes_in_flight);
+    buffers_ = std::make_shared<BufferPool>(kPoolBytes);
   }
   has_read_ = true;
-  const at::Tensor values = read_tensor(source_, decision.source_index, *buffers_, *tasks_);
+  at::Tensor values = read_tensor(source_, decision.source_index, *buffers_, *tasks_);
+  if (!decision.merges.empty()) values = merge_->apply(decision.source_index, std::move(values), *buffers_, *tasks_);
   static const RoundingQuantizer rounding;
   Decision rounded = decision;
+  rounded.source = as_quantized(decision);
   rounded.quantizer = &rounding;
   const LayerResult result = run_layer(rounded, values, 0, {*tasks_, *buffers_, nullptr});
   const std::optional<double> sqnr = result.quality.sqnr_db;

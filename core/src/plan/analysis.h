@@ -12,7 +12,8 @@ class BufferPool;
 
 class Analysis {
  public:
-  Analysis(const TensorSource& source, const ConvertOptions& options);
+  // `merge`: null, or what changes layers before they are judged. Borrows everything.
+  Analysis(const TensorSource& source, const ConvertOptions& options, const Merge* merge);
   ~Analysis();
 
   // Why quantizing this layer is not worth it, by its shape and then by what plain rounding makes of its values; empty: it is.
@@ -23,6 +24,7 @@ class Analysis {
  private:
   const TensorSource& source_;
   const ConvertOptions& options_;
+  const Merge* merge_;
   std::unique_ptr<TaskPool> tasks_;  // made when data is first read
   std::shared_ptr<BufferPool> buffers_;
   bool has_read_ = false;

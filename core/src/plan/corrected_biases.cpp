@@ -16,7 +16,8 @@ void plan_corrected_biases(std::vector<Decision>& decisions, const std::function
     if (found == index.end()) continue;
     Decision& bias = decisions[found->second];
     // Another rule than this one means that somebody asked for the tensor as it is.
-    const bool is_ordinary = bias.rule == "not_a_layer" && (bias.action == Action::copy || bias.action == Action::cast);
+    const bool is_ordinary =
+        bias.rule == "not_a_layer" && (bias.action == Action::copy || bias.action == Action::cast || bias.action == Action::merge);
     if (!is_ordinary || !is_floating(bias.source.dtype) || bias.source.shape != std::vector{weight.shape[0]} || !knows_mean(weight))
       continue;
     bias.action = Action::correct;

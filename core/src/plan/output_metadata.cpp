@@ -22,6 +22,8 @@ std::map<std::string, std::string> output_metadata(const TensorSource& source, c
   metadata["qmill.source"] = as_utf8(options.input.filename().string());
   metadata["qmill.seed"] = std::to_string(plan.seed);
   metadata["qmill.quantizer"] = plan.chosen_quantizer;
+  // What "auto" became, which the options do not say.
+  if (plan.filters != options.filters) metadata["qmill.filters"] = nlohmann::json(plan.filters).dump();
   metadata["qmill.options"] = nlohmann::json(options.recorded).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 
   nlohmann::ordered_json layers = nlohmann::ordered_json::object();
@@ -30,6 +32,14 @@ std::map<std::string, std::string> output_metadata(const TensorSource& source, c
       layers[layer_base(decision.source.name)] = nlohmann::ordered_json::parse(decision.label.marker);
   if (options.save_quant_metadata && !layers.empty())
     metadata["_quantization_metadata"] = nlohmann::ordered_json{{"format_version", "1.0"}, {"layers", layers}}.dump();
+  return metadata;
+}
+
+std::map<std::string, std::string> dequantized_metadata(const TensorSource& source, const std::filesystem::path& input, DType dtype) {
+  std::map<std::string, std::string> metadata = source.metadata();
+  metadata["qmill.version"] = QMILL_VERSION;
+  metadata["qmill.source"] = as_utf8(input.filename().string());
+  metadata["qmill.dequantized"] = dtype_name(dtype);
   return metadata;
 }
 

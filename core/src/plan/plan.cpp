@@ -1,15 +1,21 @@
 #include <qmill/core/plan.h>
 
 #include "../calibration/calibration.h"
+#include "../lora/merge.h"
 #include "../plugin_host/guard.h"
 #include "../publish/output_plan.h"
 #include "../rules/rules.h"
 #include "analysis.h"
 #include "corrected_biases.h"
+#include "default_names.h"
+#include "filter_choice.h"
+#include "option_checks.h"
 #include "output_metadata.h"
 #include "source_checks.h"
 #include "target.h"
 
+#include <qmill/core/decoded_source.h>
+#include <qmill/core/process.h>
 #include <qmill/names.h>
 
 #include <nlohmann/json.hpp>
@@ -27,9 +33,11 @@ class Planner {
         options_(options),
         seed_(options.seed >= 0 ? options.seed : draw_seed()),
         calibration_(open_calibration(host, source, options, seed_)),
-        rules_(host, options),
+        merge_(open_merge(host, source, options)),
+        filters_(choose_filters(host, source, options)),
+        rules_(host, options, filters_.filters),
         resolver_(host, options, calibration_.get()),
-        analysis_(source, options) {
+        analysis_(source, options, merge_.get()) {
     if (options.layer_config) check_config(*options.layer_config);
   }
 
@@ -43,8 +51,11 @@ class Planner {
     plan_.chosen_quantizer = resolver_.run_quantizer();
     plan_.chosen_because = resolver_.why();
     plan_.seed = seed_;
+    plan_.memory = memory_policy(options_.memory, bytes_of(source_), free_memory_bytes());
     plan_.calibration = calibration_;
     if (calibration_) plan_.calibration_account = calibration_->account();
+    plan_.merge = merge_;
+    if (merge_) plan_.merge_account = merge_->account();
     for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
       try {
         plan_.decisions.push_back(decide(i));
@@ -54,8 +65,19 @@ class Planner {
     }
     if (calibration_ && options_.calibration.bias_correction)
       plan_corrected_biases(plan_.decisions, [&](const TensorInfo& weight) { return calibration_->knows_mean(weight); });
+    try {
+      require_stable_names(filters_, plan_.decisions);
+    } catch (Error& error) {
+      throw in_source(error);
+    }
     plan_.warnings = rules_.unused();
+    if (std::string hint = filter_hint(filters_, options_, plan_.decisions); !hint.empty()) plan_.warnings.push_back(std::move(hint));
+    if (filters_.architecture) plan_.architecture = filters_.architecture->name;
+    plan_.filters = filters_.filters;
+    add_source_warnings();
+    add_remarks();
     add_calibration_warnings();
+    add_merge_warnings();
     plan_.read_data = analysis_.has_read();
     std::vector<TensorInfo> outputs;
     for (const Decision& decision : plan_.decisions) outputs.insert(outputs.end(), decision.outputs.begin(), decision.outputs.end());
@@ -89,6 +111,7 @@ class Planner {
     const Verdict verdict = rules_.decide(decision.source);
     decision.rule = verdict.rule;
     decision.reason = verdict.reason;
+    if (merge_) decision.merges = merge_->files_of(index);
     if (verdict.treatment == Treatment::remove) {
       decision.action = Action::remove;
     } else if (verdict.treatment == Treatment::keep) {
@@ -119,10 +142,12 @@ class Planner {
     }
     decision.quantizer = resolved.quantizer;
     decision.target = std::move(resolved.target);
+    set_input_scale(decision);
     const std::string& name = decision.quantizer->info().name;
     decision.label = decision.target.format->label(decision.target.layout);
     decision.action = Action::quantize;
-    decision.outputs = guard(name, "plan", "", [&] { return decision.quantizer->plan(decision.source, decision.target); });
+    const TensorInfo weight = as_quantized(decision);
+    decision.outputs = guard(name, "plan", "", [&] { return decision.quantizer->plan(weight, decision.target); });
     if (decision.outputs.empty() || decision.outputs.front().name != decision.source.name)
       throw Error(ErrorKind::plugin, fmt::format("plugin '{}' plans no tensor '{}'", name, decision.source.name));
     if (decision.outputs == std::vector<TensorInfo>{decision.source}) return keep(decision, verdict.rule, "is stored so already");
@@ -139,7 +164,7 @@ class Planner {
 
   void keep(Decision& decision) {
     const bool casts = options_.keep_dtype && is_floating(decision.source.dtype) && decision.source.dtype != *options_.keep_dtype;
-    decision.action = casts ? Action::cast : Action::copy;
+    decision.action = casts ? Action::cast : decision.merges.empty() ? Action::copy : Action::merge;
     decision.outputs = {decision.source};
     if (casts) decision.outputs.front().dtype = *options_.keep_dtype;
   }
@@ -148,6 +173,12 @@ class Planner {
     const std::optional<DType>& dtype = options_.keep_dtype;
     if (dtype && *dtype != DType::f32 && *dtype != DType::bf16 && *dtype != DType::f16)
       throw Error(ErrorKind::usage, fmt::format("--keep-dtype is {}; allowed: f32, bf16, f16", dtype_name(*dtype)));
+  }
+
+  static std::uint64_t bytes_of(const TensorSource& source) {
+    std::uint64_t bytes = 0;
+    for (const TensorInfo& tensor : source.tensors()) bytes += static_cast<std::uint64_t>(tensor.bytes());
+    return bytes;
   }
 
   static std::int64_t draw_seed() { return static_cast<std::int64_t>(std::random_device()()); }
@@ -159,14 +190,44 @@ class Planner {
     return std::make_shared<const Calibration>(host, source, calibration, seed);
   }
 
+  void add_source_warnings() {
+    const std::vector<StoredLayerEntry>& layers = decoded_layers(source_);
+    if (!layers.empty())
+      plan_.warnings.push_back(fmt::format("the source was quantized ({}): what that lost stays lost", formats_text(layers)));
+    else if (options_.dequantize_source)
+      plan_.warnings.push_back("--dequantize-source changes nothing: no layer of the source is quantized");
+  }
+
+  static std::shared_ptr<const Merge> open_merge(const Host& host, const TensorSource& source, const ConvertOptions& options) {
+    if (options.merge.paths.empty()) return nullptr;
+    const auto open = [&](const std::filesystem::path& path) { return host.open(path); };
+    return std::make_shared<const Merge>(open, source, options.merge);
+  }
+
+  void add_remarks() {
+    plan_.remarks = options_.remarks;
+    for (std::string& remark : idle_options(options_)) plan_.remarks.push_back(std::move(remark));
+    if (plan_.calibration_account && plan_.calibration_account->unused_rows != 0)
+      plan_.remarks.push_back(fmt::format("{} calibration rows are not used: of each layer at most {} are (--calib-samples)",
+                                          plan_.calibration_account->unused_rows, options_.calibration.samples));
+    if (layers_without_input_scale_ != 0)
+      plan_.warnings.push_back(fmt::format("the calibration data have no input_scale for {} quantized layers: their .scale_input is 1",
+                                           layers_without_input_scale_));
+  }
+
+  // The scale of the inputs that the calibration data name.
+  void set_input_scale(Decision& decision) {
+    if (!options_.calibration.static_activations || !decision.target.layout.legacy_input_scale) return;
+    const std::optional<float> scale = calibration_->input_scale(decision.source);
+    decision.target.layout.input_scale = scale.value_or(1.0f);
+    if (!scale) ++layers_without_input_scale_;
+  }
+
   void add_calibration_warnings() {
     if (!calibration_) return;
     const CalibrationAccount& account = calibration_->account();
     if (const std::vector<std::string>& entries = account.unmatched_entries; !entries.empty()) {
-      constexpr std::size_t kNamed = 3;
-      std::string names;
-      for (std::size_t i = 0; i < std::min(kNamed, entries.size()); ++i) names += fmt::format("{}'{}'", i == 0 ? "" : ", ", entries[i]);
-      if (entries.size() > kNamed) names += fmt::format(" and {} more", entries.size() - kNamed);
+      const std::string names = first_names(entries);
       plan_.warnings.push_back(entries.size() == 1
                                    ? fmt::format("1 calibration entry is of no layer of the model: {}", names)
                                    : fmt::format("{} calibration entries are of no layer of the model: {}", entries.size(), names));
@@ -183,13 +244,42 @@ class Planner {
           "already");
   }
 
+  void add_merge_warnings() {
+    if (!merge_) return;
+    for (const MergedLora& lora : plan_.merge_account->files)
+      if (!lora.unmatched.empty())
+        plan_.warnings.push_back(fmt::format("{} of '{}' {} of no layer of the model and not merged: {}",
+                                             counted(lora.unmatched.size(), "tensor"), lora.file.string(),
+                                             lora.unmatched.size() == 1 ? "is" : "are", first_names(lora.unmatched)));
+    std::vector<std::string> removed;
+    for (const Decision& decision : plan_.decisions)
+      if (decision.action == Action::remove && !decision.merges.empty()) removed.push_back(decision.source.name);
+    if (!removed.empty())
+      plan_.warnings.push_back(fmt::format("{} that LoRAs change {} removed: {}", counted(removed.size(), "tensor"),
+                                           removed.size() == 1 ? "is" : "are", first_names(removed)));
+  }
+
+  static std::string counted(std::size_t count, const char* noun) { return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s"); }
+
+  // "'a', 'b', 'c' and 2 more"
+  static std::string first_names(const std::vector<std::string>& names) {
+    constexpr std::size_t kNamed = 3;
+    std::string text;
+    for (std::size_t i = 0; i < std::min(kNamed, names.size()); ++i) text += fmt::format("{}'{}'", i == 0 ? "" : ", ", names[i]);
+    if (names.size() > kNamed) text += fmt::format(" and {} more", names.size() - kNamed);
+    return text;
+  }
+
   const TensorSource& source_;
   const ConvertOptions& options_;
   const std::int64_t seed_;
   const std::shared_ptr<const Calibration> calibration_;
+  const std::shared_ptr<const Merge> merge_;
+  const FilterChoice filters_;
   Rules rules_;
   TargetResolver resolver_;
   Analysis analysis_;
+  std::size_t layers_without_input_scale_ = 0;
   Plan plan_;
 };
 
@@ -205,10 +295,18 @@ std::string_view action_name(Action action) {
       return "cast";
     case Action::copy:
       return "copy";
+    case Action::merge:
+      return "merge";
     case Action::remove:
       return "remove";
   }
   return "copy";
+}
+
+TensorInfo as_quantized(const Decision& decision) {
+  TensorInfo weight = decision.source;
+  if (!decision.merges.empty()) weight.dtype = DType::f32;
+  return weight;
 }
 
 std::size_t Plan::count(Action action) const {
@@ -217,11 +315,12 @@ std::size_t Plan::count(Action action) const {
 }
 
 Plan make_plan(const Host& host, const TensorSource& source, const ConvertOptions& options) {
+  check_options(options);
   return Planner(host, source, options).make();
 }
 
 void require_selection(const Plan& plan) {
-  if (plan.count(Action::quantize) != 0) return;
+  if (plan.dequantizes || plan.count(Action::quantize) != 0) return;
   std::map<std::string, int> rules;
   int layers = 0;
   for (const Decision& decision : plan.decisions)
@@ -241,19 +340,13 @@ std::string layer_config_template(const TensorSource& source) {
 }
 
 std::filesystem::path default_output(const Host& host, const ConvertOptions& options) {
-  std::filesystem::path input = options.input;
-  if (!input.has_filename()) input = input.parent_path();  // "folder/"
-  std::string stem = input.filename().string();
-  for (const std::string_view suffix : {".safetensors.index.json", ".safetensors"})
-    if (stem.ends_with(suffix)) stem.resize(stem.size() - suffix.size());
   const bool is_mixed =
       !options.filters.empty() || !options.custom.pattern.empty() || !options.exclude_layers.empty() || options.layer_config;
   const TargetResolver run(host, options);
   std::string format = run.usual_format().info().name;
   if (run.usual_scaling() != Scaling::row && run.usual_format().grid() != nullptr)
     format += fmt::format("_{}", scaling_name(run.usual_scaling()));
-  return input.parent_path() /
-         fmt::format("{}_{}_{}{}.safetensors", stem, canonical_name(options.quantizer), format, is_mixed ? "_mixed" : "");
+  return output_beside(options.input, fmt::format("{}_{}{}", canonical_name(options.quantizer), format, is_mixed ? "_mixed" : ""));
 }
 
 }  // namespace qmill

@@ -5,7 +5,21 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace qmill {
+namespace {
+
+constexpr const char* kBlockSize = "block_size";
+
+bool has_block_size(const Quantizer& quantizer) {
+  const std::vector<OptionSpec>& options = quantizer.info().options;
+  return std::any_of(options.begin(), options.end(), [](const OptionSpec& option) {
+    return same_name(option.name, kBlockSize) && std::holds_alternative<std::int64_t>(option.initial);
+  });
+}
+
+}  // namespace
 
 Scaling agreed_scaling(const Format& format, std::string_view format_name, std::optional<Scaling> scaling,
                        std::optional<std::int64_t> block_size, Scaling otherwise) {
@@ -27,6 +41,26 @@ Scaling agreed_scaling(const Format& format, std::string_view format_name, std::
     throw Error(ErrorKind::usage, fmt::format("a block size of {} needs block scaling; this is format '{}' with {} scaling", *block_size,
                                               format_name, scaling_name(*scaling)));
   return *scaling;
+}
+
+const Quantizer* choose_scaling(ConvertOptions& options, const Host& host, std::optional<Scaling> scaling,
+                                std::optional<std::int64_t> block_size) {
+  const Format& format = host.format(options.format);
+  const Quantizer* owner = nullptr;
+  if (block_size && scaling != Scaling::block && format.implied_scaling(options.format) != Scaling::block) {
+    const Quantizer* quantizer = host.find_quantizer(options.quantizer);
+    if (quantizer != nullptr && has_block_size(*quantizer)) owner = quantizer;
+  }
+  if (owner != nullptr) {
+    const std::string& name = owner->info().name;
+    Options values(owner->info().options);
+    values.set(name, kBlockSize, *block_size);
+    options.quantizer_options[name][kBlockSize] = *block_size;
+  }
+  options.storage.scaling =
+      agreed_scaling(format, options.format, scaling, owner == nullptr ? block_size : std::nullopt, options.storage.scaling);
+  if (block_size) options.storage.block_size = *block_size;  // the quantizer's own options may ask for blocks, too
+  return owner;
 }
 
 }  // namespace qmill

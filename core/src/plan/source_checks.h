@@ -5,7 +5,10 @@
 
 namespace qmill {
 
-// Throws Error(input) naming the tensor when the source is a quantized file.
+// What shows that a model is quantized, naming the tensor; empty: nothing.
+std::string quantization_evidence(const TensorSource& source);
+
+// Throws Error(input) with that evidence.
 void require_plain_source(const TensorSource& source);
 
 }  // namespace qmill

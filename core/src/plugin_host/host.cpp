@@ -1,5 +1,6 @@
 #include <qmill/core/host.h>
 
+#include "filter_pack.h"
 #include "guard.h"
 #include "library.h"
 #include "search_path.h"
@@ -7,24 +8,52 @@
 
 #include <qmill/names.h>
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <iterator>
 #include <mutex>
 #include <optional>
 
 namespace qmill {
 namespace {
 
-PluginCandidate examine(const std::filesystem::path& file) {
+void examine_library(PluginCandidate& candidate) {
+  const PluginTag tag = read_tag(candidate.file);
+  candidate.name = tag.name;
+  for (const auto& [kind, name] : tag.offers) candidate.offers.push_back({kind, name});
+  candidate.reason = mismatch(tag, own_tag());
+  for (const PluginOffer& offer : candidate.offers)
+    if (candidate.reason.empty() && offer.kind == "filter" && same_name(offer.name, kReservedFilterName))
+      candidate.reason = fmt::format("the filter name '{}' is reserved", offer.name);
+}
+
+FilterPack examine_pack(PluginCandidate& candidate) {
+  const std::string text = read_filter_pack(candidate.file);
+  FilterPack pack;
+  try {
+    pack = parse_filter_pack(text);
+  } catch (const Error&) {
+    for (const std::string& name : offered_filters(text)) candidate.offers.push_back({"filter", name});
+    throw;
+  }
+  candidate.name = pack.name;
+  for (const FilterData& filter : pack.filters) candidate.offers.push_back({"filter", filter.info.name});
+  return pack;
+}
+
+// `pack`: what the file holds if it is one.
+PluginCandidate examine(const std::filesystem::path& file, std::optional<FilterPack>& pack) {
   PluginCandidate candidate;
   candidate.name = file.stem().string();
   candidate.file = file;
   candidate.reason = unsafe_reason(file);
   if (candidate.reason.empty()) {
     try {
-      const PluginTag tag = read_tag(file);
-      candidate.name = tag.name;
-      for (const auto& [kind, name] : tag.offers) candidate.offers.push_back({kind, name});
-      candidate.reason = mismatch(tag, own_tag());
+      if (is_filter_pack(file))
+        pack = examine_pack(candidate);
+      else
+        examine_library(candidate);
     } catch (const Error& error) {
       candidate.reason = error.message();
     }
@@ -38,6 +67,20 @@ bool offers(const PluginCandidate& candidate, std::string_view kind, std::string
                      [&](const PluginOffer& offer) { return offer.kind == kind && same_name(offer.name, name); });
 }
 
+// Takes the filters from a pack that an earlier candidate has; its others stay. True: none is left.
+bool drop_shadowed_filters(PluginCandidate& pack, const PluginCandidate& earlier) {
+  std::string dropped;
+  std::erase_if(pack.offers, [&](const PluginOffer& offer) {
+    if (!offers(earlier, offer.kind, offer.name)) return false;
+    dropped += fmt::format("{}'{}'", dropped.empty() ? "" : ", ", offer.name);
+    return true;
+  });
+  if (!dropped.empty())
+    pack.reason += fmt::format("{}the filter {} comes from '{}', which is earlier in the search order", pack.reason.empty() ? "" : "; ",
+                               dropped, earlier.file.string());
+  return pack.offers.empty();
+}
+
 // Marks candidates whose name, or whose offer's name, an earlier one has.
 void mark_shadowed(std::vector<PluginCandidate>& candidates) {
   for (std::size_t i = 0; i < candidates.size(); ++i) {
@@ -46,7 +89,12 @@ void mark_shadowed(std::vector<PluginCandidate>& candidates) {
       const PluginCandidate& earlier = candidates[j];
       if (earlier.status != PluginCandidate::Status::compatible) continue;
       std::string what;
-      if (same_name(earlier.name, later.name)) what = fmt::format("the plugin '{}'", later.name);
+      if (same_name(earlier.name, later.name)) {
+        what = fmt::format("the plugin '{}'", later.name);
+      } else if (is_filter_pack(later.file)) {
+        if (drop_shadowed_filters(later, earlier)) later.status = PluginCandidate::Status::shadowed;
+        continue;
+      }
       for (const PluginOffer& offer : later.offers)
         if (what.empty() && offers(earlier, offer.kind, offer.name)) what = fmt::format("the {} '{}'", offer.kind, offer.name);
       if (what.empty()) continue;
@@ -92,6 +140,7 @@ std::string plugin_status_name(PluginCandidate::Status status) {
 struct Host::State {
   std::vector<SearchFolder> folders;
   std::vector<PluginCandidate> candidates;
+  std::vector<std::optional<FilterPack>> packs;     // by index of `candidates`
   std::vector<std::optional<LoadedPlugin>> loaded;  // by index of `candidates`
   mutable std::mutex mutex;
 
@@ -110,11 +159,20 @@ struct Host::State {
     return objects;
   }
 
+  static LoadedPlugin load_pack(const PluginCandidate& candidate, const FilterPack& pack) {
+    LoadedPlugin plugin;
+    plugin.name = pack.name;
+    plugin.version = pack.version;
+    for (const FilterData& data : pack.filters)
+      if (offers(candidate, "filter", data.info.name)) plugin.filters.push_back(std::make_unique<const PatternFilter>(data));
+    return plugin;
+  }
+
   void load(std::size_t index) {
     PluginCandidate& candidate = candidates[index];
     if (candidate.status != PluginCandidate::Status::compatible) return;
     try {
-      loaded[index] = load_plugin(candidate.file);
+      loaded[index] = packs[index] ? load_pack(candidate, *packs[index]) : load_plugin(candidate.file);
       candidate.version = loaded[index]->version;
       candidate.status = PluginCandidate::Status::loaded;
     } catch (const Error& error) {
@@ -134,7 +192,8 @@ struct Host::State {
         throw Error(
             ErrorKind::plugin,
             fmt::format("the {} '{}' is offered by '{}', which was refused: {}", kind, name, candidate.file.string(), candidate.reason),
-            "rebuild it for this program (docs/plugin-guide.md); all candidates: qmill plugins list");
+            is_filter_pack(candidate.file) ? "correct it (docs/filters.md); all candidates: qmill plugins list"
+                                           : "rebuild it for this program (docs/plugin-guide.md); all candidates: qmill plugins list");
     throw Error(ErrorKind::usage, unknown_name_message(kind, name, std::move(known)));
   }
 };
@@ -146,7 +205,7 @@ Host::Host(const std::vector<std::filesystem::path>& plugin_dirs) : state_(std::
     for (const std::filesystem::path& file : plugin_files(folder.folder)) {
       const auto is_this = [&](const PluginCandidate& known) { return known.file == file; };
       if (std::any_of(state_->candidates.begin(), state_->candidates.end(), is_this)) continue;  // a folder named twice
-      state_->candidates.push_back(examine(file));
+      state_->candidates.push_back(examine(file, state_->packs.emplace_back()));
     }
   }
   mark_shadowed(state_->candidates);
@@ -194,8 +253,16 @@ const Quantizer& Host::quantizer(std::string_view name) const {
 }
 
 const Format& Host::format(std::string_view name) const {
-  if (const Format* found = find_format(name)) return *found;
-  state_->reject("format", name, names_of(formats()));
+  const std::vector<const Format*> all = formats();
+  std::vector<const Format*> written;
+  std::copy_if(all.begin(), all.end(), std::back_inserter(written), [](const Format* format) { return !format->info().is_read_only; });
+  for (const Format* format : all) {
+    if (!answers_to(*format, name)) continue;
+    if (!format->info().is_read_only) return *format;
+    throw Error(ErrorKind::usage, fmt::format("format '{}' is read, not written (written are: {})", format->info().name,
+                                              fmt::join(names_of(written), ", ")));
+  }
+  state_->reject("format", name, names_of(written));
 }
 
 const ModelFilter& Host::filter(std::string_view name) const {

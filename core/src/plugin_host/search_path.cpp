@@ -71,11 +71,14 @@ std::vector<SearchFolder> search_folders(const std::vector<fs::path>& plugin_dir
   return folders;
 }
 
+bool is_filter_pack(const fs::path& file) { return file.extension() == ".json"; }
+
 std::vector<fs::path> plugin_files(const fs::path& folder) {
   std::vector<fs::path> files;
   std::error_code unreadable;
   for (fs::directory_iterator entry(folder, unreadable), end; !unreadable && entry != end; entry.increment(unreadable))
-    if (entry->path().extension() == boost::dll::shared_library::suffix().string()) files.push_back(entry->path());
+    if (entry->path().extension() == boost::dll::shared_library::suffix().string() || is_filter_pack(entry->path()))
+      files.push_back(entry->path());
   std::sort(files.begin(), files.end());
   return files;
 }

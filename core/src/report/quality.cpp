@@ -45,6 +45,14 @@ bool is_below(const LayerQuality& layer, double threshold) {
   return layer.sqnr_db && !(*layer.sqnr_db >= threshold);
 }
 
+std::string shortfall_text(const LayerQuality& layer, double threshold) {
+  if (judgment(layer) == Judgment::weights)
+    return fmt::format("{} has {:.2f} dB, below {:.2f} dB", layer.name, layer.sqnr_db.value_or(std::numeric_limits<double>::infinity()),
+                       threshold);
+  return fmt::format("{} has an output error of {:.4g} % on {} kept rows, plain rounding has {:.4g} %", layer.name,
+                     100 * *layer.output_error, layer.output_rows, 100 * *layer.rounding_output_error);
+}
+
 std::optional<double> signal_to_noise_db(const LayerQuality& layer) {
   if (!layer.output_error) return layer.sqnr_db;
   return *layer.output_error == 0 ? std::nullopt : std::optional(-20 * std::log10(*layer.output_error));

@@ -4,6 +4,7 @@
 #include "../io/json_text.h"
 #include "../plugin_host/guard.h"
 #include "../run/read_tensor.h"
+#include "../verify/raw_markers.h"
 #include "output_error.h"
 #include "weight_error.h"
 
@@ -15,8 +16,6 @@
 
 namespace qmill {
 namespace {
-
-constexpr std::int64_t kMaxMarkerBytes = 64 << 10;  // the smallest limit among readers
 
 std::string read_marker(const TensorSource& source, std::size_t index) {
   const TensorInfo& info = source.tensors()[index];
@@ -31,18 +30,19 @@ std::string read_marker(const TensorSource& source, std::size_t index) {
 
 // Markers by layer: tensors, and what the header says. Readers let the header win, so the two must say the same.
 std::map<std::string, std::string> read_markers(const TensorSource& source) {
-  constexpr std::string_view suffix = ".comfy_quant";
   std::map<std::string, std::string> markers;
   for (std::size_t i = 0; i < source.tensors().size(); ++i) {
     const std::string& name = source.tensors()[i].name;
-    if (name.ends_with(suffix)) markers.emplace(name.substr(0, name.size() - suffix.size()), read_marker(source, i));
+    if (name.ends_with(kMarkerSuffix)) markers.emplace(name.substr(0, name.size() - kMarkerSuffix.size()), read_marker(source, i));
   }
-  const auto header = source.metadata().find("_quantization_metadata");
+  const auto header = source.metadata().find(kHeaderKey);
   if (header == source.metadata().end()) return markers;
   const nlohmann::ordered_json parsed = parse_json(header->second);
   if (!parsed.is_object() || !parsed.contains("layers") || !parsed["layers"].is_object())
-    throw Error(ErrorKind::input, "the header's '_quantization_metadata' has no object 'layers'");
-  for (const auto& [base, marker] : parsed["layers"].items()) {
+    throw Error(ErrorKind::input, fmt::format("the header's '{}' has no object 'layers'", kHeaderKey));
+  const LayerTensors tensors(source);
+  for (const auto& [key, marker] : parsed["layers"].items()) {
+    const std::string base = tensors.layer_of(key);
     const auto [tensor, is_new] = markers.emplace(base, marker.dump());
     if (!is_new && nlohmann::json::parse(tensor->second, nullptr, false) != nlohmann::json::parse(marker.dump()))
       throw Error(ErrorKind::input,
@@ -87,6 +87,10 @@ void measure_outputs(LayerQuality& quality, const Calibration& calibration, cons
 
 }  // namespace
 
+bool is_quantized(const StoredLayerEntry& layer) {
+  return layer.format != nullptr && (!layer.info.marker.empty() || dtype_bits(layer.info.weight.dtype) <= 8);
+}
+
 std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource& source) {
   const std::map<std::string, std::string> markers = read_markers(source);
   std::map<std::string, std::vector<TensorInfo>> by_base;  // tensors named base + "." + suffix
@@ -114,7 +118,8 @@ std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource
   for (const auto& [base, marker] : markers) {
     const auto is_this = [&, &layer = base](const StoredLayerEntry& entry) { return entry.info.base == layer; };
     if (std::none_of(entries.begin(), entries.end(), is_this))
-      throw Error(ErrorKind::input, fmt::format("layer '{}' is marked but has no tensor '{}.weight'", base, base));
+      throw Error(ErrorKind::input, fmt::format("layer '{}' is marked but has no tensor '{}.weight'", base, base),
+                  "the file is incomplete, or marked for another model: get it again; qmill verify FILE lists all such layers");
   }
   return entries;
 }
@@ -130,6 +135,7 @@ std::vector<LayerQuality> compare_models(const Host& host, const TensorSource& q
   std::optional<Calibration> calibration;
   if (!calibration_data.empty()) calibration.emplace(host, source, CalibrationOptions{.data = calibration_data}, 0);
   std::vector<LayerQuality> qualities;
+  const TensorInfo* alike = nullptr;  // a quantized layer of the same type in both
   for (const StoredLayerEntry& entry : stored_layers(host, quantized)) {
     if (cancel != nullptr && *cancel) throw Error(ErrorKind::cancelled, "interrupted");
     const TensorInfo& weight = entry.info.weight;
@@ -142,7 +148,10 @@ std::vector<LayerQuality> compare_models(const Host& host, const TensorSource& q
       throw Error(ErrorKind::input, fmt::format("the source has no tensor '{}'", weight.name),
                   "compare a file with the model that it was made from");
     const TensorInfo& original_info = source.tensors()[original->second];
-    if (original_info.dtype == weight.dtype) continue;  // not quantized: as it was
+    if (original_info.dtype == weight.dtype) {  // as it was
+      if (is_quantized(entry)) alike = &original_info;
+      continue;
+    }
     const TensorInfo decoded = entry.format->original(entry.info, entry.layout);
     if (original_info.shape != decoded.shape || !is_floating(original_info.dtype))
       throw Error(ErrorKind::input,
@@ -161,6 +170,11 @@ std::vector<LayerQuality> compare_models(const Host& host, const TensorSource& q
     if (calibration && calibration->has_rows(original_info))
       measure_outputs(quality, *calibration, original_info, values, rows, entry, resources);
   }
+  if (qualities.empty() && alike != nullptr)
+    throw Error(ErrorKind::input,
+                fmt::format("the quantized layers of the first file have the same types in the second: '{}' is {} in both",
+                            alike->name, dtype_name(alike->dtype)),
+                "compare a file with the model that it was made from");
   if (qualities.empty()) throw Error(ErrorKind::input, "no layer of the first file is quantized");
   const auto has_outputs = [](const LayerQuality& quality) { return quality.output_error.has_value(); };
   if (calibration && std::none_of(qualities.begin(), qualities.end(), has_outputs))

@@ -33,10 +33,13 @@ struct Regex::Code {
   }
 };
 
-Regex::Regex(std::string pattern) : pattern_(std::move(pattern)), code_(std::make_unique<Code>()) {
+Regex::Regex(std::string pattern) : Regex(std::move(pattern), PCRE2_UTF) {}
+Regex Regex::of_bytes(std::string pattern) { return {std::move(pattern), 0}; }
+
+Regex::Regex(std::string pattern, std::uint32_t flags) : pattern_(std::move(pattern)), code_(std::make_unique<Code>()) {
   int error = 0;
   PCRE2_SIZE place = 0;
-  code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern_.data()), pattern_.size(), PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &error,
+  code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern_.data()), pattern_.size(), flags | PCRE2_NEVER_BACKSLASH_C, &error,
                               &place, nullptr);
   if (code_->code == nullptr)
     throw Error(ErrorKind::usage,

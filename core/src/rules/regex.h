@@ -1,6 +1,7 @@
 // Regular expressions in Perl syntax, with a bound on the work of one match.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -12,6 +13,8 @@ class Regex {
  public:
   // Throws Error(usage) that names the pattern, the place and the reason.
   explicit Regex(std::string pattern);
+  // Of texts that may be any bytes: names of files.
+  static Regex of_bytes(std::string pattern);
   ~Regex();
   Regex(Regex&&) noexcept;
 
@@ -25,6 +28,7 @@ class Regex {
   std::size_t literal_count() const;
 
  private:
+  Regex(std::string pattern, std::uint32_t flags);
   bool run(std::string_view text, std::uint32_t flags) const;
 
   struct Code;

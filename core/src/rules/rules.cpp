@@ -22,7 +22,8 @@ void set_type(LayerChoice& choice, const Host& host, std::string_view option, co
     choice.quantizer = type;
   } else {
     std::vector<std::string> known;
-    for (const Format* format : host.formats()) known.push_back(format->info().name);
+    for (const Format* format : host.formats())
+      if (!format->info().is_read_only) known.push_back(format->info().name);
     for (const Quantizer* quantizer : host.quantizers()) known.push_back(quantizer->info().name);
     throw Error(ErrorKind::usage, unknown_name_message("format or quantizer", type, known)).in(std::string(option));
   }
@@ -37,8 +38,8 @@ bool is_layer(const TensorInfo& tensor) {
   return contains("lora_A") || contains("lora_B") || contains("lora_up") || contains("lora_down");
 }
 
-Rules::Rules(const Host& host, const ConvertOptions& options) : options_(options) {
-  for (const std::string& name : options.filters) filters_.push_back(&host.filter(name));
+Rules::Rules(const Host& host, const ConvertOptions& options, const std::vector<std::string>& filters) : options_(options) {
+  for (const std::string& name : filters) filters_.push_back(&host.filter(name));
   if (!options.custom.pattern.empty()) {
     if (options.custom.type.empty())
       throw Error(ErrorKind::usage, "--custom-layers needs --custom-type: what these layers become", "for example --custom-type int8");
@@ -47,8 +48,6 @@ Rules::Rules(const Host& host, const ConvertOptions& options) : options_(options
     custom_choice_.block_size = options.custom.block_size;
     custom_choice_.scaling = options.custom.scaling;
     custom_choice_.simple = options.custom.simple;
-  } else if (!options.custom.type.empty()) {
-    throw Error(ErrorKind::usage, "--custom-type needs --custom-layers: a pattern that selects layers");
   }
   if (!options.exclude_layers.empty()) exclude_.emplace(options.exclude_layers);
   if (!options.fallback.type.empty()) {

@@ -24,8 +24,8 @@ struct Verdict {
 
 class Rules {
  public:
-  // Compiles the patterns and finds the filters. Throws Error(usage).
-  Rules(const Host& host, const ConvertOptions& options);
+  // Compiles the patterns and finds the filters, by the names in `filters`. Throws Error(usage).
+  Rules(const Host& host, const ConvertOptions& options, const std::vector<std::string>& filters);
 
   Verdict decide(const TensorInfo& tensor);
 

@@ -1,5 +1,6 @@
 // Reader, workers, writer: each tensor passes once, with a bounded number of bytes on the way.
 #include "../io/output_file.h"
+#include "../lora/merge.h"
 #include "../plugin_host/guard.h"
 #include "../publish/destination.h"
 #include "channel.h"
@@ -11,9 +12,12 @@
 #include <qmill/names.h>
 #include <qmill/numerics/cast.h>
 
+#include <ATen/ops/isfinite.h>
+
 #include <algorithm>
 #include <chrono>
 #include <thread>
+#include <utility>
 
 namespace qmill {
 namespace {
@@ -35,13 +39,18 @@ std::uint64_t output_bytes(const Decision& decision) {
   return bytes;
 }
 
+// What merging needs besides the source.
+std::uint64_t merge_bytes(const Plan& plan, const Decision& decision) {
+  return decision.merges.empty() ? 0 : plan.merge->working_bytes(decision.source_index);
+}
+
 // Enough for what the budget lets through: a layer larger than the budget goes alone.
 std::uint64_t pool_bytes(const Plan& plan, std::uint64_t bytes_in_flight) {
   std::uint64_t largest = 0;
   std::uint64_t all = 0;
   for (const Decision& decision : plan.decisions) {
-    if (decision.action != Action::quantize && decision.action != Action::cast) continue;
-    const std::uint64_t bytes = static_cast<std::uint64_t>(decision.source.bytes()) + output_bytes(decision);
+    if (decision.action != Action::quantize && decision.action != Action::cast && decision.action != Action::merge) continue;
+    const std::uint64_t bytes = static_cast<std::uint64_t>(decision.source.bytes()) + merge_bytes(plan, decision) + output_bytes(decision);
     largest = std::max(largest, bytes);
     all += bytes;
   }
@@ -60,8 +69,8 @@ class Pipeline {
         options_(options),
         hooks_(hooks),
         file_(fs::weakly_canonical(fs::absolute(options.output)), plan.output.file_bytes),
-        buffers_(std::make_shared<BufferPool>(pool_bytes(plan, options.bytes_in_flight))),
-        budget_(options.bytes_in_flight) {
+        buffers_(std::make_shared<BufferPool>(pool_bytes(plan, plan.memory.bytes_in_flight))),
+        budget_(plan.memory.bytes_in_flight) {
     reports_.resize(plan.decisions.size());
     progress_.layers = plan.count(Action::quantize);
     progress_.bytes = plan.output.file_bytes;
@@ -76,7 +85,7 @@ class Pipeline {
       {
         SharedValues shared;  // the jobs of the pool use it until that has waited for them
         TaskPool tasks(options_.threads);
-        resources_.emplace(RunResources{tasks, *buffers_, hooks_.cancel, plan_.calibration.get(), &shared});
+        resources_.emplace(RunResources{tasks, *buffers_, hooks_.cancel, plan_.calibration.get(), &shared, options_.memory.thresholds});
         stage([this] { read_all(); });
       }  // waits for the workers
       writes_.close();
@@ -111,7 +120,23 @@ class Pipeline {
     if (hooks_.cancel != nullptr && *hooks_.cancel) throw Error(ErrorKind::cancelled, "interrupted");
   }
 
+  static bool is_worked_on(const Decision& decision) {
+    return decision.action != Action::copy && decision.action != Action::remove && decision.action != Action::correct;
+  }
+
+  // By number of the decision; in streaming mode off all that is worked on, else nothing.
+  std::vector<at::Tensor> read_ahead() {
+    std::vector<at::Tensor> values(plan_.decisions.size());
+    if (plan_.memory.mode != StreamingMode::off) return values;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      throw_if_cancelled();
+      if (is_worked_on(plan_.decisions[i])) values[i] = read_tensor(source_, plan_.decisions[i].source_index, *buffers_, resources_->tasks);
+    }
+    return values;
+  }
+
   void read_all() {
+    std::vector<at::Tensor> ahead = read_ahead();
     for (std::size_t i = 0; i < plan_.decisions.size() && !failure_.happened(); ++i) {
       throw_if_cancelled();
       const Decision& decision = plan_.decisions[i];
@@ -131,9 +156,10 @@ class Pipeline {
                       false});
         continue;
       }
-      const std::uint64_t reserved = source_bytes + kept_bytes(decision);
+      const std::uint64_t reserved = source_bytes + merge_bytes(plan_, decision) + kept_bytes(decision);
       budget_.acquire(reserved);
-      at::Tensor values = read_tensor(source_, decision.source_index, *buffers_, resources_->tasks);
+      at::Tensor values = ahead[i].defined() ? std::exchange(ahead[i], at::Tensor())
+                                             : read_tensor(source_, decision.source_index, *buffers_, resources_->tasks);
       resources_->tasks.submit(
           [this, i, reserved, values = std::move(values)]() mutable { stage([&] { work(i, reserved, std::move(values)); }); });
     }
@@ -144,6 +170,7 @@ class Pipeline {
     // After a failure the layers that are waiting are dropped, but what they hold of the budget must go back.
     if (failure_.happened()) return budget_.release(reserved);
     try {
+      if (!decision.merges.empty()) values = merged(decision, std::move(values));
       WriteJob job;
       job.is_layer = decision.action == Action::quantize;
       job.tensors = job.is_layer ? quantize(index, values) : cast(decision, values);
@@ -159,15 +186,24 @@ class Pipeline {
     }
   }
 
+  at::Tensor merged(const Decision& decision, at::Tensor values) const {
+    return plan_.merge->apply(decision.source_index, std::move(values), *buffers_, resources_->tasks);
+  }
+
   std::vector<StoredTensor> quantize(std::size_t index, const at::Tensor& weight) {
-    const Decision& decision = plan_.decisions[index];
+    Decision decision = plan_.decisions[index];
+    decision.source = as_quantized(decision);
     const Decision* bias = decision.bias ? &plan_.decisions[*decision.bias] : nullptr;
-    const at::Tensor bias_values = bias != nullptr ? read_tensor(source_, bias->source_index, *buffers_, resources_->tasks) : at::Tensor();
+    at::Tensor bias_values;
+    if (bias != nullptr) {
+      bias_values = read_tensor(source_, bias->source_index, *buffers_, resources_->tasks);
+      if (!bias->merges.empty()) bias_values = merged(*bias, std::move(bias_values));
+    }
     LayerResult result = run_layer(decision, weight, plan_.seed, *resources_, bias_values);
     std::vector<StoredTensor> tensors = std::move(result.stored.tensors);
     if (bias != nullptr) {
       at::Tensor values = result.bias.defined() ? std::move(result.bias) : bias_values;
-      if (bias->outputs.front().dtype == bias->source.dtype)
+      if (bias->outputs.front().dtype == dtype_of(values))
         tensors.push_back({bias->source.name, std::move(values)});
       else
         tensors.push_back(cast(*bias, values).front());
@@ -183,14 +219,30 @@ class Pipeline {
 
   std::vector<StoredTensor> cast(const Decision& decision, const at::Tensor& values) {
     const TensorInfo& output = decision.outputs.front();
+    if (dtype_of(values) == output.dtype) return {{output.name, values}};
+    if (output.dtype != DType::f32 && output.dtype != DType::f16 && output.dtype != DType::bf16)
+      return {{output.name, cast_rarely(output, values)}};
     at::Tensor target = buffers_->allocate(output.shape, output.dtype);
     const CastResult result = cast_values(values, target, options_.clamp_overflow);
     if (result.overflowed != 0 && !options_.clamp_overflow)
       throw Error(ErrorKind::numeric,
                   fmt::format("{} of {} values are beyond the range of {}", result.overflowed, values.numel(), dtype_name(output.dtype)),
-                  "keep another type with --keep-dtype, or clamp with --fp16-overflow clamp")
+                  plan_.dequantizes ? "choose another --dtype" : "keep another type with --keep-dtype, or clamp with --fp16-overflow clamp")
           .in(fmt::format("tensor '{}'", output.name));
     return {{output.name, target}};
+  }
+
+  // Merged values back into a type that nothing else is cast to: F64 and the eight-bit ones.
+  static at::Tensor cast_rarely(const TensorInfo& output, const at::Tensor& values) {
+    at::Tensor target = values.to(scalar_type(output.dtype));
+    const at::Tensor is_lost = at::isfinite(values).logical_and(at::isfinite(target.to(at::kFloat)).logical_not());
+    const auto overflowed = is_lost.sum().item<std::int64_t>();
+    if (overflowed == 0) return target;
+    throw Error(ErrorKind::numeric,
+                fmt::format("{} of {} values are beyond the range of {} once LoRAs are merged", overflowed, values.numel(),
+                            dtype_name(output.dtype)),
+                "cast what is kept with --keep-dtype, or merge with a smaller scale")
+        .in(fmt::format("tensor '{}'", output.name));
   }
 
   void write_all() {
@@ -257,6 +309,7 @@ void check_destination(const TensorSource& source, const ConvertOptions& options
   std::vector<fs::path> inputs = source.files();
   inputs.push_back(options.input);  // an index is none of the files that hold tensors
   inputs.insert(inputs.end(), {options.calibration.data, options.calibration.lora});
+  inputs.insert(inputs.end(), options.merge.paths.begin(), options.merge.paths.end());
   require_replaceable(options.output, inputs, options.overwrite);
 }
 

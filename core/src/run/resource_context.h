@@ -23,6 +23,14 @@ class ResourceContext : public LayerContext {
   std::shared_ptr<const void> shared(const std::string&, const std::function<std::shared_ptr<const void>()>& make) override {
     return make();
   }
+  std::int64_t step_limit(Step step) const override {
+    const StreamingThresholds& limits = resources_.thresholds;
+    const std::optional<std::int64_t>& limit = step == Step::hadamard  ? limits.hadamard
+                                               : step == Step::hessian ? limits.hessian
+                                               : step == Step::ldlq    ? limits.ldlq
+                                                                       : limits.ortho;
+    return limit ? *limit : LayerContext::step_limit(step);
+  }
   void note(std::string) override {}
   void check_cancelled() const override {
     if (resources_.cancel != nullptr && *resources_.cancel) throw Error(ErrorKind::cancelled, "interrupted");

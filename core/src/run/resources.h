@@ -4,6 +4,8 @@
 #include "buffer_pool.h"
 #include "task_pool.h"
 
+#include <qmill/core/memory.h>
+
 #include <atomic>
 
 namespace qmill {
@@ -17,6 +19,7 @@ struct RunResources {
   const std::atomic<bool>* cancel;
   const Calibration* calibration = nullptr;  // null: the run has none
   SharedValues* shared = nullptr;            // null: every layer makes its own
+  StreamingThresholds thresholds = {};
 };
 
 }  // namespace qmill

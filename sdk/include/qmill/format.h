@@ -44,7 +44,8 @@ struct StorageOptions {
   Rotation rotation;
   Naming naming = Naming::comfy;
   bool full_precision_matrix_mult = false;  // a key of the marker
-  bool legacy_input_scale = false;          // legacy names: adds .scale_input, a one
+  bool legacy_input_scale = false;          // legacy names: adds .scale_input
+  bool vector_scale = false;                // legacy names: a single scale is [1] instead of a scalar
 };
 
 // How one weight [N,K] is stored. Scales form a matrix [ceil(N / tile_rows), ceil(K / tile_columns)].
@@ -56,6 +57,8 @@ struct Layout {
   Naming naming = Naming::comfy;
   bool full_precision_matrix_mult = false;
   bool legacy_input_scale = false;
+  bool vector_scale = false;
+  float input_scale = 1;  // value of .scale_input
   std::string note;  // why this is less than what was asked for; empty: it is not
   // Of the decoded weight, in layouts that pad it; 0: as it is stored.
   std::int64_t rows = 0;
@@ -95,6 +98,7 @@ struct FormatInfo {
   std::string summary;
   bool rows_independent = true;  // false: decode_rows must be asked for all rows at once
   bool takes_any_shape = false;  // false: matrices only
+  bool is_read_only = false;     // true: of other writers; layout() throws, encode() is never called
 };
 
 // What a layout is called in files and what reads it.
@@ -155,7 +159,7 @@ class QMILL_API Format {
                            float* out) const = 0;
 };
 
-// The formats that come with the SDK: int8, fp16 and int4. They live as long as the process.
+// The formats that come with the SDK: int8, fp16 and int4, then those that are read only. They live as long as the process.
 QMILL_API std::span<const Format* const> builtin_formats();
 
 }  // namespace qmill

@@ -31,6 +31,14 @@ class QMILL_API LayerCalibration {
   virtual at::Tensor held_out_rows() const = 0;  // F32 [V,K]: kept apart, to choose settings by; fitting to them would spoil every report
 };
 
+// Steps of a quantizer that can be done in pieces: the same bytes with less memory.
+enum class Step {
+  hadamard,  // rotating a weight [N,K]
+  hessian,   // summing X^T X over rows [T,K]
+  ldlq,      // rounding a weight [N,K] with error feedback
+  ortho,     // a dense random transform [K,K]
+};
+
 // One per call of Quantizer::quantize, used by the thread of that call (parallel() excepted).
 class QMILL_API LayerContext {
  public:
@@ -52,6 +60,9 @@ class QMILL_API LayerContext {
   // What make() gives, made once for all layers that ask for `key`, and kept while memory allows; layers that ask meanwhile wait for
   // it. The key says everything that the result depends on. make() may call parallel().
   virtual std::shared_ptr<const void> shared(const std::string& key, const std::function<std::shared_ptr<const void>()>& make) = 0;
+
+  // Values of a matrix above which this step is to be done in pieces. Default: no limit.
+  virtual std::int64_t step_limit(Step step) const;
 
   // Says something about this layer that a person should know; it is counted and shown in the summary.
   virtual void note(std::string text) = 0;

@@ -1,7 +1,8 @@
 // A ModelFilter knows the tensors of one kind of model: which to keep in high precision, which to drop.
-// Most filters are data: see pattern_filter.h.
+// Most filters are data: see pattern_filter.h, or docs/filters.md for those that need no compiler.
 #pragma once
 
+#include <qmill/fingerprint.h>
 #include <qmill/tensor_info.h>
 
 #include <span>
@@ -16,7 +17,7 @@ struct FilterVerdict {
 };
 
 struct FilterInfo {
-  std::string name;      // also its flag: --t5xxl
+  std::string name;      // also its flag: --t5xxl. "auto" is reserved
   std::string category;  // text, image, video
   std::string summary;
 };
@@ -27,8 +28,8 @@ class QMILL_API ModelFilter {
   virtual ~ModelFilter();
   virtual const FilterInfo& info() const = 0;
   virtual FilterVerdict classify(const TensorInfo& tensor) const = 0;
-  // How surely these tensors are this filter's model: 0 (no) to 1 (its fingerprint is complete).
-  virtual double detect(std::span<const TensorInfo> tensors) const = 0;
+  // The architectures that this filter is for; none: it is used when it is asked for by name. They live as long as the filter.
+  virtual std::span<const Fingerprint> fingerprints() const = 0;
 };
 
 }  // namespace qmill

@@ -7,15 +7,15 @@ namespace qmill {
 
 // A pattern is a run of segments that must occur in the name, one after the other: "mlp.down_proj" is in
 // "visual.blocks.0.mlp.down_proj.weight". Inside a segment '*' stands for any characters, none included; a segment "*" is
-// any one segment. "shared" therefore does not hit "shared_experts". Case matters. A leading '^' ties the first segment
-// to the start of the name.
+// any one segment. "shared" therefore does not hit "shared_experts". Case matters. A leading '^' ties the first segment to the start
+// of the name, or to what follows a prefix of name_prefixes(): "^proj_out" is in "model.diffusion_model.proj_out.weight".
 QMILL_API bool segments_match(std::string_view pattern, std::string_view name);
 
 struct FilterData {
   FilterInfo info;
   std::vector<std::string> keep;
   std::vector<std::string> remove;
-  std::vector<std::string> fingerprint;  // patterns that all occur in the model's tensor names; empty: never detected
+  std::vector<Fingerprint> fingerprints;
 };
 
 class QMILL_API PatternFilter final : public ModelFilter {
@@ -26,7 +26,7 @@ class QMILL_API PatternFilter final : public ModelFilter {
   const FilterInfo& info() const override { return data_.info; }
   const FilterData& data() const { return data_; }
   FilterVerdict classify(const TensorInfo& tensor) const override;  // remove before keep
-  double detect(std::span<const TensorInfo> tensors) const override;
+  std::span<const Fingerprint> fingerprints() const override { return data_.fingerprints; }
 
  private:
   FilterData data_;

@@ -23,7 +23,7 @@ const LayerNames& layers() {
 
 struct File {
   explicit File(const std::vector<testing::NamedTensor>& tensors) { write_model(dir / "lora.safetensors", tensors); }
-  LoraFile open() const { return LoraFile(host(), dir / "lora.safetensors", layers()); }
+  LoraFile open() const { return LoraFile(dir / "lora.safetensors", host().open(dir / "lora.safetensors"), layers()); }
   TempDir dir;
 };
 
@@ -41,16 +41,20 @@ TEST(LoraFile, EverySpellingFindsItsLayer) {
       {"diffusion_model.blocks.0.ffn.0.lora_down.weight", "diffusion_model.blocks.0.ffn.0.lora_up.weight"},
       {"transformer.blocks.0.ffn.0.lora.down.weight", "transformer.blocks.0.ffn.0.lora.up.weight"},
       {"base_model.model.blocks.0.ffn.0.lora_A.weight", "base_model.model.blocks.0.ffn.0.lora_B.weight"},
+      {"blocks.0.ffn.0.lora_linear_layer.down.weight", "blocks.0.ffn.0.lora_linear_layer.up.weight"},
+      {"blocks.0.ffn.0_lora.down.weight", "blocks.0.ffn.0_lora.up.weight"},
       {"lora_unet_blocks_0_ffn_0.lora_down.weight", "lora_unet_blocks_0_ffn_0.lora_up.weight"},
+      {"lycoris_blocks_0_ffn_0.lora_down.weight", "lycoris_blocks_0_ffn_0.lora_up.weight"},
   };
   for (const auto& [down, up] : spellings) {
     const File file({{down, at::ones({2, 8})}, {up, at::ones({4, 2})}});
     const LoraFile lora = file.open();
-    ASSERT_EQ(lora.pairs().size(), 1u) << down;
-    EXPECT_EQ(layers().bases()[lora.pairs()[0].layer], "blocks.0.ffn.0");
-    EXPECT_EQ(lora.source().tensors()[lora.pairs()[0].down].name, down);
-    EXPECT_EQ(lora.source().tensors()[lora.pairs()[0].up].name, up);
-    EXPECT_EQ(lora.pair_of(lora.pairs()[0].layer), 0u);
+    ASSERT_EQ(lora.entries().size(), 1u) << down;
+    const LoraEntry& entry = lora.entries()[0];
+    EXPECT_EQ(entry.kind, LoraKind::low_rank);
+    EXPECT_EQ(layers().bases()[entry.layer], "blocks.0.ffn.0");
+    EXPECT_EQ(lora.info(entry, AdapterPart::down).name, down);
+    EXPECT_EQ(lora.info(entry, AdapterPart::up).name, up);
     EXPECT_TRUE(lora.unmatched().empty());
   }
 }
@@ -64,10 +68,10 @@ TEST(LoraFile, KohyaNamesFindLayersBehindPrefixes) {
                     {"lora_unet_blocks_0_attn_q.lora_up.weight", at::ones({4, 2})},
                     {"lora_unet_blocks_0_attn_q.alpha", at::full({}, 3.)}});
   const LoraFile lora = clear.open();
-  ASSERT_EQ(lora.pairs().size(), 1u);
-  EXPECT_EQ(layers().bases()[lora.pairs()[0].layer], "model.diffusion_model.blocks.0.attn.q");
-  ASSERT_TRUE(lora.pairs()[0].alpha);
-  EXPECT_EQ(lora.matrix(*lora.pairs()[0].alpha).item<float>(), 3);
+  ASSERT_EQ(lora.entries().size(), 1u);
+  EXPECT_EQ(layers().bases()[lora.entries()[0].layer], "model.diffusion_model.blocks.0.attn.q");
+  ASSERT_TRUE(lora.entries()[0].has(AdapterPart::alpha));
+  EXPECT_EQ(lora.matrix(lora.entries()[0], AdapterPart::alpha).item<float>(), 3);
 }
 
 TEST(LoraFile, WhatMatchesNothingIsListed) {
@@ -75,7 +79,7 @@ TEST(LoraFile, WhatMatchesNothingIsListed) {
                    {"blocks.0.ffn.0.lora_B.weight", at::ones({4, 2})},
                    {"blocks.9.lora_A.weight", at::ones({2, 8})},
                    {"blocks.9.lora_B.weight", at::ones({4, 2})},
-                   {"blocks.0.ffn.0.dora_scale", at::ones({4})},
+                   {"blocks.0.ffn.0.strange", at::ones({4})},
                    {"blocks.9.alpha", at::ones({})}});
   EXPECT_EQ(file.open().unmatched().size(), 4u);
 }
@@ -98,12 +102,51 @@ TEST(LoraFile, IncompleteAndContradictoryFilesAreErrors) {
   expect({"the same matrix"}, {{"blocks.0.ffn.0.lora_A.one.weight", a}, {"blocks.0.ffn.0.lora_A.two.weight", a}});
 }
 
+TEST(LoraFile, EveryEndingIsAPartOfItsOwn) {
+  using enum AdapterPart;
+  const std::pair<const char*, AdapterPart> endings[] = {{".alpha", alpha},
+                                                         {".lora_A.weight", down},
+                                                         {".lora_B.x.weight", up},
+                                                         {".lora_mid.weight", mid},
+                                                         {".dora_scale", magnitude},
+                                                         {".lora_magnitude_vector", magnitude},
+                                                         {".lora_magnitude_vector.default.weight", magnitude},
+                                                         {".hada_w1_a", hada_w1_a},
+                                                         {".hada_w1_b", hada_w1_b},
+                                                         {".hada_w2_a", hada_w2_a},
+                                                         {".hada_w2_b", hada_w2_b},
+                                                         {".hada_t1", hada_t1},
+                                                         {".hada_t2", hada_t2},
+                                                         {".lokr_w1", lokr_w1},
+                                                         {".lokr_w1_a", lokr_w1_a},
+                                                         {".lokr_w1_b", lokr_w1_b},
+                                                         {".lokr_w2", lokr_w2},
+                                                         {".lokr_w2_a", lokr_w2_a},
+                                                         {".lokr_w2_b", lokr_w2_b},
+                                                         {".lokr_t2", lokr_t2},
+                                                         {".diff", diff},
+                                                         {".diff_b", diff_b},
+                                                         {".w_norm", diff},
+                                                         {".lora_B.bias", unsupported},
+                                                         {".oft_blocks", unsupported},
+                                                         {".reshape_weight", unsupported}};
+  for (const auto& [ending, part] : endings) {
+    const auto name = parse_adapter_name(std::string("a.b.0") + ending);
+    ASSERT_TRUE(name) << ending;
+    EXPECT_EQ(name->layer, "a.b.0") << ending;
+    EXPECT_EQ(name->part, part) << ending;
+    EXPECT_FALSE(parse_adapter_name(ending)) << "no layer is left";
+  }
+  for (const char* other : {"", ".", "a", "a.weight", "a.lora_A.x.y.weight", "a.lora_Ax", "a.alphabet", "lora_A.weight"})
+    EXPECT_FALSE(parse_adapter_name(other)) << other;
+}
+
 TEST(LoraFile, ValuesThatAreNotFiniteAreErrors) {
   const File file({{"blocks.0.ffn.0.lora_A.weight", at::full({2, 8}, std::numeric_limits<double>::quiet_NaN())},
                    {"blocks.0.ffn.0.lora_B.weight", at::ones({4, 2})}});
   const LoraFile lora = file.open();
   expect_error(ErrorKind::input, {"lora.safetensors", "'blocks.0.ffn.0.lora_A.weight'", "finite"},
-               [&] { lora.matrix(lora.pairs()[0].down); });
+               [&] { lora.matrix(lora.entries()[0], AdapterPart::down); });
 }
 
 }  // namespace

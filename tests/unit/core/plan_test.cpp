@@ -337,7 +337,8 @@ TEST(Plan, DefaultOutputNamesSayWhatTheFileIs) {
   EXPECT_EQ(name(options), "models/flux_rtn_int8_block.safetensors");
   options.quantizer = "fp16";
   EXPECT_EQ(name(options), "models/flux_fp16_fp16.safetensors");
-  options = {};
+  const ConvertOptions initial;
+  options = initial;
   options.input = "models/flux/";
   options.exclude_layers = "x";
   EXPECT_EQ(name(options), "models/flux_auto_int8_mixed.safetensors");

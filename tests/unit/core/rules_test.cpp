@@ -54,7 +54,7 @@ TEST(Rules, RemoveBeatsLayerConfig) {
   RulesJob job;
   job.options.filters = {"t5xxl"};
   job.use_config(R"({"decoder": {"format": "int8"}, "_default": {}})");
-  EXPECT_EQ(job.decided(kDecoder), "remove remove: filter t5xxl: decoder.block");
+  EXPECT_EQ(job.decided(kDecoder), "remove remove: filter t5xxl: decoder.block.*.layer");
   EXPECT_FALSE(job.plan().output.tensors.contains(kDecoder));
 }
 
@@ -63,7 +63,7 @@ TEST(Rules, RemoveBeatsCustomAndExclude) {
   job.options.filters = {"t5xxl"};
   job.options.custom = {"decoder", "int8", {}, {}, false, false};
   job.options.exclude_layers = "decoder";
-  EXPECT_EQ(job.decided(kDecoder), "remove remove: filter t5xxl: decoder.block");
+  EXPECT_EQ(job.decided(kDecoder), "remove remove: filter t5xxl: decoder.block.*.layer");
 }
 
 TEST(Rules, LayerConfigBeatsCustomExcludeAndFilter) {
@@ -131,7 +131,7 @@ TEST(Rules, ExcludeBeatsFilter) {
 TEST(Rules, AFilterKeepsWithItsPatternAsTheReason) {
   RulesJob job;
   job.options.filters = {"t5xxl"};
-  EXPECT_EQ(job.decided(kNorm), "copy filter: t5xxl: *norm*");
+  EXPECT_EQ(job.decided(kNorm), "copy filter: t5xxl: *norm*.weight");
   EXPECT_EQ(job.decided(kQ), "quantize primary: ");
 }
 
@@ -139,15 +139,15 @@ TEST(Rules, OfSeveralFiltersAnyMayKeepAndAnyMayRemove) {
   RulesJob job(
       {{"visual.blocks.0.mlp.up_proj.weight", DType::f32, {64, 64}}, {kDecoder, DType::f32, {64, 64}}, {kQ, DType::f32, {64, 64}}});
   job.options.filters = {"visual", "t5xxl"};
-  EXPECT_EQ(job.decided("visual.blocks.0.mlp.up_proj.weight"), "copy filter: visual: mlp.up_proj");
-  EXPECT_EQ(job.decided(kDecoder), "remove remove: filter t5xxl: decoder.block");
+  EXPECT_EQ(job.decided("visual.blocks.0.mlp.up_proj.weight"), "copy filter: visual: visual.blocks.*.mlp.up_proj");
+  EXPECT_EQ(job.decided(kDecoder), "remove remove: filter t5xxl: decoder.block.*.layer");
 }
 
 TEST(Rules, FallbackTakesWhatExcludeOrAFilterKeeps) {
   RulesJob job;
   job.options.filters = {"t5xxl"};
   job.options.fallback.type = "fp16";
-  EXPECT_EQ(job.decided(kNorm), "quantize fallback: filter t5xxl: *norm*");
+  EXPECT_EQ(job.decided(kNorm), "quantize fallback: filter t5xxl: *norm*.weight");
   EXPECT_EQ(job.label(kNorm), "fp16");
   EXPECT_EQ(job.label(kQ), "int8 row");
   job.options.exclude_layers = "norm_out";

@@ -247,7 +247,7 @@ TEST(Run, TheBytesDependNeitherOnThreadsNorOnMemory) {
   for (const int threads : {1, 2, 4, 16})
     for (const std::uint64_t bytes : {std::uint64_t{1}, std::uint64_t{100'000}, std::uint64_t{1} << 40}) {
       job.options.threads = threads;
-      job.options.bytes_in_flight = bytes;
+      job.options.memory.bytes_in_flight = bytes;
       job.run();
       EXPECT_TRUE(read_bytes(job.options.output) == expected) << threads << " threads, " << bytes << " bytes in flight";
     }
@@ -580,7 +580,7 @@ TEST(Run, AFailureInOneOfManyLayersEndsQuicklyForEveryNumberOfThreads) {
       for (int i = 1; i < 200; ++i) tensors.push_back({"a" + std::to_string(i) + ".weight", at::full({64, 64}, 1.0f)});
       Job job(tensors);
       job.options.threads = threads;
-      job.options.bytes_in_flight = bytes;
+      job.options.memory.bytes_in_flight = bytes;
       expect_error(ErrorKind::numeric, {"'a0.weight'"}, [&] { job.run(); });
       EXPECT_EQ(job.files(), std::vector<std::string>{"in.safetensors"});
     }

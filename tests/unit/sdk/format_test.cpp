@@ -46,8 +46,9 @@ std::vector<std::string> names(const std::vector<TensorInfo>& tensors) {
   return names;
 }
 
-TEST(Formats, TheSdkBringsInt8Fp16AndInt4) {
-  ASSERT_EQ(builtin_formats().size(), 3u);
+TEST(Formats, TheSdkBringsInt8Fp16AndInt4AndThoseThatAreReadOnly) {
+  ASSERT_EQ(builtin_formats().size(), 8u);
+  for (std::size_t i = 0; i < builtin_formats().size(); ++i) EXPECT_EQ(builtin_formats()[i]->info().is_read_only, i > 2);
   EXPECT_EQ(builtin_formats()[2]->info().name, "int4");
   EXPECT_EQ(int8().info().name, "int8");
   EXPECT_EQ(fp16().info().name, "fp16");
@@ -405,6 +406,17 @@ TEST(Int8Recognise, WhatIsNotOfThisFormatIsNobodysError) {
   EXPECT_EQ(int8().recognise(layer), std::nullopt);
   EXPECT_EQ(int8().recognise(marked(R"({"format":"int8_tensorwise"})", {4, 5, 6})), std::nullopt);
   EXPECT_EQ(int8().recognise(marked("")), std::nullopt);  // no marker: legacy names, of which there are none
+}
+
+TEST(Int8Recognise, RotationMayBeNestedInParams) {
+  const auto group = [](const char* fields) {
+    return int8().recognise(marked(R"({"format":"int8_tensorwise",)" + std::string(fields) + "}"))->rotation_group;
+  };
+  EXPECT_EQ(group(R"("params":{"convrot":true,"convrot_groupsize":64})"), 64);
+  EXPECT_EQ(group(R"("params":{"convrot":true,"convrot_groupsize":64},"convrot":false)"), 0);
+  EXPECT_EQ(group(R"("params":[])"), 0);
+  const Error error = error_of([] { int8().recognise(marked(R"({"format":"int8_tensorwise","params":{"convrot":true}})")); });
+  EXPECT_EQ(error.kind(), ErrorKind::input);
 }
 
 TEST(Int8Recognise, UnknownKeysAreIgnoredAndKnownOnesRead) {

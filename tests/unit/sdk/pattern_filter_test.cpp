@@ -37,6 +37,16 @@ TEST(SegmentsMatch, ACaretTiesThePatternToTheStart) {
   EXPECT_TRUE(segments_match("^shared", "shared.weight"));
   EXPECT_FALSE(segments_match("^shared", "encoder.shared.weight"));
   EXPECT_TRUE(segments_match("^*.shared", "encoder.shared.weight"));
+  EXPECT_FALSE(segments_match("^a.b", "a"));
+}
+
+TEST(SegmentsMatch, TheStartIsAlsoWhatFollowsAPrefixOfCheckpoints) {
+  for (const char* prefix : {"model.diffusion_model.", "model.model.", "model.", "net.", "transformer.", "diffusion_model."}) {
+    EXPECT_TRUE(segments_match("^proj_out", std::string(prefix) + "proj_out.weight")) << prefix;
+    EXPECT_FALSE(segments_match("^proj_out", std::string(prefix) + "blocks.0.proj_out.weight")) << prefix;
+    EXPECT_TRUE(segments_match(std::string("^") + prefix + "proj_out", std::string(prefix) + "proj_out.weight")) << prefix;
+  }
+  EXPECT_FALSE(segments_match("^proj_out", "other.proj_out.weight"));
 }
 
 TEST(SegmentsMatch, CaseMattersAndNothingElseIsSpecial) {
@@ -78,17 +88,12 @@ TEST(PatternFilter, RemovingComesBeforeKeepingAndTheReasonIsThePattern) {
   EXPECT_EQ(filter.info().name, "t");
 }
 
-TEST(PatternFilter, DetectionIsTheShareOfTheFingerprintThatOccurs) {
-  const PatternFilter filter({{}, {}, {}, {"a.b", "c", "d", "e*"}});
-  const std::vector<TensorInfo> some = {named("x.a.b.weight"), named("eee"), named("a.c"), named("ab")};
-  EXPECT_EQ(filter.detect(some), 0.75);
-  EXPECT_EQ(filter.detect({}), 0);
-}
-
-TEST(PatternFilter, WithoutAFingerprintNothingIsDetected) {
-  const PatternFilter filter({{}, {"*"}, {}, {}});
-  const std::vector<TensorInfo> some = {named("a")};
-  EXPECT_EQ(filter.detect(some), 0);
+TEST(PatternFilter, HandsOutItsFingerprints) {
+  const PatternFilter filter({{}, {"*"}, {}, {{"one", 3, {"a"}, {}, {}, false}, {"two", 1, {"b"}, {}, {}, true}}});
+  ASSERT_EQ(filter.fingerprints().size(), 2u);
+  EXPECT_EQ(filter.fingerprints()[1].architecture, "two");
+  EXPECT_TRUE(filter.fingerprints()[1].renamed_by_readers);
+  EXPECT_TRUE(PatternFilter({{}, {"*"}, {}, {}}).fingerprints().empty());
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace qmill {
 // A layer with sample rows of its inputs.
 struct CalibratedRows {
   std::string layer;
-  std::int64_t rows = 0;        // in the file
+  std::int64_t rows = 0;        // that are used
   std::int64_t kept_apart = 0;  // of these: nothing is fitted to them
 };
 
@@ -19,6 +19,7 @@ struct CalibratedRows {
 struct CalibrationAccount {
   std::size_t layers = 0;  // of the model
   std::vector<CalibratedRows> with_rows;
+  std::int64_t unused_rows = 0;           // of these layers, beyond CalibrationOptions::samples
   std::vector<std::string> with_hessian;  // without rows
   std::vector<std::string> smoothed;      // the channel maxima weight the columns (smoothquant)
   std::vector<std::string> guided_by_lora;

@@ -26,10 +26,10 @@ struct PluginOffer {
   std::string name;
 };
 
-// A file in a searched folder that is, or might be, a plugin.
+// A file in a searched folder that is, or might be, a plugin: a shared library, or filters as JSON (docs/filters.md).
 struct PluginCandidate {
   enum class Status {
-    compatible,  // may be loaded; none of its code has run
+    compatible,  // may be loaded; none of its code has run. `reason` names what of a pack of filters is shadowed
     loaded,
     refused,   // `reason` says why
     shadowed,  // compatible, but something earlier in the search order has its name; `reason` says what
@@ -59,7 +59,7 @@ class Host {
   // it was refused, with that reason.
   const Quantizer& quantizer(std::string_view name) const;
   const ModelFilter& filter(std::string_view name) const;
-  const Format& format(std::string_view name) const;
+  const Format& format(std::string_view name) const;  // that can be written: Error(usage), too, for one that is read only
 
   const Quantizer* find_quantizer(std::string_view name) const;  // null instead of Error(usage)
   const Format* find_format(std::string_view name) const;

@@ -5,16 +5,19 @@
 #include <qmill/core/calibration.h>
 #include <qmill/core/convert_options.h>
 #include <qmill/core/host.h>
+#include <qmill/core/lora.h>
 
 namespace qmill {
 
 class Calibration;
+class Merge;
 
 enum class Action {
   quantize,
   correct,  // a bias: changed with its layer, then cast if keep_dtype asks for it
   cast,
   copy,
+  merge,  // changed by LoRAs, then stored in its own type
   remove,
 };
 
@@ -31,8 +34,12 @@ struct Decision {
   LayerTarget target;                    // action quantize
   FormatLabel label;                     // action quantize
   std::optional<std::size_t> bias;       // action quantize: the decision about the bias that is corrected with it
+  std::vector<std::size_t> merges;       // numbers of the LoRAs in Plan::merge_account that change its values first
   std::vector<TensorInfo> outputs;       // empty: removed
 };
+
+// The weight as a quantizer gets it: changed by LoRAs, it is F32.
+TensorInfo as_quantized(const Decision& decision);
 
 // Where a tensor of the output lies.
 struct PlacedTensor {
@@ -53,9 +60,16 @@ struct Plan {
   std::string chosen_because;                             // why "auto" became that; empty: it was asked for
   std::shared_ptr<const Calibration> calibration;         // null: there are no data
   std::optional<CalibrationAccount> calibration_account;  // of `calibration`
+  std::shared_ptr<const Merge> merge;                     // null: nothing is merged
+  std::optional<MergeAccount> merge_account;              // of `merge`
   std::int64_t seed = 0;                                  // that is used
+  MemoryPolicy memory;
+  std::string architecture;          // which model it is; empty: not known
+  std::vector<std::string> filters;  // that decided; "auto" replaced by what it became
   std::vector<std::string> warnings;
-  bool read_data = false;  // a rule needed the values of layers
+  std::vector<std::string> remarks;  // options that change nothing here, and why
+  bool read_data = false;            // a rule needed the values of layers
+  bool dequantizes = false;          // of dequantize.h: decoded layers are cast or copied, none is quantized
 
   std::size_t count(Action action) const;
 };

@@ -36,6 +36,9 @@ Judgment judgment(const LayerQuality& layer);
 // By weights: SQNR below `threshold` (dB). By outputs: an error of more than 1.02 times plain rounding's. NaN is below.
 bool is_below(const LayerQuality& layer, double threshold);
 
+// Of a layer that is_below: "a.q has 12.00 dB, below 30.00 dB".
+std::string shortfall_text(const LayerQuality& layer, double threshold);
+
 // The signal-to-noise ratio that --fail-below is about, dB: of the outputs where their error is known, else of the weights. Nothing: exact.
 std::optional<double> signal_to_noise_db(const LayerQuality& layer);
 

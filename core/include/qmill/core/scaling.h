@@ -1,7 +1,8 @@
 // How a wish for a format, a scaling and a block size fit together: on the command line and in a layer configuration alike.
 #pragma once
 
-#include <qmill/format.h>
+#include <qmill/core/convert_options.h>
+#include <qmill/core/host.h>
 
 #include <optional>
 #include <string_view>
@@ -13,5 +14,11 @@ namespace qmill {
 // other.
 Scaling agreed_scaling(const Format& format, std::string_view format_name, std::optional<Scaling> scaling,
                        std::optional<std::int64_t> block_size, Scaling otherwise);
+
+// Sets the scaling and the block size of options.storage from what was asked for. Quantizers that go through columns in blocks have an
+// option block_size; with them `block_size` means that one, unless block scaling is asked for by name. Returns the quantizer whose option
+// it became, else null. Call it once format and quantizer of `options` are chosen. Throws Error(usage).
+const Quantizer* choose_scaling(ConvertOptions& options, const Host& host, std::optional<Scaling> scaling,
+                                std::optional<std::int64_t> block_size);
 
 }  // namespace qmill

@@ -16,13 +16,16 @@ struct StoredLayerEntry {
   FormatLabel label;  // of plain values: their type; of an unknown format: the name in its marker
 };
 
+// Whether its values are codes that a format decodes.
+bool is_quantized(const StoredLayerEntry& layer);
+
 // Reads markers, no other data. Throws Error(input) for a layer whose marker and tensors contradict each other, or whose
 // marker and header entry differ (readers would decode it wrongly).
 std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource& source);
 
 // For every quantized layer of `quantized`: the source's values minus what a reader decodes, and with `calibration_data` (a file of sample
 // rows by layer) the output errors on all its rows. Throws Error(input) when a layer has no counterpart of its shape in `source`, no layer
-// is quantized, or the file has rows for none; Error(unsupported) for formats that are not known.
+// is quantized or all are stored in the same way there, or the file has rows for none; Error(unsupported) for formats that are not known.
 std::vector<LayerQuality> compare_models(const Host& host, const TensorSource& quantized, const TensorSource& source, int threads,
                                          const std::atomic<bool>* cancel = nullptr, const std::filesystem::path& calibration_data = {});
 

@@ -34,7 +34,7 @@ struct WeightParts {
 // Codes and scales for `weight` F32 [N,K] in the basis of `inputs`; it may be overwritten. Where the squared output error on the rows
 // kept apart (of a Hessian without rows: the objective) is not below that of rounding to nearest, or where rows are too few to keep any
 // apart, the result is that of rounding to nearest, and a note says so. Statistics: objective_rtn and objective (mean of e H e^T, H
-// undamped, over at most 512 rows of the weight), damping; with rows kept apart output_error_rtn and output_error, relative, on them.
+// undamped, over at most 512 rows of the weight), damping, block_columns, pieces if there are several; with rows kept apart output_error_rtn and output_error, relative, on them.
 // Without inputs (null) the Hessian is the identity: codes are those of rounding to nearest, with searched scales where asked for.
 // [worker-thread; uses context.parallel]
 QMILL_API CodedWeight round_calibrated(const at::Tensor& weight, const Grid& grid, const Layout& layout, const LayerInputs* inputs,
@@ -43,5 +43,13 @@ QMILL_API CodedWeight round_calibrated(const at::Tensor& weight, const Grid& gri
 // The same codes and scales. With searched scales one part is a whole tile at least, so that one scale per tensor means one part.
 QMILL_API CodedWeight round_calibrated(const WeightParts& weight, const Grid& grid, const Layout& layout, const LayerInputs* inputs,
                                        const CalibratedRounding& how, LayerContext& context);
+
+// Rows of a weight [N,K] that may be rotated and rounded at once: all, or fewer where the limits of `context` say so.
+QMILL_API std::int64_t rows_at_once(const at::Tensor& weight, const Layout& layout, const LayerContext& context);
+
+// The same for a weight in its source type, brought into the basis of context.target() `part_rows` rows at a time.
+// Throws Error(numeric) for values that are not finite, as for the whole weight.
+QMILL_API CodedWeight round_calibrated_in_parts(const at::Tensor& weight, std::int64_t part_rows, const CalibratedRounding& how,
+                                                LayerContext& context);
 
 }  // namespace qmill

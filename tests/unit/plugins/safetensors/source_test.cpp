@@ -179,6 +179,21 @@ TEST_F(Shards, AnIndexMustNotReachOutOfItsFolder) {
   }
 }
 
+TEST_F(Shards, AShardWithAControlCharacterInItsNameIsAnError) {
+  for (const std::string escape : {"\\u0000", "\\u0001", "\\n", "\\u001b", "\\u007f"}) {
+    const std::string shard = "x-1.safetensors" + escape + "x";
+    const Error error = index_error(R"({"weight_map":{"a":")" + shard + R"("}})");
+    EXPECT_EQ(error.kind(), ErrorKind::input) << shard;
+    EXPECT_THAT(error.what(), AllOf(HasSubstr('"' + shard + '"'), HasSubstr("control characters"), HasSubstr("get the index again")))
+        << shard;
+  }
+}
+
+TEST_F(Shards, AShardNameNeedNotBeAscii) {
+  fs::rename(folder / "x-1.safetensors", folder / "\u00e9 \u6a21.safetensors");
+  EXPECT_THAT(names(*open_index(index("{\"weight_map\":{\"a\":\"\u00e9 \u6a21.safetensors\"}}"))), ElementsAre("a"));
+}
+
 TEST_F(Shards, ATensorThatTheIndexDoesNotNameIsAnError) {
   write_model(folder / "x-2.safetensors", {{"b", b}, {"c", a}});
   const Error error = index_error(kIndex);

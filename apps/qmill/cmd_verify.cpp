@@ -1,0 +1,73 @@
+#include "commands.h"
+#include "json_output.h"
+#include "simple_command.h"
+#include "text.h"
+
+#include <qmill/core/process.h>
+#include <qmill/core/verify.h>
+#include <qmill/error.h>
+
+#include <fmt/format.h>
+
+namespace qmill::app {
+namespace {
+
+constexpr std::size_t kMaxLines = 5;  // of one rule; the rest is counted
+
+const char* effect_name(Effect effect) { return effect == Effect::stops ? "stops" : effect == Effect::doubt ? "doubt" : "none"; }
+
+Json verify_json(const std::string& file, const VerifyReport& report) {
+  Json findings = Json::array();
+  for (const Finding& finding : report.findings)
+    findings.push_back({{"level", finding.is_error() ? "error" : "remark"},
+                        {"rule", finding.rule},
+                        {"tensor", finding.tensor},
+                        {"text", finding.text},
+                        {"comfyui", effect_name(finding.comfyui)},
+                        {"stable_diffusion_cpp", effect_name(finding.sdcpp)}});
+  Json readers = Json::array();
+  for (const ReaderVerdict& verdict : report.readers)
+    readers.push_back({{"name", verdict.reader},
+                       {"loads", verdict.loads ? Json(*verdict.loads) : Json(nullptr)},
+                       {"since", verdict.since},
+                       {"because", verdict.because}});
+  return {{"file", file},       {"loads", report.loads()}, {"tensors", report.tensors}, {"layers", report.layers},
+          {"readers", readers}, {"findings", findings}};
+}
+
+std::string verdict_text(const ReaderVerdict& verdict) {
+  if (verdict.loads == true) return verdict.since.empty() ? "loads it" : fmt::format("loads it, from {}", verdict.since);
+  return fmt::format("{}: {}", verdict.loads ? "does not load it" : "may not load it", verdict.because);
+}
+
+void print_text(const std::string& file, const VerifyReport& report) {
+  fmt::print("{}\n  {}, {} marked as quantized\n", file, count_text(report.tensors, "tensor"), count_text(report.layers, "layer"));
+  for (const ReaderVerdict& verdict : report.readers) fmt::print("  {:<21} {}\n", verdict.reader, verdict_text(verdict));
+  std::map<std::string, std::size_t> shown;
+  for (const Finding& finding : report.findings)
+    if (++shown[finding.rule] <= kMaxLines)
+      fmt::print("  {:<6}  {}{}: {}\n", finding.is_error() ? "error" : "remark", finding.rule,
+                 finding.tensor.empty() ? "" : fmt::format(", '{}'", finding.tensor), finding.text);
+  for (const auto& [rule, count] : shown)
+    if (count > kMaxLines) fmt::print("  and {} more of {} (--json has all)\n", count - kMaxLines, rule);
+}
+
+}  // namespace
+
+int run_verify(const Words& words) {
+  const SimpleCommand command("verify", words);
+  if (command.shows_help()) return kDone;
+  const Arguments& arguments = command.arguments;
+  if (arguments.operands().empty()) throw Error(ErrorKind::usage, "no file is given", "qmill verify FILE");
+  const std::string& file = arguments.operands().front();
+  const Host host = command.host();
+  const std::unique_ptr<TensorSource> source = host.open(file);
+  const VerifyReport report = verify_model(*source, {.read_data = arguments.on("data")}, &watch_interrupts());
+  if (arguments.on("json"))
+    print_json(verify_json(file, report));
+  else
+    print_text(file, report);
+  return report.loads() ? kDone : kFailed;
+}
+
+}  // namespace qmill::app

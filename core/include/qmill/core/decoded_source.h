@@ -1,0 +1,25 @@
+// Models that are quantized already, presented as what readers compute from them.
+#pragma once
+
+#include <qmill/core/convert_options.h>
+#include <qmill/core/stored_model.h>
+
+namespace qmill {
+
+// The same model with every quantized layer as an F32 tensor of its original name and shape, decoded as it is read; its scales, markers and
+// the header's entries about quantization are not there. All other tensors and metadata are those of `source`. Holds the stored tensors of
+// one layer at a time (of a layer whose rows depend on each other, its values too). Throws Error(input) like stored_layers(),
+// Error(unsupported) naming the layer that no format decodes; reading throws Error(numeric) with the count for a layer with values that are
+// not finite.
+std::unique_ptr<TensorSource> decoded(const Host& host, std::unique_ptr<TensorSource> source);
+
+// The layers that decoded() decodes; empty for every other source.
+const std::vector<StoredLayerEntry>& decoded_layers(const TensorSource& source);
+
+// options.input, decoded if options.dequantize_source asks for that. Errors name the file.
+std::unique_ptr<TensorSource> open_source(const Host& host, const ConvertOptions& options);
+
+// "float8_e4m3fn, 96 layers; int8_tensorwise, 1 layer"
+std::string formats_text(const std::vector<StoredLayerEntry>& layers);
+
+}  // namespace qmill

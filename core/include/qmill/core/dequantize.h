@@ -1,0 +1,34 @@
+// Quantized models written as plain ones.
+#pragma once
+
+#include <qmill/core/convert.h>
+#include <qmill/core/stored_model.h>
+
+namespace qmill {
+
+struct DequantizeOptions {
+  std::filesystem::path input;
+  std::filesystem::path output;
+  bool overwrite = false;
+  DType dtype = DType::bf16;  // of the decoded layers: bf16, f16 or f32; the other tensors stay as they are
+
+  // None of these changes a byte of the output.
+  int threads = 0;
+  MemoryOptions memory;
+  bool sync = true;
+};
+
+struct DequantizeReport {
+  std::vector<StoredLayerEntry> layers;  // as they were stored
+  ConvertReport run;
+};
+
+// Publishes options.output, or throws and leaves nothing there. Throws Error(input) for a model without a quantized layer,
+// Error(unsupported) for a layer that no format decodes, Error(numeric) with the count for values that are not finite or beyond the range
+// of f16 or bf16, Error(usage) for a destination that is an input, or exists and may not be overwritten. Errors name the file.
+DequantizeReport dequantize(const Host& host, const DequantizeOptions& options, const RunHooks& hooks = {});
+
+// <stem>_<dtype>.safetensors, in the folder of the input.
+std::filesystem::path default_dequantized(const DequantizeOptions& options);
+
+}  // namespace qmill

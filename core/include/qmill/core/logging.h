@@ -1,0 +1,26 @@
+// What is said while it happens: on stderr, a line each, beginning with "qmill: ". Results are returned, never logged.
+#pragma once
+
+#include <string_view>
+
+namespace qmill {
+
+enum class LogLevel {
+  debug,    // every tensor
+  verbose,  // every layer
+  normal,   // results and progress
+  minimal,  // warnings
+};
+
+// DEBUG, VERBOSE, NORMAL or MINIMAL, for the whole process; at first it is NORMAL. Throws Error(usage) that lists them. [any-thread]
+void setup_logging(std::string_view level);
+void setup_logging(LogLevel level);
+
+LogLevel parse_log_level(std::string_view level);
+LogLevel log_level();
+inline bool logs(LogLevel level) { return level >= log_level(); }
+
+// Writes `text`, without a line end of its own, if logs(level). [any-thread]
+void log(LogLevel level, std::string_view text);
+
+}  // namespace qmill

@@ -1,0 +1,74 @@
+// LoRA files: what merging them into a model changes, and the same arithmetic for single tensors.
+#pragma once
+
+#include <qmill/core/host.h>
+
+#include <ATen/core/Tensor.h>
+
+#include <map>
+
+namespace qmill {
+
+// A LoRA to merge, and how strongly.
+struct LoraToMerge {
+  std::filesystem::path file;
+  double strength = 1;
+};
+
+// "FILE" or "FILE:0.8"; a file that has the whole text as its name is meant first. Throws Error(usage) for an empty name.
+LoraToMerge parse_lora_to_merge(const std::string& text);
+
+// What one file changes. Layers are named as in the model, without ".weight"; tensors of the file as there.
+struct MergedLora {
+  std::filesystem::path file;
+  double strength = 1;                       // all in all: its own, times that of the run, times 0.9^i
+  std::vector<std::string> layers;           // of the model, that it changes
+  std::map<std::string, std::size_t> kinds;  // of these: "lora", "dora", "loha", "lokr", "diff", "bias"
+  std::map<std::string, std::size_t> alpha;  // of these with a rank, where alpha comes from: "tensor", "metadata", "rank"
+  std::vector<std::string> unmatched;        // its tensors that are of no layer of the model, or of no known kind
+};
+
+struct MergeAccount {
+  double scale = 1;
+  bool dampened = false;          // file number i has a factor of 0.9^i
+  std::vector<MergedLora> files;  // in the order in which they are merged
+};
+
+// The first matrix A of each layer, F32 [rank, ...]: the directions that training used, for calibration. Keys are the layers' names in the
+// file without the prefixes of wrappers ("transformer."); where two would be the same, with them. Throws Error(io, input) that names the
+// file. Reads with `host`, or with default_host(). [any-thread]
+std::map<std::string, at::Tensor> load_lora_tensors(const Host& host, const std::filesystem::path& file);
+std::map<std::string, at::Tensor> load_lora_tensors(const std::filesystem::path& file);
+
+// W + lora_B lora_A alpha / rank.
+struct LoraData {
+  at::Tensor lora_A;  // F32 [rank, ...]; of a convolution in CP form the product of its core and A
+  at::Tensor lora_B;  // F32 [N, rank, ...]
+  double alpha = 1;
+  std::int64_t rank = 1;
+};
+
+// By layer, as load_lora_tensors names them. alpha is, the first that the file has: the layer's `.alpha`, metadata, the rank
+// (docs/lora.md). Throws Error(unsupported) naming a layer whose change is no such product (DoRA, LoHa, LoKr, whole differences):
+// the conversion merges these.
+std::map<std::string, LoraData> load_lora_for_merging(const Host& host, const std::filesystem::path& file);
+std::map<std::string, LoraData> load_lora_for_merging(const std::filesystem::path& file);
+
+// weight + lora_B lora_A (alpha / rank) scale, computed in F32, as a new tensor of the weight's type and shape. `weight` [N, ...]: lora_B
+// has N rows, lora_A as many values per rank as a row of the weight. Throws Error(usage) for shapes or numbers that do not fit,
+// Error(numeric) when a value of the result is not finite though the weight's are. [any-thread]
+at::Tensor merge_lora_into_weight(const at::Tensor& weight, const at::Tensor& lora_A, const at::Tensor& lora_B, double alpha,
+                                  std::int64_t rank, double scale = 1.0);
+
+struct LoraConfig {
+  at::Tensor lora_A, lora_B;
+  double alpha = 1;
+  std::int64_t rank = 1;
+  double scale = 1.0;
+};
+
+// The sum of all changes, cast once at the end. With `dampen`, number i counts 0.9^i times its scale; a caller whose scales say so already
+// turns it off.
+at::Tensor merge_multiple_loras(const at::Tensor& weight, const std::vector<LoraConfig>& loras, bool dampen = true);
+
+}  // namespace qmill

@@ -1,0 +1,46 @@
+// Plays the rules of the programs that load quantized models, on a file that is there.
+#pragma once
+
+#include <qmill/loader.h>
+
+#include <atomic>
+
+namespace qmill {
+
+// What a finding means for one reader.
+enum class Effect { none, doubt, stops };
+
+struct Finding {
+  std::string rule;    // "scale-shape": names do not change
+  std::string tensor;  // or layer; empty: of the whole file
+  std::string text;    // what was found, what was expected
+  Effect comfyui = Effect::none;
+  Effect sdcpp = Effect::none;
+
+  // Mainline ComfyUI is what files of this kind are for: what stops it is an error, the rest are remarks.
+  bool is_error() const { return comfyui == Effect::stops; }
+};
+
+struct ReaderVerdict {
+  std::string reader;         // "ComfyUI", "stable-diffusion.cpp"
+  std::optional<bool> loads;  // nothing: not known
+  std::string since;          // first release that reads all its formats; empty: any, or none
+  std::string because;        // why not, or why that is not known
+};
+
+struct VerifyReport {
+  std::vector<Finding> findings;       // errors first
+  std::vector<ReaderVerdict> readers;  // ComfyUI first
+  std::size_t tensors = 0;
+  std::size_t layers = 0;  // with a marker
+  bool loads() const;      // in mainline ComfyUI
+};
+
+struct VerifyOptions {
+  bool read_data = true;  // scales and codes, too; else headers and markers
+};
+
+// The rules are those of safetensors files: throws Error(unsupported) that names a file which is none, and what reading throws.
+VerifyReport verify_model(const TensorSource& source, const VerifyOptions& options = {}, const std::atomic<bool>* cancel = nullptr);
+
+}  // namespace qmill

@@ -1,0 +1,69 @@
+// LoRAs that are merged into a model: which tensors they change, and the changed values.
+#pragma once
+
+#include "../run/buffer_pool.h"
+#include "../run/task_pool.h"
+#include "lora_alpha.h"
+#include "weight_change.h"
+
+#include <qmill/core/convert_options.h>
+#include <qmill/core/lora.h>
+
+#include <functional>
+
+namespace qmill {
+
+// The tensors of one layer of a model.
+struct ModelLayer {
+  std::string base;
+  std::optional<std::size_t> weight;
+  std::optional<std::size_t> bias;
+};
+
+using OpenFile = std::function<std::unique_ptr<TensorSource>(const std::filesystem::path& path)>;
+
+// Immutable. [any-thread]
+class Merge {
+ public:
+  // Opens the files, reads headers and alphas, and matches them with the model. Throws Error(usage) for numbers that are not finite;
+  // Error(io, input, unsupported) that names file and tensor: a file that is damaged or changes nothing, a shape that is not the model's.
+  Merge(const OpenFile& open, const TensorSource& model, const MergeOptions& options);
+  ~Merge();
+
+  const MergeAccount& account() const { return account_; }
+
+  // Numbers of the files, as in account(), that change tensor number `index` of the model; in the order in which they do.
+  std::vector<std::size_t> files_of(std::size_t index) const;
+
+  // Memory for changing it, besides its source: about, and 0 for a tensor that nothing changes.
+  std::uint64_t working_bytes(std::size_t index) const;
+
+  // The changed values, F32, of `values` as read from the source; F32 ones are changed in place. Throws Error(numeric, input) that names
+  // file and tensor. The same bits for every number of threads.
+  at::Tensor apply(std::size_t index, at::Tensor values, BufferPool& buffers, TaskPool& tasks) const;
+
+ private:
+  struct File;
+  struct Change;  // of one tensor of the model by one file
+  struct Target;  // a tensor of the model, and its changes
+
+  void match(const TensorSource& model, const File& file, const LoraEntry& entry, std::size_t number, const ModelLayer& layer,
+             std::map<std::size_t, std::string>& changed);
+  std::string lora_names(const Target& target) const;
+
+  MergeAccount account_;
+  std::vector<std::unique_ptr<File>> files_;
+  std::map<std::size_t, Target> targets_;  // by number among the model's tensors
+};
+
+// A change as the file has it, and its magnitude if it has one; `shape` is that of the weight.
+struct LoadedChange {
+  std::unique_ptr<WeightChange> change;
+  std::optional<Magnitude> magnitude;
+};
+LoadedChange load_change(const LoraFile& file, const LoraEntry& entry, const std::vector<std::int64_t>& shape);
+
+// 0.9^i of file number i of several.
+double dampening(std::size_t i);
+
+}  // namespace qmill

@@ -1,0 +1,66 @@
+#include "option_checks.h"
+
+#include <qmill/core/environment.h>
+#include <qmill/error.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+
+namespace qmill {
+
+void check_device(std::string_view device) {
+  if (device == "auto" || device == "cpu") return;
+  constexpr std::string_view kCuda = "cuda";
+  std::string_view number = device.substr(std::min(device.size(), kCuda.size()));
+  const bool is_numbered = number.size() > 1 && number.front() == ':' &&
+                           std::all_of(number.begin() + 1, number.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
+  if (!device.starts_with(kCuda) || !(number.empty() || is_numbered))
+    throw Error(ErrorKind::usage, fmt::format("--device is '{}'; allowed: auto, cpu, cuda, cuda:N", device));
+  throw Error(ErrorKind::unsupported, fmt::format("--device is '{}', but this build computes on the CPU", device),
+              "leave it out: the CPU's kernels take seconds, not minutes");
+}
+
+namespace {
+
+void check_input_scales(const ConvertOptions& options) {
+  const bool is_static = options.calibration.static_activations;
+  if (!is_static && !options.storage.legacy_input_scale) return;
+  const char* const flag = is_static ? "--static-activations" : "--input-scale";
+  if (options.storage.naming == Naming::comfy)
+    throw Error(ErrorKind::usage, fmt::format("{} is for legacy names: ComfyUI reads no input scale of int8 layers", flag),
+                "leave it out, or add --no-comfy-quant");
+  if (is_static && options.calibration.data.empty())
+    throw Error(ErrorKind::usage,
+                "--static-activations needs --calibration-data FILE: it stores what the file says of each layer's inputs");
+}
+
+void check_layers(const ConvertOptions& options) {
+  const CustomLayers& custom = options.custom;
+  if (custom.pattern.empty() && (!custom.type.empty() || custom.block_size || custom.scaling || custom.simple || custom.heuristic))
+    throw Error(ErrorKind::usage,
+                "--custom-type, --custom-block-size, --custom-scaling-mode, --custom-simple and --custom-heur need --custom-layers REGEX");
+  if (options.fallback.type.empty() && (options.fallback.block_size || options.fallback.simple))
+    throw Error(ErrorKind::usage, "--fallback-block-size and --fallback-simple need --fallback TYPE");
+  if (options.layer_config_fullmatch && !options.layer_config) throw Error(ErrorKind::usage, "--fullmatch needs --layer-config FILE");
+  if (options.calibration.smoothquant_alpha != CalibrationOptions().smoothquant_alpha && !options.calibration.smoothquant)
+    throw Error(ErrorKind::usage, "--smoothquant-alpha needs --smoothquant");
+}
+
+}  // namespace
+
+void check_options(const ConvertOptions& options) {
+  check_device(options.device);
+  check_layers(options);
+  check_input_scales(options);
+}
+
+std::vector<std::string> idle_options(const ConvertOptions& options) {
+  std::vector<std::string> remarks = read_environment().remarks;
+  if (options.memory.thresholds.ortho)
+    remarks.push_back("--stream-ortho-threshold changes nothing: no dense transform is applied to a weight");
+  return remarks;
+}
+
+}  // namespace qmill

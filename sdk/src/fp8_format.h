@@ -1,0 +1,26 @@
+// 8-bit floats with F32 scales, of other writers: ComfyUI's float8_e4m3fn and float8_e5m2 (one scale), the older ".scale_weight" beside
+// a file-level "scaled_fp8", and scales per row or block beside weights without a marker.
+#pragma once
+
+#include "read_only_format.h"
+
+#include <array>
+
+namespace qmill {
+
+class Fp8Format final : public ReadOnlyFormat {
+ public:
+  explicit Fp8Format(DType dtype);  // f8_e4m3 or f8_e5m2
+
+  FormatLabel label(const Layout& layout) const override;
+  std::vector<TensorInfo> outputs(const TensorInfo& weight, const Layout& layout) const override;
+  std::optional<Layout> recognise(const StoredLayerInfo& layer) const override;
+  void decode_rows(std::span<const at::Tensor> tensors, const Layout& layout, std::int64_t begin, std::int64_t end,
+                   float* out) const override;
+
+ private:
+  const DType dtype_;
+  std::array<float, 256> values_;  // by code
+};
+
+}  // namespace qmill
