@@ -1,4 +1,4 @@
-// Several LoRAs into one weight, the later ones dampened.
+// Several LoRAs into one weight, the second dampened by its scale.
 #include <qmill/qmill.h>
 
 #include <cstdio>

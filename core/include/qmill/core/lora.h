@@ -67,8 +67,8 @@ struct LoraConfig {
   double scale = 1.0;
 };
 
-// The sum of all changes, cast once at the end. With `dampen`, number i counts 0.9^i times its scale; a caller whose scales say so already
-// turns it off.
-at::Tensor merge_multiple_loras(const at::Tensor& weight, const std::vector<LoraConfig>& loras, bool dampen = true);
+// The sum of all changes, each with its scale, cast once at the end: {1.0, 0.9, 0.81} are the scales of a dampened list. With `dampen`, number
+// i counts 0.9^i times its scale.
+at::Tensor merge_multiple_loras(const at::Tensor& weight, const std::vector<LoraConfig>& loras, bool dampen = false);
 
 }  // namespace qmill
