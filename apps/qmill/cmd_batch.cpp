@@ -2,7 +2,6 @@
 #include "commands.h"
 #include "convert_flags.h"
 #include "convert_model.h"
-#include "help.h"
 #include "json_output.h"
 #include "progress.h"
 #include "simple_command.h"
@@ -10,6 +9,7 @@
 #include "text.h"
 
 #include <qmill/core/batch.h>
+#include <qmill/core/decoded_source.h>
 #include <qmill/core/logging.h>
 #include <qmill/core/process.h>
 #include <qmill/error.h>
@@ -143,7 +143,7 @@ void make_output_folder(const Arguments& arguments) {
 Outcome convert_one(const Job& job, const Host& host, const Arguments& arguments, bool is_dry) {
   const ConvertOptions& options = job.options;
   Outcome outcome;
-  std::unique_ptr<TensorSource> source = open_model(host, options);
+  std::unique_ptr<TensorSource> source = open_source(host, options);
   if (job.was_found && is_made_by_qmill(*source)) {
     outcome.status = Outcome::Status::skipped;
     outcome.text = "qmill made it";
@@ -245,14 +245,8 @@ int run_batch(const Words& words) {
   Command command = find_command("batch");
   command.flags = batch_flags(host);
   const Arguments arguments(command, words);
-  if (arguments.given("help")) {
-    if (arguments.on("json"))
-      print_json(flags_json(command));
-    else
-      fmt::print("{}", command_help(command, arguments.text("help")));
-    return kDone;
-  }
-  setup_logging(arguments.choice("verbose", {"DEBUG", "VERBOSE", "NORMAL", "MINIMAL"}));
+  if (shows_help(command, arguments)) return kDone;
+  set_verbosity(arguments);
   if (arguments.given("dry-run")) arguments.choice("dry-run", {"analyze"});
   const bool is_dry = arguments.given("dry-run") || arguments.on("dry-run-batch");
   std::vector<std::string> remarks;

@@ -2,12 +2,12 @@
 #include "commands.h"
 #include "convert_flags.h"
 #include "convert_model.h"
-#include "help.h"
 #include "json_output.h"
 #include "progress.h"
 #include "simple_command.h"
 #include "summary.h"
 
+#include <qmill/core/decoded_source.h>
 #include <qmill/core/logging.h>
 #include <qmill/core/process.h>
 #include <qmill/core/text_output.h>
@@ -96,17 +96,11 @@ int run(const Words& words, const std::string& name) {
   Command command = find_command(name);
   command.flags = convert_flags(host);
   const Arguments arguments(command, words);
-  if (arguments.given("help")) {
-    if (arguments.on("json"))
-      print_json(flags_json(command));
-    else
-      fmt::print("{}", command_help(command, arguments.text("help")));
-    return kDone;
-  }
-  setup_logging(arguments.choice("verbose", {"DEBUG", "VERBOSE", "NORMAL", "MINIMAL"}));
+  if (shows_help(command, arguments)) return kDone;
+  set_verbosity(arguments);
   log_refused_plugins(host);
   const ConvertOptions options = convert_options(arguments, host);
-  std::unique_ptr<TensorSource> source = open_model(host, options);
+  std::unique_ptr<TensorSource> source = open_source(host, options);
   const std::string dry_run = arguments.given("dry-run") ? arguments.choice("dry-run", {"analyze", "create-template"})
                               : name == "plan"           ? "analyze"
                                                          : "";

@@ -1,6 +1,5 @@
 #include "convert_model.h"
 
-#include <qmill/core/decoded_source.h>
 #include <qmill/error.h>
 
 #include <fmt/format.h>
@@ -11,8 +10,6 @@ namespace {
 std::string quoted(const ConvertOptions& options) { return fmt::format("'{}'", options.input.string()); }
 
 }  // namespace
-
-std::unique_ptr<TensorSource> open_model(const Host& host, const ConvertOptions& options) { return open_source(host, options); }
 
 PlannedModel plan_model(const Host& host, std::unique_ptr<TensorSource> source, const ConvertOptions& options, bool will_write) {
   if (will_write) check_destination(*source, options);

@@ -10,9 +10,6 @@ struct PlannedModel {
   Plan plan;
 };
 
-// Of an input that convert opens. Throws like Host::open.
-std::unique_ptr<TensorSource> open_model(const Host& host, const ConvertOptions& options);
-
 // `will_write`: throws for a destination that cannot be written, before a heuristic reads everything.
 PlannedModel plan_model(const Host& host, std::unique_ptr<TensorSource> source, const ConvertOptions& options, bool will_write);
 

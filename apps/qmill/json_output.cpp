@@ -94,7 +94,17 @@ Json options_json(const Options& options) {
   return json;
 }
 
-Json architecture_json(const Plan& plan) { return plan.architecture.empty() ? Json(nullptr) : Json(plan.architecture); }
+// What a dry run and a run say of the whole alike.
+void add_run(Json& json, const Plan& plan) {
+  json["architecture"] = plan.architecture.empty() ? Json(nullptr) : Json(plan.architecture);
+  json["filters"] = plan.filters;
+  json["quantizer"] = plan.chosen_quantizer;
+  json["calibration"] = calibration_json(plan);
+  json["merge"] = merge_json(plan);
+  json["seed"] = plan.seed;
+  json["memory"] = plan.memory.summary;
+  json["remarks"] = plan.remarks;
+}
 
 }  // namespace
 
@@ -117,18 +127,10 @@ Json plan_json(const Plan& plan) {
                       {"merged", merged_json(plan, decision)},
                       {"outputs", outputs}});
   }
-  return {{"layers", layers},
-          {"output_bytes", plan.output.file_bytes},
-          {"tensors", plan.output.tensors.size()},
-          {"architecture", architecture_json(plan)},
-          {"filters", plan.filters},
-          {"quantizer", plan.chosen_quantizer},
-          {"calibration", calibration_json(plan)},
-          {"merge", merge_json(plan)},
-          {"seed", plan.seed},
-          {"memory", plan.memory.summary},
-          {"remarks", plan.remarks},
-          {"warnings", plan.warnings}};
+  Json json = {{"layers", layers}, {"output_bytes", plan.output.file_bytes}, {"tensors", plan.output.tensors.size()}};
+  add_run(json, plan);
+  json["warnings"] = plan.warnings;
+  return json;
 }
 
 Json quality_json(const std::vector<LayerQuality>& layers) {
@@ -154,15 +156,8 @@ Json report_json(const Plan& plan, const ConvertReport& report, const ConvertOpt
                {"output_bytes", report.bytes_written},
                {"input_bytes", report.bytes_read},
                {"seconds", report.seconds},
-               {"peak_memory_bytes", peak_memory_bytes()},
-               {"architecture", architecture_json(plan)},
-               {"filters", plan.filters},
-               {"quantizer", plan.chosen_quantizer},
-               {"calibration", calibration_json(plan)},
-               {"merge", merge_json(plan)},
-               {"seed", plan.seed},
-               {"memory", plan.memory.summary},
-               {"remarks", plan.remarks}};
+               {"peak_memory_bytes", peak_memory_bytes()}};
+  add_run(json, plan);
   add_means(json, qualities(report));
   json["layers"] = std::move(layers);
   json["warnings"] = warnings(plan, report, options);

@@ -4,6 +4,7 @@
 #include "help.h"
 #include "json_output.h"
 
+#include <qmill/core/logging.h>
 #include <qmill/error.h>
 
 #include <fmt/format.h>
@@ -20,12 +21,6 @@ Command with_flags(const std::string& name, const std::vector<Flag>& flags) {
   return command;
 }
 
-// Of the flags that every command has.
-void require_known_words(const Arguments& arguments) {
-  for (const Flag& flag : shared_flags())
-    if (flag.name == "verbose") arguments.choice(flag.name, flag.choices);
-}
-
 }  // namespace
 
 Host make_host(const std::vector<std::string>& plugin_dirs) {
@@ -39,10 +34,10 @@ Host make_host(const std::vector<std::string>& plugin_dirs) {
 
 SimpleCommand::SimpleCommand(const std::string& name, const std::vector<std::string>& words, const std::vector<Flag>& flags)
     : command(with_flags(name, flags)), arguments(command, words) {
-  require_known_words(arguments);
+  set_verbosity(arguments);
 }
 
-bool SimpleCommand::shows_help() const {
+bool shows_help(const Command& command, const Arguments& arguments) {
   if (!arguments.given("help")) return false;
   if (arguments.on("json"))
     print_json(flags_json(command));
@@ -50,6 +45,8 @@ bool SimpleCommand::shows_help() const {
     fmt::print("{}", command_help(command, arguments.text("help")));
   return true;
 }
+
+void set_verbosity(const Arguments& arguments) { setup_logging(arguments.choice("verbose", {"DEBUG", "VERBOSE", "NORMAL", "MINIMAL"})); }
 
 Host SimpleCommand::host() const { return make_host(arguments.list("plugin-dir")); }
 

@@ -43,6 +43,16 @@ class TempFolder(unittest.TestCase):
         save_file(tensors, path, metadata=metadata)
         return path
 
+    def refused(self, *words, says=(), status=1):
+        """The command ends with one line on stderr that says all this, nothing on stdout, and nothing left behind."""
+        before = self.names()
+        output, error = qmill(*words, status=status)
+        self.assertEqual(len(error.strip().splitlines()), 1, error)
+        self.assertEqual(output, "")
+        for part in says:
+            self.assertIn(part, error)
+        self.assertEqual(self.names(), before, "something was left behind")
+
     def names(self):
         return sorted(path.name for path in self.folder.iterdir())
 

@@ -45,16 +45,6 @@ class OddLayers(TempFolder):
 
 
 class Refusals(TempFolder):
-    def refused(self, *words, says=(), status=1):
-        """One line on stderr that says all this, nothing on stdout."""
-        before = self.names()
-        output, error = qmill(*words, status=status)
-        self.assertEqual(len(error.strip().splitlines()), 1, error)
-        self.assertEqual(output, "")
-        for part in says:
-            self.assertIn(part, error)
-        self.assertEqual(self.names(), before, "something was left behind")
-
     def test_values_that_are_not_finite(self):
         for value, name in ((float("nan"), "NaN"), (float("inf"), "infinity")):
             bad = weight(8, 256)

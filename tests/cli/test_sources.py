@@ -22,16 +22,6 @@ def randn(*shape, seed=0):
 
 
 class Sources(TempFolder):
-    def refused(self, *words, says=(), status=1):
-        """One line on stderr that says all this, nothing on stdout, nothing left behind."""
-        before = self.names()
-        output, error = qmill(*words, status=status)
-        self.assertEqual(len(error.strip().splitlines()), 1, error)
-        self.assertEqual(output, "")
-        for part in says:
-            self.assertIn(part, error)
-        self.assertEqual(self.names(), before)
-
     def convert(self, source, *flags, name="out.safetensors"):
         qmill("-i", source, "-o", self.folder / name, "--overwrite", *flags)
         return read(self.folder / name)

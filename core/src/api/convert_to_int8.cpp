@@ -187,9 +187,10 @@ ConvertReport convert_to_int8(const Host& host, const ConvertToInt8Options& give
   const std::unique_ptr<TensorSource> source = open_source(host, options);
   check_destination(*source, options);
   const Plan plan = make_plan(host, *source, options);
-  for (const Decision& decision : plan.decisions)
-    log(decision.is_layer ? LogLevel::verbose : LogLevel::debug,
-        fmt::format("{} {} [{}]", action_name(decision.action), decision.source.name, decision.rule));
+  for (const Decision& decision : plan.decisions) {
+    const LogLevel level = decision.is_layer ? LogLevel::verbose : LogLevel::debug;
+    if (logs(level)) log(level, fmt::format("{} {} [{}]", action_name(decision.action), decision.source.name, decision.rule));
+  }
   const ConvertReport report = run_plan(*source, plan, options, hooks);
   log_result(given, plan, report);
   return report;

@@ -1,5 +1,6 @@
 #include <qmill/core/converters.h>
 
+#include "../calibration/known_inputs.h"
 #include "../calibration/substitute_hessian.h"
 #include "../plan/option_checks.h"
 #include "../plan/target.h"
@@ -42,18 +43,10 @@ void note_device(const std::string& device, bool use_triton) {
 }
 
 // What the caller says of the inputs.
-class GivenInputs final : public LayerCalibration {
+class GivenInputs final : public KnownInputs {
  public:
-  explicit GivenInputs(at::Tensor hessian) : hessian_(std::move(hessian)) {}
-  const std::string& identity() const override {
-    static const std::string identity = "given";
-    return identity;
-  }
-  std::int64_t row_count() const override { return 0; }
+  explicit GivenInputs(at::Tensor hessian) : KnownInputs("given"), hessian_(std::move(hessian)) {}
   at::Tensor hessian() const override { return hessian_.clone(); }
-  at::Tensor mean() const override { return {}; }
-  at::Tensor rows() const override { return {}; }
-  at::Tensor held_out_rows() const override { return {}; }
 
  private:
   const at::Tensor hessian_;

@@ -5,6 +5,7 @@
 #include "calibration_file.h"
 #include "content_hash.h"
 #include "input_rows.h"
+#include "known_inputs.h"
 #include "substitute_hessian.h"
 
 #include <qmill/error.h>
@@ -77,20 +78,6 @@ struct Calibration::State {
 };
 
 namespace {
-
-// What kinds of inputs have in common: nothing is known but what they say.
-class KnownInputs : public LayerCalibration {
- public:
-  explicit KnownInputs(std::string identity) : identity_(std::move(identity)) {}
-  const std::string& identity() const override { return identity_; }
-  std::int64_t row_count() const override { return 0; }
-  at::Tensor mean() const override { return {}; }
-  at::Tensor rows() const override { return {}; }
-  at::Tensor held_out_rows() const override { return {}; }
-
- private:
-  const std::string identity_;
-};
 
 class RowInputs final : public LayerCalibration {
  public:

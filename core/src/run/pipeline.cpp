@@ -44,12 +44,17 @@ std::uint64_t merge_bytes(const Plan& plan, const Decision& decision) {
   return decision.merges.empty() ? 0 : plan.merge->working_bytes(decision.source_index);
 }
 
+// Read as a tensor of its own: a bias that is corrected goes with its layer.
+bool is_worked_on(const Decision& decision) {
+  return decision.action == Action::quantize || decision.action == Action::cast || decision.action == Action::merge;
+}
+
 // Enough for what the budget lets through: a layer larger than the budget goes alone.
 std::uint64_t pool_bytes(const Plan& plan, std::uint64_t bytes_in_flight) {
   std::uint64_t largest = 0;
   std::uint64_t all = 0;
   for (const Decision& decision : plan.decisions) {
-    if (decision.action != Action::quantize && decision.action != Action::cast && decision.action != Action::merge) continue;
+    if (!is_worked_on(decision)) continue;
     const std::uint64_t bytes = static_cast<std::uint64_t>(decision.source.bytes()) + merge_bytes(plan, decision) + output_bytes(decision);
     largest = std::max(largest, bytes);
     all += bytes;
@@ -118,10 +123,6 @@ class Pipeline {
 
   void throw_if_cancelled() const {
     if (hooks_.cancel != nullptr && *hooks_.cancel) throw Error(ErrorKind::cancelled, "interrupted");
-  }
-
-  static bool is_worked_on(const Decision& decision) {
-    return decision.action != Action::copy && decision.action != Action::remove && decision.action != Action::correct;
   }
 
   // By number of the decision; in streaming mode off all that is worked on, else nothing.

@@ -7,7 +7,10 @@
 
 #include <qmill/core/convert.h>
 
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -18,6 +21,13 @@ namespace qmill::testing {
 inline const Host& host() {
   static const Host host({QMILL_TEST_PLUGINS});
   return host;
+}
+
+// U8, one-dimensional: as files hold markers.
+inline at::Tensor bytes_of(std::string_view text) {
+  at::Tensor bytes = at::empty({static_cast<std::int64_t>(text.size())}, at::kByte);
+  std::memcpy(bytes.mutable_data_ptr(), text.data(), text.size());
+  return bytes;
 }
 
 // One conversion in a folder of its own.

@@ -4,18 +4,17 @@
 
 #include <qmill/core/dequantize.h>
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
-#include <cstring>
 #include <limits>
 #include <thread>
 
 namespace qmill {
 namespace {
 
+using testing::bytes_of;
 using testing::expect_error;
 using testing::host;
 using testing::Job;
@@ -25,12 +24,6 @@ using testing::random_weight;
 using testing::read_model;
 using testing::TempDir;
 using testing::write_model;
-
-at::Tensor bytes_of(const std::string& text) {
-  at::Tensor bytes = at::empty({static_cast<std::int64_t>(text.size())}, at::kByte);
-  std::memcpy(bytes.mutable_data_ptr(), text.data(), text.size());
-  return bytes;
-}
 
 const std::string kRow = R"({"format":"int8_tensorwise"})";
 

@@ -2,18 +2,11 @@
 
 #include <qmill/core/edit.h>
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
 namespace qmill::testing {
 namespace {
-
-at::Tensor bytes_of(std::string_view text) {
-  at::Tensor bytes = at::empty({static_cast<std::int64_t>(text.size())}, at::kByte);
-  std::copy(text.begin(), text.end(), bytes.mutable_data_ptr<std::uint8_t>());
-  return bytes;
-}
 
 std::string text_of(const at::Tensor& bytes) {
   const std::uint8_t* data = bytes.const_data_ptr<std::uint8_t>();
