@@ -3,6 +3,10 @@ set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
 set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
 
+# Half of a file's time goes into parsing headers that the next one parses again.
+set(CMAKE_UNITY_BUILD ${QMILL_UNITY})
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 12)
+
 add_library(qmill_flags INTERFACE)
 target_compile_options(qmill_flags INTERFACE -Wall -Wextra -Wshadow $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
   # A product that is fused into a sum has other last bits, on some processors only.

@@ -41,7 +41,7 @@ std::vector<std::filesystem::path> files_of_run(const TensorSource& source, cons
 
 void write_report(const std::string& file, const Json& report, const TensorSource& source, const ConvertOptions& options) {
   try {
-    publish_text(file, report.dump(2) + "\n", files_of_run(source, options), options.overwrite);
+    publish_text(file, report.dump(2) + "\n", files_of_run(source, options), options.run.overwrite);
   } catch (const Error& error) {
     Error located(error.kind(), fmt::format("cannot write the report: {}", error.message()), "the converted file is complete");
     throw located.in(fmt::format("'{}'", file));
@@ -64,7 +64,7 @@ int make_template(const TensorSource& source, const ConvertOptions& options, boo
   }
   std::vector<std::filesystem::path> inputs = source.files();
   inputs.push_back(options.input);
-  publish_text(options.output, text, inputs, options.overwrite);
+  publish_text(options.output, text, inputs, options.run.overwrite);
   return kDone;
 }
 
@@ -109,7 +109,7 @@ int run(const Words& words, const std::string& name) {
   if (!dry_run.empty()) print_plan(model.plan, options, arguments.on("json"));
   require_layers(model, options);
   if (!dry_run.empty()) return kDone;
-  if (arguments.given("report")) check_text_output(arguments.text("report"), files_of_run(*model.source, options), options.overwrite);
+  if (arguments.given("report")) check_text_output(arguments.text("report"), files_of_run(*model.source, options), options.run.overwrite);
   log_decisions(model.plan);
   return convert(model, options, arguments);
 }

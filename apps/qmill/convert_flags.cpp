@@ -242,17 +242,17 @@ constexpr const char* kBlockSize = "block_size";
 
 // Returns the quantizer that takes --block-size as its option, if one does.
 const Quantizer* set_format(ConvertOptions& options, const Arguments& arguments, const Host& host) {
-  options.format = arguments.text("format");
+  options.target.format = arguments.text("format");
   for (const char* name : {"int8", "fp16"}) {
     if (!arguments.on(name)) continue;
-    if ((arguments.given("format") && !same_name(options.format, name)) || (arguments.on("int8") && arguments.on("fp16")))
+    if ((arguments.given("format") && !same_name(options.target.format, name)) || (arguments.on("int8") && arguments.on("fp16")))
       throw Error(ErrorKind::usage, fmt::format("--{} and another format are given; choose one", name));
-    options.format = name;
+    options.target.format = name;
   }
-  StorageOptions& storage = options.storage;
-  const Format& format = host.format(options.format);
+  StorageOptions& storage = options.target.storage;
+  const Format& format = host.format(options.target.format);
   if (arguments.given("convrot") && format.grid() == nullptr)
-    throw Error(ErrorKind::usage, fmt::format("--convrot rotates what codes are chosen for, but format '{}' has none", options.format));
+    throw Error(ErrorKind::usage, fmt::format("--convrot rotates what codes are chosen for, but format '{}' has none", options.target.format));
   std::optional<Scaling> mode;
   if (arguments.given("scaling-mode")) mode = parse_scaling(arguments.choice("scaling-mode", kScalings));
   const Quantizer* const block_size_owner = choose_scaling(options, host, mode, block_size(arguments, "block-size"));
@@ -261,20 +261,20 @@ const Quantizer* set_format(ConvertOptions& options, const Arguments& arguments,
   storage.full_precision_matrix_mult = arguments.on("full-precision-matrix-mult");
   storage.legacy_input_scale = arguments.on("input-scale") || arguments.on("static-activations");
   storage.vector_scale = arguments.on("no-normalize-scales");
-  options.save_quant_metadata = arguments.on("save-quant-metadata");
+  options.written.save_quant_metadata = arguments.on("save-quant-metadata");
   if (arguments.given("keep-dtype")) {
     const std::string type = arguments.choice("keep-dtype", {"f32", "bf16", "f16"});
-    options.keep_dtype = type == "f32" ? DType::f32 : type == "bf16" ? DType::bf16 : DType::f16;
+    options.written.keep_dtype = type == "f32" ? DType::f32 : type == "bf16" ? DType::bf16 : DType::f16;
   }
   return block_size_owner;
 }
 
 void set_quantizer(ConvertOptions& options, const Arguments& arguments) {
-  options.quantizer = arguments.text("optimizer");
+  options.target.quantizer = arguments.text("optimizer");
   if (arguments.on("simple") || arguments.on("no-learned-rounding")) {
-    if (arguments.given("optimizer") && !same_name(options.quantizer, "rtn"))
-      throw Error(ErrorKind::usage, fmt::format("--simple is --optimizer rtn, but --optimizer is '{}'; choose one", options.quantizer));
-    options.quantizer = "rtn";
+    if (arguments.given("optimizer") && !same_name(options.target.quantizer, "rtn"))
+      throw Error(ErrorKind::usage, fmt::format("--simple is --optimizer rtn, but --optimizer is '{}'; choose one", options.target.quantizer));
+    options.target.quantizer = "rtn";
   }
   options.seed = arguments.integer("manual-seed", -1, kLargest);
 }
@@ -292,12 +292,12 @@ void set_quantizer_options(ConvertOptions& options, const Arguments& arguments, 
         values.set(name, option, arguments.on(flag.name));
       else
         values.parse(name, option, arguments.text(flag.name));
-      options.quantizer_options[name][option] = values.value(option);
+      options.target.quantizer_options[name][option] = values.value(option);
     }
   }
-  const auto cast = options.quantizer_options.find("fp16");
-  if (cast != options.quantizer_options.end() && cast->second.contains("overflow"))
-    options.clamp_overflow = cast->second.at("overflow") == OptionValue(std::string("clamp"));
+  const auto cast = options.target.quantizer_options.find("fp16");
+  if (cast != options.target.quantizer_options.end() && cast->second.contains("overflow"))
+    options.written.clamp_overflow = cast->second.at("overflow") == OptionValue(std::string("clamp"));
 }
 
 void set_calibration(ConvertOptions& options, const Arguments& arguments) {
@@ -333,29 +333,29 @@ void set_merge(ConvertOptions& options, const Arguments& arguments) {
 }
 
 void set_layers(ConvertOptions& options, const Arguments& arguments, const Host& host) {
-  options.filters = arguments.list("filter");
+  options.layers.filters = arguments.list("filter");
   for (const ModelFilter* filter : filters_with_flags(host)) {
     const std::string& name = filter->info().name;
     const auto is_this = [&](const std::string& other) { return same_name(other, name); };
-    if (arguments.on(hyphens(name)) && std::none_of(options.filters.begin(), options.filters.end(), is_this))
-      options.filters.push_back(name);
+    if (arguments.on(hyphens(name)) && std::none_of(options.layers.filters.begin(), options.layers.filters.end(), is_this))
+      options.layers.filters.push_back(name);
   }
-  options.exclude_layers = arguments.text("exclude-layers");
-  options.fallback = {arguments.text("fallback"), block_size(arguments, "fallback-block-size"), arguments.on("fallback-simple")};
-  CustomLayers& custom = options.custom;
+  options.layers.exclude = arguments.text("exclude-layers");
+  options.layers.fallback = {arguments.text("fallback"), block_size(arguments, "fallback-block-size"), arguments.on("fallback-simple")};
+  CustomLayers& custom = options.layers.custom;
   custom.pattern = arguments.text("custom-layers");
   custom.type = arguments.text("custom-type");
   custom.block_size = block_size(arguments, "custom-block-size");
   if (arguments.given("custom-scaling-mode")) custom.scaling = parse_scaling(arguments.choice("custom-scaling-mode", kScalings));
   custom.simple = arguments.on("custom-simple");
   custom.heuristic = arguments.on("custom-heur");
-  options.skip_inefficient_layers = arguments.on("heur");
-  if (arguments.given("layer-config")) options.layer_config = load_layer_config(arguments.text("layer-config"));
-  options.layer_config_fullmatch = arguments.on("fullmatch");
+  options.layers.skip_inefficient = arguments.on("heur");
+  if (arguments.given("layer-config")) options.layers.config = load_layer_config(arguments.text("layer-config"));
+  options.layers.config_fullmatch = arguments.on("fullmatch");
 }
 
 void set_memory(ConvertOptions& options, const Arguments& arguments) {
-  MemoryOptions& memory = options.memory;
+  MemoryOptions& memory = options.run.memory;
   if (arguments.given("streaming-mode")) memory.mode = parse_streaming_mode(arguments.text("streaming-mode"));
   for (const auto& [flag, mode] :
        {std::pair("streaming", StreamingMode::balanced), std::pair("streaming-aggressive", StreamingMode::aggressive)}) {
@@ -378,7 +378,7 @@ void set_memory(ConvertOptions& options, const Arguments& arguments) {
 }
 
 void set_device(ConvertOptions& options, const Arguments& arguments) {
-  options.device = arguments.text("device");
+  options.run.device = arguments.text("device");
   std::vector<std::string>& remarks = options.remarks;
   const auto for_gpus = [&](const std::string& flag) {
     remarks.push_back(fmt::format("--{} is for GPUs: it changes nothing on a CPU", flag));
@@ -446,7 +446,7 @@ ConvertOptions convert_options(const Arguments& arguments, const Host& host) {
   options.input = path("input", 0);
   options.output = path("output", 1);
   if (options.input.empty()) throw Error(ErrorKind::usage, "no input is given", "qmill -i MODEL.safetensors [-o OUTPUT.safetensors]");
-  options.overwrite = arguments.on("overwrite");
+  options.run.overwrite = arguments.on("overwrite");
   options.dequantize_source = arguments.on("dequantize-source");
   set_quantizer(options, arguments);
   const Quantizer* const takes_block_size = set_format(options, arguments, host);
@@ -456,10 +456,10 @@ ConvertOptions convert_options(const Arguments& arguments, const Host& host) {
   set_layers(options, arguments, host);
   options.quality_threshold = arguments.number("quality-threshold");
   if (arguments.given("fail-below")) options.fail_below = arguments.number("fail-below");
-  options.threads = static_cast<int>(arguments.integer("threads", 0, 1024));
+  options.run.threads = static_cast<int>(arguments.integer("threads", 0, 1024));
   set_memory(options, arguments);
   set_device(options, arguments);
-  options.sync = arguments.on("sync");
+  options.run.sync = arguments.on("sync");
   options.recorded = recorded(arguments, convert_flags(host));
   if (options.output.empty()) options.output = default_output(host, options);
   return options;

@@ -5,7 +5,7 @@
 
 #include <qmill/core/convert.h>
 #include <qmill/core/plan.h>
-#include <qmill/core/stored_model.h>
+#include <qmill/core/stored_layers.h>
 
 #include <nlohmann/json.hpp>
 

@@ -7,7 +7,7 @@ namespace rtn {
 class RtnQuantizer final : public qmill::GridQuantizer {
  public:
   const qmill::QuantizerInfo& info() const override {
-    static const qmill::QuantizerInfo info = {"rtn", {"simple"}, "round to nearest", {}, {}, false};
+    static const qmill::QuantizerInfo info = {"rtn", {"simple"}, "round to nearest", {}, {}, false, true};
     return info;
   }
 

@@ -18,7 +18,7 @@ namespace {
 constexpr const char* kRotated = "convrot_w4a4";
 constexpr const char* kUnrotated = "int4_rowwise";
 constexpr std::int64_t kReaderStep = 64;     // readers of convrot_w4a4 take whole groups of these columns
-constexpr std::int64_t kDefaultGroup = 256;  // of a marker that names none
+constexpr std::int64_t kUnnamedGroup = 256;  // of a marker that names none
 
 void require_expressible(const StorageOptions& wanted) {
   if (wanted.scaling != Scaling::row)
@@ -68,7 +68,7 @@ std::int64_t marked_group(const nlohmann::json& marker, std::string_view base) {
   if (marker.contains(key)) return positive_integer(marker, key, base);
   const auto params = marker.find("params");
   if (params != marker.end() && params->is_object() && params->contains(key)) return positive_integer(*params, key, base);
-  return kDefaultGroup;
+  return kUnnamedGroup;
 }
 
 }  // namespace

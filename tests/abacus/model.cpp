@@ -2,7 +2,7 @@
 
 #include "exercises.h"
 
-#include <qmill/core/stored_model.h>
+#include <qmill/core/stored_layers.h>
 #include <qmill/error.h>
 #include <qmill/tensor.h>
 

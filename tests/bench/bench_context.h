@@ -1,8 +1,8 @@
 // A LayerContext on the host's own threads and buffers.
 #pragma once
 
-#include "run/buffer_pool.h"
-#include "run/task_pool.h"
+#include "engine/buffer_pool.h"
+#include "engine/task_pool.h"
 
 #include <qmill/layer_context.h>
 

@@ -1,4 +1,4 @@
-#include "core/src/plugin_host/filter_pack.h"
+#include "core/src/host/filter_pack.h"
 
 #include <qmill/error.h>
 

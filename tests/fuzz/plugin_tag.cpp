@@ -1,4 +1,4 @@
-#include "core/src/plugin_host/tag.h"
+#include "core/src/host/tag.h"
 #include "tests/support/temp_dir.h"
 
 #include <qmill/error.h>

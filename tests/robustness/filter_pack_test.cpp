@@ -2,7 +2,7 @@
 #include <qmill/core/host.h>
 
 #include "plugin_files.h"
-#include "plugin_host/filter_pack.h"
+#include "host/filter_pack.h"
 
 #include <algorithm>
 #include <cstdlib>

@@ -1,4 +1,4 @@
-#include "plugin_host/tag.h"
+#include "host/tag.h"
 
 #include "plugin_files.h"
 

@@ -1,12 +1,12 @@
-#include "calibration.h"
+#include "calibration/calibration.h"
 
-#include "../lora/lora_file.h"
-#include "../rules/rules.h"
-#include "calibration_file.h"
-#include "content_hash.h"
-#include "input_rows.h"
-#include "known_inputs.h"
-#include "substitute_hessian.h"
+#include "lora/lora_file.h"
+#include "calibration/calibration_file.h"
+#include "model/content_hash.h"
+#include "calibration/input_rows.h"
+#include "calibration/known_inputs.h"
+#include "calibration/substitute_hessian.h"
+#include "model/layers.h"
 
 #include <qmill/error.h>
 #include <qmill/names.h>
@@ -23,20 +23,20 @@ namespace {
 
 constexpr std::int64_t kMostKeptRows = 1024;  // handed out: more would cost time and tell little more
 
-// What a layer's inputs are known by.
-enum class Source { none, rows, hessian, smoothed, lora, channels };
-
-struct LayerEntry {
-  std::string base;
-  std::int64_t columns = 0;
-  Source source = Source::none;
-  const CalibrationEntry* entry = nullptr;  // what the data say, if they say anything
-  std::optional<std::size_t> pair;          // number among the LoRA's entries
-};
-
 }  // namespace
 
 struct Calibration::State {
+  // What a layer's inputs are known by.
+  enum class Source { none, rows, hessian, smoothed, lora, channels };
+
+  struct LayerEntry {
+    std::string base;
+    std::int64_t columns = 0;
+    Source source = Source::none;
+    const CalibrationEntry* entry = nullptr;  // what the data say, if they say anything
+    std::optional<std::size_t> pair;          // number among the LoRA's entries
+  };
+
   CalibrationOptions options;
   std::int64_t seed = 0;
   std::optional<CalibrationFile> file;
@@ -318,8 +318,8 @@ Calibration::~Calibration() = default;
 const CalibrationAccount& Calibration::account() const { return state_->account; }
 
 bool Calibration::has_rows(const TensorInfo& weight) const {
-  const LayerEntry* layer = state_->layer(weight);
-  return layer != nullptr && layer->source == Source::rows;
+  const State::LayerEntry* layer = state_->layer(weight);
+  return layer != nullptr && layer->source == State::Source::rows;
 }
 
 void Calibration::visit_rows(const TensorInfo& weight, const RunResources& resources,
@@ -342,18 +342,18 @@ void Calibration::visit_rows(const TensorInfo& weight, const RunResources& resou
 }
 
 bool Calibration::informs(const TensorInfo& weight) const {
-  const LayerEntry* layer = state_->layer(weight);
-  return layer != nullptr && layer->source != Source::none && layer->source != Source::channels;
+  const State::LayerEntry* layer = state_->layer(weight);
+  return layer != nullptr && layer->source != State::Source::none && layer->source != State::Source::channels;
 }
 
 bool Calibration::knows_mean(const TensorInfo& weight) const {
-  const LayerEntry* layer = state_->layer(weight);
+  const State::LayerEntry* layer = state_->layer(weight);
   if (layer == nullptr) return false;
-  return layer->source == Source::rows || (layer->source == Source::hessian && layer->entry->has(InputKind::mean));
+  return layer->source == State::Source::rows || (layer->source == State::Source::hessian && layer->entry->has(InputKind::mean));
 }
 
 std::optional<float> Calibration::input_scale(const TensorInfo& weight) const {
-  const LayerEntry* layer = state_->layer(weight);
+  const State::LayerEntry* layer = state_->layer(weight);
   if (layer == nullptr || layer->entry == nullptr || !layer->entry->has(InputKind::input_scale)) return std::nullopt;
   return state_->file->vector(*layer->entry, InputKind::input_scale).item<float>();
 }
@@ -361,10 +361,10 @@ std::optional<float> Calibration::input_scale(const TensorInfo& weight) const {
 std::unique_ptr<LayerCalibration> Calibration::for_layer(const TensorInfo& weight, const RunResources& resources,
                                                          const at::Tensor& values) const {
   const State& state = *state_;
-  const LayerEntry* layer = state.layer(weight);
+  const State::LayerEntry* layer = state.layer(weight);
   if (layer == nullptr) return nullptr;
   switch (layer->source) {
-    case Source::rows: {
+    case State::Source::rows: {
       const std::size_t rows = layer->entry->tensors.at(InputKind::rows);
       const auto identity = [&state, &resources, layer, rows] { return state.identity("rows", layer->base, {rows}, resources.tasks); };
       const auto remembered_mean = [&state](const std::string& inputs, at::Tensor mean) {
@@ -375,21 +375,21 @@ std::unique_ptr<LayerCalibration> Calibration::for_layer(const TensorInfo& weigh
       };
       return std::make_unique<RowInputs>(*state.file, state.rows(*layer->entry), state.seed, identity, remembered_mean, resources);
     }
-    case Source::hessian: {
+    case State::Source::hessian: {
       const CalibrationEntry& entry = *layer->entry;
       return std::make_unique<HessianInputs>(
           state.identity("hessian", layer->base, {tensor_of(entry, InputKind::hessian), tensor_of(entry, InputKind::mean)},
                          resources.tasks),
           *state.file, entry);
     }
-    case Source::smoothed:
+    case State::Source::smoothed:
       if (!values.defined()) return nullptr;
       return std::make_unique<SmoothedInputs>("smoothed " + layer->base, *state.file, *layer->entry, values,
                                               state.options.smoothquant_alpha, resources);
-    case Source::lora:
+    case State::Source::lora:
       return std::make_unique<LoraInputs>("lora " + layer->base, *state.lora, state.lora->entries()[*layer->pair], resources);
-    case Source::none:
-    case Source::channels:
+    case State::Source::none:
+    case State::Source::channels:
       break;
   }
   return nullptr;

@@ -1,7 +1,7 @@
 // The calibration data of a run: which layers have real inputs, and what a layer's quantizer and its report get of them.
 #pragma once
 
-#include "../run/resources.h"
+#include "engine/resources.h"
 
 #include <qmill/core/calibration.h>
 #include <qmill/core/convert_options.h>

@@ -1,7 +1,7 @@
-#include "calibration_file.h"
+#include "calibration/calibration_file.h"
 
-#include "../io/json_text.h"
-#include "../io/text_file.h"
+#include "io/json_text.h"
+#include "io/text_file.h"
 
 #include <qmill/error.h>
 #include <qmill/names.h>

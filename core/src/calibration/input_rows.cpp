@@ -1,4 +1,4 @@
-#include "input_rows.h"
+#include "calibration/input_rows.h"
 
 #include <qmill/error.h>
 #include <qmill/numerics/one_thread.h>

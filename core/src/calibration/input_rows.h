@@ -1,8 +1,8 @@
 // Sample rows of a layer's inputs, read in parts, and what is computed of them in one pass.
 #pragma once
 
-#include "../run/resources.h"
-#include "row_split.h"
+#include "engine/resources.h"
+#include "calibration/row_split.h"
 
 #include <qmill/loader.h>
 #include <qmill/tensor.h>

@@ -1,11 +1,11 @@
 // Statistics of sample rows, written like a model: complete under its name, or not there.
-#include "../io/output_file.h"
-#include "../publish/destination.h"
-#include "../publish/output_plan.h"
-#include "../run/resources.h"
-#include "calibration_file.h"
-#include "content_hash.h"
-#include "input_rows.h"
+#include "io/output_file.h"
+#include "io/destination.h"
+#include <qmill/core/output_plan.h>
+#include "engine/resources.h"
+#include "calibration/calibration_file.h"
+#include "model/content_hash.h"
+#include "calibration/input_rows.h"
 
 #include <qmill/core/calibration.h>
 #include <qmill/error.h>

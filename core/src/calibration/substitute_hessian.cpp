@@ -1,6 +1,6 @@
-#include "substitute_hessian.h"
+#include "calibration/substitute_hessian.h"
 
-#include "input_rows.h"
+#include "calibration/input_rows.h"
 
 #include <qmill/numerics/row_kernels.h>
 #include <qmill/tensor.h>

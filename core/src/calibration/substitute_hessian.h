@@ -1,7 +1,7 @@
 // Hessians for layers whose inputs are not known, but something that hints at them is.
 #pragma once
 
-#include "../run/task_pool.h"
+#include "engine/task_pool.h"
 
 #include <ATen/core/Tensor.h>
 

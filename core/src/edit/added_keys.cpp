@@ -1,5 +1,5 @@
 // The grammar of --add-keys: JSON, or the loose form that older tools take.
-#include "../io/json_text.h"
+#include "io/json_text.h"
 
 #include <qmill/core/edit.h>
 #include <qmill/error.h>

@@ -1,12 +1,12 @@
 #include <qmill/core/edit.h>
 
-#include "../io/output_file.h"
-#include "../plugin_host/guard.h"
-#include "../publish/destination.h"
-#include "../publish/output_plan.h"
-#include "../rules/regex.h"
-#include "../verify/layer_rules.h"
-#include "../verify/reader_formats.h"
+#include "io/output_file.h"
+#include "host/guard.h"
+#include "io/destination.h"
+#include <qmill/core/output_plan.h>
+#include "io/regex.h"
+#include "verify/layer_rules.h"
+#include "readers/reader_formats.h"
 
 #include <qmill/error.h>
 #include <qmill/names.h>

@@ -1,4 +1,4 @@
-#include "json_text.h"
+#include "io/json_text.h"
 
 #include <qmill/error.h>
 
@@ -38,6 +38,10 @@ std::string excerpt(const nlohmann::ordered_json& value) {
   std::string text = value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
   if (text.size() > kLongest) text = text.substr(0, kLongest) + "...";
   return text;
+}
+
+std::string json_text(const nlohmann::ordered_json& json) {
+  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 }  // namespace qmill

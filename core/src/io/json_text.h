@@ -14,4 +14,7 @@ nlohmann::ordered_json parse_json(std::string_view text);
 // The value as text, cut to what a message can hold.
 std::string excerpt(const nlohmann::ordered_json& value);
 
+// Indented, as results are printed; names from files may be any bytes, JSON is UTF-8.
+std::string json_text(const nlohmann::ordered_json& json);
+
 }  // namespace qmill

@@ -1,4 +1,4 @@
-#include "large_memory.h"
+#include "io/large_memory.h"
 
 #include <cstdlib>
 

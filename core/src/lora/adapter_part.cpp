@@ -1,4 +1,4 @@
-#include "adapter_part.h"
+#include "lora/adapter_part.h"
 
 #include <array>
 #include <utility>

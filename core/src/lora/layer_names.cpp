@@ -1,4 +1,4 @@
-#include "layer_names.h"
+#include "lora/layer_names.h"
 
 #include <qmill/error.h>
 

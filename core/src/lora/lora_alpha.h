@@ -1,7 +1,7 @@
 // By how much a file wants its changes scaled.
 #pragma once
 
-#include "lora_file.h"
+#include "lora/lora_file.h"
 
 namespace qmill {
 

@@ -1,4 +1,4 @@
-#include "lora_file.h"
+#include "lora/lora_file.h"
 
 #include <qmill/error.h>
 #include <qmill/names.h>

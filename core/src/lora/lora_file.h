@@ -1,8 +1,8 @@
 // A LoRA file: small matrices from which changes to the weights of a model are made.
 #pragma once
 
-#include "adapter_part.h"
-#include "layer_names.h"
+#include "lora/adapter_part.h"
+#include "lora/layer_names.h"
 
 #include <qmill/error.h>
 #include <qmill/loader.h>

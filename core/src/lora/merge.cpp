@@ -1,4 +1,4 @@
-#include "merge.h"
+#include "lora/merge.h"
 
 #include <qmill/error.h>
 #include <qmill/names.h>
@@ -83,7 +83,7 @@ bool is_finite(const at::Tensor& values, TaskPool& tasks) {
   return finite;
 }
 
-std::string text(const TensorInfo& info) { return fmt::format("'{}' {}", info.name, info.shape_text()); }
+std::string with_shape(const TensorInfo& info) { return fmt::format("'{}' {}", info.name, info.shape_text()); }
 
 std::string kind_name(const LoraEntry& entry) {
   if (entry.has(AdapterPart::magnitude)) return "dora";
@@ -275,7 +275,7 @@ void check_fit(const LoraFile& file, const LoraEntry& entry, bool is_bias, const
                 "merge into the model before it is quantized");
   const TensorInfo& own = is_bias ? file.info(entry, diff_b) : first_tensor(file, entry);
   const auto reject = [&](const std::string& found) {
-    throw Error(ErrorKind::input, fmt::format("{} makes {}, but {} of the model is to change", text(own), found, text(target)),
+    throw Error(ErrorKind::input, fmt::format("{} makes {}, but {} of the model is to change", with_shape(own), found, with_shape(target)),
                 "use a LoRA of this model");
   };
   const std::int64_t rows = rows_of(target.shape), columns = columns_of(target.shape);
@@ -289,7 +289,7 @@ void check_fit(const LoraFile& file, const LoraEntry& entry, bool is_bias, const
   if (entry.has(mid) && file.info(entry, down).shape[1] != target.shape[1]) reject(fmt::format("a change of {} x {}", height, width));
   if (!entry.has(magnitude) || magnitude_of_rows(file.info(entry, magnitude), target.shape)) return;
   throw Error(ErrorKind::input,
-              fmt::format("{} has no norm for every row or column of {} of the model", text(file.info(entry, magnitude)), text(target)),
+              fmt::format("{} has no norm for every row or column of {} of the model", with_shape(file.info(entry, magnitude)), with_shape(target)),
               "use a LoRA of this model");
 }
 
@@ -351,6 +351,8 @@ void Merge::match(const TensorSource& model, const File& file, const LoraEntry& 
   if (changes_bias && !changes_weight) ++merged.kinds["bias"];
   if (changes_weight || changes_bias) changed.emplace(changes_weight ? *layer.weight : *layer.bias, layer.base);
 }
+
+bool Merge::changes(std::size_t index) const { return targets_.contains(index); }
 
 std::vector<std::size_t> Merge::files_of(std::size_t index) const {
   std::vector<std::size_t> files;

@@ -1,13 +1,13 @@
 // LoRAs that are merged into a model: which tensors they change, and the changed values.
 #pragma once
 
-#include "../run/buffer_pool.h"
-#include "../run/task_pool.h"
-#include "lora_alpha.h"
-#include "weight_change.h"
+#include "engine/buffer_pool.h"
+#include "engine/task_pool.h"
+#include "lora/lora_alpha.h"
+#include "lora/weight_change.h"
 
-#include <qmill/core/convert_options.h>
 #include <qmill/core/lora.h>
+#include <qmill/loader.h>
 
 #include <functional>
 
@@ -34,6 +34,8 @@ class Merge {
 
   // Numbers of the files, as in account(), that change tensor number `index` of the model; in the order in which they do.
   std::vector<std::size_t> files_of(std::size_t index) const;
+
+  bool changes(std::size_t index) const;
 
   // Memory for changing it, besides its source: about, and 0 for a tensor that nothing changes.
   std::uint64_t working_bytes(std::size_t index) const;

@@ -1,4 +1,4 @@
-#include "weight_change.h"
+#include "lora/weight_change.h"
 
 #include <qmill/error.h>
 #include <qmill/numerics/one_thread.h>

@@ -1,4 +1,4 @@
-#include "corrected_biases.h"
+#include "plan/corrected_biases.h"
 
 #include <qmill/names.h>
 

@@ -1,7 +1,7 @@
-#include "filter_choice.h"
+#include "plan/filter_choice.h"
 
-#include "../plugin_host/filter_pack.h"
-#include "../plugin_host/guard.h"
+#include "host/filter_pack.h"
+#include "host/guard.h"
 
 #include <qmill/core/plan.h>
 #include <qmill/names.h>
@@ -17,7 +17,7 @@ FilterChoice choose_filters(const Host& host, const TensorSource& source, const 
     const auto is_this = [&](const std::string& other) { return same_name(other, name); };
     if (std::none_of(choice.filters.begin(), choice.filters.end(), is_this)) choice.filters.push_back(name);
   };
-  for (const std::string& name : options.filters) {
+  for (const std::string& name : options.layers.filters) {
     if (!same_name(name, kReservedFilterName)) {
       add(name);
     } else if (choice.architecture) {
@@ -32,7 +32,7 @@ FilterChoice choose_filters(const Host& host, const TensorSource& source, const 
 }
 
 std::string filter_hint(const FilterChoice& choice, const ConvertOptions& options, const std::vector<Decision>& decisions) {
-  if (!choice.architecture || !options.filters.empty() || !options.exclude_layers.empty() || options.layer_config) return {};
+  if (!choice.architecture || !options.layers.filters.empty() || !options.layers.exclude.empty() || options.layers.config) return {};
   const ModelFilter& filter = *choice.architecture->filter;
   const std::string& name = filter.info().name;
   std::size_t kept = 0;

@@ -1,4 +1,4 @@
-#include "option_checks.h"
+#include "plan/option_checks.h"
 
 #include <qmill/core/environment.h>
 #include <qmill/error.h>
@@ -26,9 +26,9 @@ namespace {
 
 void check_input_scales(const ConvertOptions& options) {
   const bool is_static = options.calibration.static_activations;
-  if (!is_static && !options.storage.legacy_input_scale) return;
+  if (!is_static && !options.target.storage.legacy_input_scale) return;
   const char* const flag = is_static ? "--static-activations" : "--input-scale";
-  if (options.storage.naming == Naming::comfy)
+  if (options.target.storage.naming == Naming::comfy)
     throw Error(ErrorKind::usage, fmt::format("{} is for legacy names: ComfyUI reads no input scale of int8 layers", flag),
                 "leave it out, or add --no-comfy-quant");
   if (is_static && options.calibration.data.empty())
@@ -37,13 +37,13 @@ void check_input_scales(const ConvertOptions& options) {
 }
 
 void check_layers(const ConvertOptions& options) {
-  const CustomLayers& custom = options.custom;
+  const CustomLayers& custom = options.layers.custom;
   if (custom.pattern.empty() && (!custom.type.empty() || custom.block_size || custom.scaling || custom.simple || custom.heuristic))
     throw Error(ErrorKind::usage,
                 "--custom-type, --custom-block-size, --custom-scaling-mode, --custom-simple and --custom-heur need --custom-layers REGEX");
-  if (options.fallback.type.empty() && (options.fallback.block_size || options.fallback.simple))
+  if (options.layers.fallback.type.empty() && (options.layers.fallback.block_size || options.layers.fallback.simple))
     throw Error(ErrorKind::usage, "--fallback-block-size and --fallback-simple need --fallback TYPE");
-  if (options.layer_config_fullmatch && !options.layer_config) throw Error(ErrorKind::usage, "--fullmatch needs --layer-config FILE");
+  if (options.layers.config_fullmatch && !options.layers.config) throw Error(ErrorKind::usage, "--fullmatch needs --layer-config FILE");
   if (options.calibration.smoothquant_alpha != CalibrationOptions().smoothquant_alpha && !options.calibration.smoothquant)
     throw Error(ErrorKind::usage, "--smoothquant-alpha needs --smoothquant");
 }
@@ -51,14 +51,14 @@ void check_layers(const ConvertOptions& options) {
 }  // namespace
 
 void check_options(const ConvertOptions& options) {
-  check_device(options.device);
+  check_device(options.run.device);
   check_layers(options);
   check_input_scales(options);
 }
 
 std::vector<std::string> idle_options(const ConvertOptions& options) {
   std::vector<std::string> remarks = read_environment().remarks;
-  if (options.memory.thresholds.ortho)
+  if (options.run.memory.thresholds.ortho)
     remarks.push_back("--stream-ortho-threshold changes nothing: no dense transform is applied to a weight");
   return remarks;
 }

@@ -1,4 +1,4 @@
-#include "output_metadata.h"
+#include "plan/output_metadata.h"
 
 #include <qmill/names.h>
 #include <qmill/version.h>
@@ -23,14 +23,14 @@ std::map<std::string, std::string> output_metadata(const TensorSource& source, c
   metadata["qmill.seed"] = std::to_string(plan.seed);
   metadata["qmill.quantizer"] = plan.chosen_quantizer;
   // What "auto" became, which the options do not say.
-  if (plan.filters != options.filters) metadata["qmill.filters"] = nlohmann::json(plan.filters).dump();
+  if (plan.filters != options.layers.filters) metadata["qmill.filters"] = nlohmann::json(plan.filters).dump();
   metadata["qmill.options"] = nlohmann::json(options.recorded).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 
   nlohmann::ordered_json layers = nlohmann::ordered_json::object();
   for (const Decision& decision : plan.decisions)
     if (!decision.label.marker.empty() && decision.action == Action::quantize)
       layers[layer_base(decision.source.name)] = nlohmann::ordered_json::parse(decision.label.marker);
-  if (options.save_quant_metadata && !layers.empty())
+  if (options.written.save_quant_metadata && !layers.empty())
     metadata["_quantization_metadata"] = nlohmann::ordered_json{{"format_version", "1.0"}, {"layers", layers}}.dump();
   return metadata;
 }

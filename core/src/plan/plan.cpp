@@ -1,18 +1,20 @@
 #include <qmill/core/plan.h>
 
-#include "../calibration/calibration.h"
-#include "../lora/merge.h"
-#include "../plugin_host/guard.h"
-#include "../publish/output_plan.h"
-#include "../rules/rules.h"
-#include "analysis.h"
-#include "corrected_biases.h"
-#include "default_names.h"
-#include "filter_choice.h"
-#include "option_checks.h"
-#include "output_metadata.h"
-#include "source_checks.h"
-#include "target.h"
+#include "calibration/calibration.h"
+#include "lora/merged_values.h"
+#include "host/guard.h"
+#include "model/layers.h"
+#include <qmill/core/output_plan.h>
+#include "rules/rules.h"
+#include "plan/analysis.h"
+#include "plan/corrected_biases.h"
+#include "plan/decoding_plan.h"
+#include "plan/filter_choice.h"
+#include "plan/input_files.h"
+#include "plan/option_checks.h"
+#include "plan/output_metadata.h"
+#include "model/source_checks.h"
+#include "plan/target.h"
 
 #include <qmill/core/decoded_source.h>
 #include <qmill/core/process.h>
@@ -28,17 +30,19 @@ namespace {
 
 class Planner {
  public:
-  Planner(const Host& host, const TensorSource& source, const ConvertOptions& options)
+  Planner(const Host& host, const TensorSource& source, const ConvertOptions& options, const std::atomic<bool>* cancel)
       : source_(source),
         options_(options),
+        cancel_(cancel),
         seed_(options.seed >= 0 ? options.seed : draw_seed()),
         calibration_(open_calibration(host, source, options, seed_)),
         merge_(open_merge(host, source, options)),
+        values_(values_of(source, merge_)),
         filters_(choose_filters(host, source, options)),
-        rules_(host, options, filters_.filters),
-        resolver_(host, options, calibration_.get()),
-        analysis_(source, options, merge_.get()) {
-    if (options.layer_config) check_config(*options.layer_config);
+        rules_(host, options.layers, filters_.filters),
+        resolver_(host, options.target, calibration_.get()),
+        analysis_(*values_, options, cancel) {
+    if (options.layers.config) check_config(*options.layers.config);
   }
 
   Plan make() {
@@ -48,15 +52,17 @@ class Planner {
       throw in_source(error);
     }
     require_known_cast();
+    plan_.options = options_;
     plan_.chosen_quantizer = resolver_.run_quantizer();
     plan_.chosen_because = resolver_.why();
     plan_.seed = seed_;
-    plan_.memory = memory_policy(options_.memory, bytes_of(source_), free_memory_bytes());
+    plan_.memory = memory_policy(options_.run.memory, bytes_of(source_), free_memory_bytes());
     plan_.calibration = calibration_;
     if (calibration_) plan_.calibration_account = calibration_->account();
     plan_.merge = merge_;
     if (merge_) plan_.merge_account = merge_->account();
     for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
+      if (cancel_ != nullptr && *cancel_) throw Error(ErrorKind::cancelled, "interrupted");
       try {
         plan_.decisions.push_back(decide(i));
       } catch (Error& error) {
@@ -79,6 +85,7 @@ class Planner {
     add_calibration_warnings();
     add_merge_warnings();
     plan_.read_data = analysis_.has_read();
+    plan_.input_bytes = sizes_of_inputs(source_, options_);
     std::vector<TensorInfo> outputs;
     for (const Decision& decision : plan_.decisions) outputs.insert(outputs.end(), decision.outputs.begin(), decision.outputs.end());
     plan_.output = plan_output(std::move(outputs), output_metadata(source_, options_, plan_));
@@ -106,6 +113,7 @@ class Planner {
   Decision decide(std::size_t index) {
     Decision decision;
     decision.source = source_.tensors()[index];
+    decision.values = values_->tensors()[index];
     decision.source_index = index;
     decision.is_layer = is_layer(decision.source);
     const Verdict verdict = rules_.decide(decision.source);
@@ -146,8 +154,7 @@ class Planner {
     const std::string& name = decision.quantizer->info().name;
     decision.label = decision.target.format->label(decision.target.layout);
     decision.action = Action::quantize;
-    const TensorInfo weight = as_quantized(decision);
-    decision.outputs = guard(name, "plan", "", [&] { return decision.quantizer->plan(weight, decision.target); });
+    decision.outputs = guard(name, "plan", "", [&] { return decision.quantizer->plan(decision.values, decision.target); });
     if (decision.outputs.empty() || decision.outputs.front().name != decision.source.name)
       throw Error(ErrorKind::plugin, fmt::format("plugin '{}' plans no tensor '{}'", name, decision.source.name));
     if (decision.outputs == std::vector<TensorInfo>{decision.source}) return keep(decision, verdict.rule, "is stored so already");
@@ -163,22 +170,21 @@ class Planner {
   }
 
   void keep(Decision& decision) {
-    const bool casts = options_.keep_dtype && is_floating(decision.source.dtype) && decision.source.dtype != *options_.keep_dtype;
+    const bool casts = options_.written.keep_dtype && is_floating(decision.source.dtype) && decision.source.dtype != *options_.written.keep_dtype;
     decision.action = casts ? Action::cast : decision.merges.empty() ? Action::copy : Action::merge;
     decision.outputs = {decision.source};
-    if (casts) decision.outputs.front().dtype = *options_.keep_dtype;
+    if (casts) decision.outputs.front().dtype = *options_.written.keep_dtype;
   }
 
   void require_known_cast() const {
-    const std::optional<DType>& dtype = options_.keep_dtype;
+    const std::optional<DType>& dtype = options_.written.keep_dtype;
     if (dtype && *dtype != DType::f32 && *dtype != DType::bf16 && *dtype != DType::f16)
       throw Error(ErrorKind::usage, fmt::format("--keep-dtype is {}; allowed: f32, bf16, f16", dtype_name(*dtype)));
   }
 
-  static std::uint64_t bytes_of(const TensorSource& source) {
-    std::uint64_t bytes = 0;
-    for (const TensorInfo& tensor : source.tensors()) bytes += static_cast<std::uint64_t>(tensor.bytes());
-    return bytes;
+  static std::unique_ptr<ValueSource> values_of(const TensorSource& source, const std::shared_ptr<const Merge>& merge) {
+    std::unique_ptr<ValueSource> values = plain_values(source);
+    return merge ? merged_values(std::move(values), merge) : std::move(values);
   }
 
   static std::int64_t draw_seed() { return static_cast<std::int64_t>(std::random_device()()); }
@@ -272,9 +278,11 @@ class Planner {
 
   const TensorSource& source_;
   const ConvertOptions& options_;
+  const std::atomic<bool>* cancel_;
   const std::int64_t seed_;
   const std::shared_ptr<const Calibration> calibration_;
   const std::shared_ptr<const Merge> merge_;
+  const std::unique_ptr<ValueSource> values_;
   const FilterChoice filters_;
   Rules rules_;
   TargetResolver resolver_;
@@ -303,24 +311,19 @@ std::string_view action_name(Action action) {
   return "copy";
 }
 
-TensorInfo as_quantized(const Decision& decision) {
-  TensorInfo weight = decision.source;
-  if (!decision.merges.empty()) weight.dtype = DType::f32;
-  return weight;
-}
-
 std::size_t Plan::count(Action action) const {
   return static_cast<std::size_t>(
       std::count_if(decisions.begin(), decisions.end(), [&](const Decision& decision) { return decision.action == action; }));
 }
 
-Plan make_plan(const Host& host, const TensorSource& source, const ConvertOptions& options) {
+Plan make_plan(const Host& host, const TensorSource& source, const ConvertOptions& options, const std::atomic<bool>* cancel) {
+  if (options.decode_to) return make_decoding_plan(source, options);
   check_options(options);
-  return Planner(host, source, options).make();
+  return Planner(host, source, options, cancel).make();
 }
 
 void require_selection(const Plan& plan) {
-  if (plan.dequantizes || plan.count(Action::quantize) != 0) return;
+  if (plan.options.decode_to || plan.count(Action::quantize) != 0) return;
   std::map<std::string, int> rules;
   int layers = 0;
   for (const Decision& decision : plan.decisions)
@@ -337,16 +340,6 @@ std::string layer_config_template(const TensorSource& source) {
     if (is_layer(tensor))
       patterns["^" + escape_regex(layer_base(tensor.name)) + "$"] = {{"format", "int8"}, {"skip", false}, {"_shape", tensor.shape}};
   return nlohmann::ordered_json{{"layer_patterns", patterns}}.dump(2) + "\n";
-}
-
-std::filesystem::path default_output(const Host& host, const ConvertOptions& options) {
-  const bool is_mixed =
-      !options.filters.empty() || !options.custom.pattern.empty() || !options.exclude_layers.empty() || options.layer_config;
-  const TargetResolver run(host, options);
-  std::string format = run.usual_format().info().name;
-  if (run.usual_scaling() != Scaling::row && run.usual_format().grid() != nullptr)
-    format += fmt::format("_{}", scaling_name(run.usual_scaling()));
-  return output_beside(options.input, fmt::format("{}_{}{}", canonical_name(options.quantizer), format, is_mixed ? "_mixed" : ""));
 }
 
 }  // namespace qmill

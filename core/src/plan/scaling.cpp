@@ -43,7 +43,7 @@ Scaling agreed_scaling(const Format& format, std::string_view format_name, std::
   return *scaling;
 }
 
-const Quantizer* choose_scaling(ConvertOptions& options, const Host& host, std::optional<Scaling> scaling,
+const Quantizer* choose_scaling(TargetOptions& options, const Host& host, std::optional<Scaling> scaling,
                                 std::optional<std::int64_t> block_size) {
   const Format& format = host.format(options.format);
   const Quantizer* owner = nullptr;

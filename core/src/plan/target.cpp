@@ -1,7 +1,7 @@
-#include "target.h"
+#include "plan/target.h"
 
-#include "../calibration/calibration.h"
-#include "../plugin_host/guard.h"
+#include "calibration/calibration.h"
+#include "host/guard.h"
 
 #include <qmill/core/scaling.h>
 #include <qmill/error.h>
@@ -31,7 +31,7 @@ bool writes(const Quantizer& quantizer, const Format& format) {
 
 }  // namespace
 
-TargetResolver::TargetResolver(const Host& host, const ConvertOptions& options, const Calibration* calibration)
+TargetResolver::TargetResolver(const Host& host, const TargetOptions& options, const Calibration* calibration)
     : host_(host),
       options_(options),
       calibration_(calibration),

@@ -18,7 +18,7 @@ class TargetResolver {
  public:
   // Finds the run's own quantizer and format. Throws Error(usage, plugin).
   // `calibration`: null if there is none.
-  TargetResolver(const Host& host, const ConvertOptions& options, const Calibration* calibration = nullptr);
+  TargetResolver(const Host& host, const TargetOptions& options, const Calibration* calibration = nullptr);
 
   // What "auto" became; else the quantizer that was asked for.
   const std::string& run_quantizer() const { return run_quantizer_; }
@@ -49,7 +49,7 @@ class TargetResolver {
                                     const StorageOptions& storage, const TensorInfo& weight) const;
 
   const Host& host_;
-  const ConvertOptions& options_;
+  const TargetOptions& options_;
   const Calibration* calibration_;
   std::string why_;
   std::string run_quantizer_;

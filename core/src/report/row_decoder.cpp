@@ -1,4 +1,4 @@
-#include "row_decoder.h"
+#include "report/row_decoder.h"
 
 #include <qmill/numerics/row_kernels.h>
 

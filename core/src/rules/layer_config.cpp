@@ -1,8 +1,8 @@
 #include <qmill/core/layer_config.h>
 
-#include "../io/json_text.h"
-#include "../io/text_file.h"
-#include "regex.h"
+#include "io/json_text.h"
+#include "io/text_file.h"
+#include "io/regex.h"
 
 #include <qmill/error.h>
 #include <qmill/names.h>

@@ -1,6 +1,6 @@
-#include "rules.h"
+#include "rules/rules.h"
 
-#include "../plugin_host/guard.h"
+#include "host/guard.h"
 
 #include <qmill/names.h>
 
@@ -31,30 +31,23 @@ void set_type(LayerChoice& choice, const Host& host, std::string_view option, co
 
 }  // namespace
 
-bool is_layer(const TensorInfo& tensor) {
-  if (tensor.shape.size() != 2 || !is_floating(tensor.dtype)) return false;
-  if (tensor.name.ends_with(".weight")) return true;
-  const auto contains = [&](std::string_view part) { return tensor.name.find(part) != std::string::npos; };
-  return contains("lora_A") || contains("lora_B") || contains("lora_up") || contains("lora_down");
-}
-
-Rules::Rules(const Host& host, const ConvertOptions& options, const std::vector<std::string>& filters) : options_(options) {
+Rules::Rules(const Host& host, const LayerSelection& selection, const std::vector<std::string>& filters) : selection_(selection) {
   for (const std::string& name : filters) filters_.push_back(&host.filter(name));
-  if (!options.custom.pattern.empty()) {
-    if (options.custom.type.empty())
+  if (!selection.custom.pattern.empty()) {
+    if (selection.custom.type.empty())
       throw Error(ErrorKind::usage, "--custom-layers needs --custom-type: what these layers become", "for example --custom-type int8");
-    custom_.emplace(options.custom.pattern);
-    set_type(custom_choice_, host, "--custom-type", options.custom.type);
-    custom_choice_.block_size = options.custom.block_size;
-    custom_choice_.scaling = options.custom.scaling;
-    custom_choice_.simple = options.custom.simple;
+    custom_.emplace(selection.custom.pattern);
+    set_type(custom_choice_, host, "--custom-type", selection.custom.type);
+    custom_choice_.block_size = selection.custom.block_size;
+    custom_choice_.scaling = selection.custom.scaling;
+    custom_choice_.simple = selection.custom.simple;
   }
-  if (!options.exclude_layers.empty()) exclude_.emplace(options.exclude_layers);
-  if (!options.fallback.type.empty()) {
+  if (!selection.exclude.empty()) exclude_.emplace(selection.exclude);
+  if (!selection.fallback.type.empty()) {
     fallback_choice_.emplace();
-    set_type(*fallback_choice_, host, "--fallback", options.fallback.type);
-    fallback_choice_->block_size = options.fallback.block_size;
-    fallback_choice_->simple = options.fallback.simple;
+    set_type(*fallback_choice_, host, "--fallback", selection.fallback.type);
+    fallback_choice_->block_size = selection.fallback.block_size;
+    fallback_choice_->simple = selection.fallback.simple;
   }
 }
 
@@ -80,10 +73,10 @@ Verdict Rules::decide(const TensorInfo& tensor) {
     }
   }
 
-  if (options_.layer_config) {
-    const LayerPattern* pattern = most_specific(*options_.layer_config, layer_base(tensor.name), options_.layer_config_fullmatch);
+  if (selection_.config) {
+    const LayerPattern* pattern = most_specific(*selection_.config, layer_base(tensor.name), selection_.config_fullmatch);
     const LayerChoice* choice = pattern != nullptr                ? &pattern->choice
-                                : options_.layer_config->fallback ? &*options_.layer_config->fallback
+                                : selection_.config->fallback ? &*selection_.config->fallback
                                                                   : nullptr;
     if (pattern != nullptr) used_.insert(quoted("layer config pattern", pattern->text));
     if (choice != nullptr)
@@ -91,16 +84,16 @@ Verdict Rules::decide(const TensorInfo& tensor) {
               *choice, false};
   }
   if (hits(custom_, kCustomLayers, tensor))
-    return {Treatment::quantize, "custom", options_.custom.pattern, custom_choice_, options_.custom.heuristic};
+    return {Treatment::quantize, "custom", selection_.custom.pattern, custom_choice_, selection_.custom.heuristic};
 
   const bool excluded = hits(exclude_, kExcludeLayers, tensor);
   if (excluded || !kept_by_filter.empty()) {
     const std::string rule = excluded ? "exclude" : "filter";
-    const std::string reason = excluded ? options_.exclude_layers : fmt::format("{}: {}", kept_by_filter, filter_reason);
+    const std::string reason = excluded ? selection_.exclude : fmt::format("{}: {}", kept_by_filter, filter_reason);
     if (!fallback_choice_) return {Treatment::keep, rule, reason, {}, false};
     return {Treatment::quantize, "fallback", fmt::format("{} {}", rule, reason), *fallback_choice_, false};
   }
-  return {Treatment::quantize, "primary", "", {}, options_.skip_inefficient_layers};
+  return {Treatment::quantize, "primary", "", {}, selection_.skip_inefficient};
 }
 
 std::vector<std::string> Rules::unused() const {
@@ -108,11 +101,11 @@ std::vector<std::string> Rules::unused() const {
   const auto check = [&](const std::string& description, const std::string& text) {
     if (!used_.contains(description)) lines.push_back(fmt::format("{} decided about no tensor", text));
   };
-  if (custom_) check(kCustomLayers, quoted(kCustomLayers, options_.custom.pattern));
-  if (exclude_) check(kExcludeLayers, quoted(kExcludeLayers, options_.exclude_layers));
+  if (custom_) check(kCustomLayers, quoted(kCustomLayers, selection_.custom.pattern));
+  if (exclude_) check(kExcludeLayers, quoted(kExcludeLayers, selection_.exclude));
   for (const ModelFilter* filter : filters_) check(quoted("filter", filter->info().name), quoted("filter", filter->info().name));
-  if (options_.layer_config)
-    for (const auto* patterns : {&options_.layer_config->patterns, &options_.layer_config->exclusions})
+  if (selection_.config)
+    for (const auto* patterns : {&selection_.config->patterns, &selection_.config->exclusions})
       for (const LayerPattern& pattern : *patterns) {
         const std::string description = quoted("layer config pattern", pattern.text);
         check(description, description);

@@ -1,18 +1,15 @@
 // Which rule decides about a tensor: the first that hits, in the order of docs/rules.md.
 #pragma once
 
-#include "regex.h"
+#include "io/regex.h"
 
-#include <qmill/core/convert_options.h>
+#include <qmill/core/layer_selection.h>
 #include <qmill/core/host.h>
 
 #include <map>
 #include <set>
 
 namespace qmill {
-
-// A floating matrix named *.weight, or a matrix of a LoRA.
-bool is_layer(const TensorInfo& tensor);
 
 struct Verdict {
   Treatment treatment = Treatment::quantize;
@@ -25,7 +22,7 @@ struct Verdict {
 class Rules {
  public:
   // Compiles the patterns and finds the filters, by the names in `filters`. Throws Error(usage).
-  Rules(const Host& host, const ConvertOptions& options, const std::vector<std::string>& filters);
+  Rules(const Host& host, const LayerSelection& selection, const std::vector<std::string>& filters);
 
   Verdict decide(const TensorInfo& tensor);
 
@@ -35,7 +32,7 @@ class Rules {
  private:
   bool hits(const std::optional<Regex>& regex, const char* option, const TensorInfo& tensor);
 
-  const ConvertOptions& options_;
+  const LayerSelection& selection_;
   std::optional<Regex> custom_;
   std::optional<Regex> exclude_;
   std::vector<const ModelFilter*> filters_;

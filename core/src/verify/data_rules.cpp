@@ -1,4 +1,4 @@
-#include "data_rules.h"
+#include "verify/data_rules.h"
 
 #include <qmill/error.h>
 #include <qmill/numerics/row_kernels.h>

@@ -1,7 +1,7 @@
 // What readers ask of values: scales that can be multiplied with, codes within their range.
 #pragma once
 
-#include "layer_rules.h"
+#include "verify/layer_rules.h"
 
 namespace qmill {
 

@@ -1,6 +1,6 @@
-#include "layer_rules.h"
+#include "verify/layer_rules.h"
 
-#include "reader_formats.h"
+#include "readers/reader_formats.h"
 
 #include <qmill/detection_layers.h>
 #include <qmill/names.h>

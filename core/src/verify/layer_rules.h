@@ -1,8 +1,8 @@
 // What readers ask of the tensors of one marked layer.
 #pragma once
 
-#include "findings.h"
-#include "raw_markers.h"
+#include "verify/findings.h"
+#include "readers/raw_markers.h"
 
 namespace qmill {
 

@@ -1,11 +1,11 @@
 #include <qmill/core/verify.h>
 
-#include "../io/json_text.h"
-#include "data_rules.h"
-#include "findings.h"
-#include "layer_rules.h"
-#include "raw_markers.h"
-#include "reader_formats.h"
+#include "io/json_text.h"
+#include "verify/data_rules.h"
+#include "verify/findings.h"
+#include "verify/layer_rules.h"
+#include "readers/raw_markers.h"
+#include "readers/reader_formats.h"
 
 #include <qmill/error.h>
 #include <qmill/file_reader.h>

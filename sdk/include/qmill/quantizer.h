@@ -15,6 +15,7 @@ struct QuantizerInfo {
   std::vector<OptionSpec> options;
   std::vector<std::string> formats;  // names of the formats that it writes; empty: every format with a grid
   bool uses_calibration = false;
+  bool rounds_to_nearest = false;  // plain rounding, by which others are measured
   std::vector<std::string> own_formats = {};  // written besides; adapt() may choose one of them
 };
 

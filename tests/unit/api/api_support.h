@@ -5,7 +5,7 @@
 #include "model_file.h"
 #include "temp_dir.h"
 
-#include <qmill/core/convert_to_int8.h>
+#include <qmill/compat/convert_to_int8.h>
 #include <qmill/core/logging.h>
 
 #include <gmock/gmock.h>

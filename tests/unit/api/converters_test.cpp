@@ -3,7 +3,7 @@
 
 #include "calibration_stub.h"
 
-#include <qmill/core/converters.h>
+#include <qmill/compat/converters.h>
 
 #include <ATen/ops/diag.h>
 #include <ATen/ops/eye.h>

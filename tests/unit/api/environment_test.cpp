@@ -1,7 +1,7 @@
 // Variables, logging, memory, constants.
 #include "api_support.h"
 
-#include <qmill/core/constants.h>
+#include <qmill/compat/constants.h>
 #include <qmill/core/environment.h>
 #include <qmill/core/process.h>
 

@@ -2,7 +2,7 @@
 #include "model_file.h"
 #include "temp_dir.h"
 
-#include <qmill/core/unified_safetensors_loader.h>
+#include <qmill/compat/unified_safetensors_loader.h>
 
 #include <gmock/gmock.h>
 

@@ -1,5 +1,5 @@
 // Which model a file holds, and what a plan makes of it. Files are holes.
-#include "architecture/name_index.h"
+#include "model/name_index.h"
 #include "core_support.h"
 
 #include <qmill/core/architecture.h>
@@ -121,30 +121,30 @@ const std::string kHint = "this is flux1; --filter flux (or auto) would keep 3 l
 
 TEST(FilterChoice, AutoIsTheFilterOfTheModel) {
   FluxJob job;
-  job.options.filters = {"auto"};
+  job.options.layers.filters = {"auto"};
   const Plan plan = job.plan();
   EXPECT_EQ(plan.architecture, "flux1");
   EXPECT_EQ(plan.filters, std::vector<std::string>{"flux"});
   EXPECT_EQ(testing::decision_of(plan, "img_in.weight").rule, "filter");
   EXPECT_EQ(testing::decision_of(plan, "double_blocks.0.img_attn.qkv.weight").rule, "primary");
-  job.options.filters = {"flux", "auto", "visual"};
+  job.options.layers.filters = {"flux", "auto", "visual"};
   EXPECT_EQ(job.plan().filters, (std::vector<std::string>{"flux", "visual"}));
 }
 
 TEST(FilterChoice, WhatAutoBecameIsInTheFile) {
   FluxJob job;
-  job.options.filters = {"auto"};
+  job.options.layers.filters = {"auto"};
   job.run();
   EXPECT_EQ(job.output().metadata.at("qmill.filters"), R"(["flux"])");
-  job.options.filters = {"flux"};
-  job.options.overwrite = true;
+  job.options.layers.filters = {"flux"};
+  job.options.run.overwrite = true;
   job.run();
   EXPECT_FALSE(job.output().metadata.contains("qmill.filters"));
 }
 
 TEST(FilterChoice, AutoForAnUnknownModelIsAnErrorThatSaysWhatToDo) {
   FluxJob job({"body.weight"});
-  job.options.filters = {"auto"};
+  job.options.layers.filters = {"auto"};
   expect_error(ErrorKind::input,
                {"in.safetensors", "--filter auto finds no filter", "generic_text", "generic_diffusion", "qmill filters list"},
                [&] { job.plan(); });
@@ -153,19 +153,19 @@ TEST(FilterChoice, AutoForAnUnknownModelIsAnErrorThatSaysWhatToDo) {
 TEST(FilterChoice, AKnownModelWithoutAnyRuleGetsAHint) {
   FluxJob job;
   EXPECT_EQ(job.plan().warnings, std::vector<std::string>{kHint});
-  job.options.filters = {"distillation_small"};
+  job.options.layers.filters = {"distillation_small"};
   for (const std::string& warning : job.plan().warnings) EXPECT_NE(warning, kHint);
-  job.options.filters = {};
-  job.options.exclude_layers = "txt_in";
+  job.options.layers.filters = {};
+  job.options.layers.exclude = "txt_in";
   EXPECT_TRUE(job.plan().warnings.empty());
-  job.options.exclude_layers = "";
-  job.options.layer_config = parse_layer_config(R"({"txt_in": {"skip": true}})");
+  job.options.layers.exclude = "";
+  job.options.layers.config = parse_layer_config(R"({"txt_in": {"skip": true}})");
   EXPECT_TRUE(job.plan().warnings.empty());
 }
 
 TEST(FilterChoice, ChoicesThatProtectNothingLeaveTheHint) {
   FluxJob job;
-  job.options.custom = {"in\\.weight|norm", "fp16", {}, {}, false, false};
+  job.options.layers.custom = {"in\\.weight|norm", "fp16", {}, {}, false, false};
   EXPECT_EQ(job.plan().warnings, std::vector<std::string>{kHint});
   FluxJob unknown({"body.weight"});
   EXPECT_TRUE(unknown.plan().warnings.empty());
@@ -195,17 +195,17 @@ TEST(StableNames, LayoutsThatReadersRenameAreRefusedUnlessNamesAreLegacy) {
     SCOPED_TRACE(layout.architecture);
     FluxJob job(layout.names);
     expect_error(ErrorKind::input, {"in.safetensors", layout.architecture, "renames", "--no-comfy-quant"}, [&] { job.plan(); });
-    job.options.storage.naming = Naming::legacy;
+    job.options.target.storage.naming = Naming::legacy;
     EXPECT_EQ(job.plan().architecture, layout.architecture);
-    job.options.storage.naming = Naming::comfy;
-    job.options.format = "fp16";  // has no markers that could stay behind
+    job.options.target.storage.naming = Naming::comfy;
+    job.options.target.format = "fp16";  // has no markers that could stay behind
     EXPECT_EQ(job.plan().architecture, layout.architecture);
   }
 }
 
 TEST(StableNames, WhereNothingIsMarkedNothingIsRefused) {
   FluxJob job({"x_embedder.weight", "transformer_blocks.0.attn.to_q.weight"});
-  job.options.custom = {".", "fp16", {}, {}, false, false};
+  job.options.layers.custom = {".", "fp16", {}, {}, false, false};
   EXPECT_EQ(job.plan().architecture, "flux_diffusers");
 }
 

@@ -121,7 +121,7 @@ struct Biases {
                     {"type.bias", at::ones({8}, at::kInt)},
                     {"none.weight", random_weight(8, 6, at::kFloat, 6)}}};
 
-  Biases() { job.options.exclude_layers = "kept.weight"; }
+  Biases() { job.options.layers.exclude = "kept.weight"; }
 
   Plan plan() {
     Plan plan = job.plan();
@@ -146,14 +146,14 @@ TEST(BiasCorrection, IsPlannedForTheBiasOfAQuantizedLayerWithAKnownMean) {
 
 TEST(BiasCorrection, ABiasThatSomebodyAskedToKeepOrRemoveStays) {
   Biases biases;
-  biases.job.options.exclude_layers = "bias";
+  biases.job.options.layers.exclude = "bias";
   EXPECT_EQ(biases.plan().count(Action::correct), 0u);
 }
 
 TEST(BiasCorrection, ABiasGoesWithItsLayerAlsoWhenItTurnsOutThatNothingIsKnown) {
   for (const std::optional<DType> keep : {std::optional<DType>(), std::optional(DType::f16)}) {
     Biases biases;
-    biases.job.options.keep_dtype = keep;
+    biases.job.options.written.keep_dtype = keep;
     Plan plan = biases.plan();
     run_plan(*biases.job.source, plan, biases.job.options);
     const at::Tensor bias = biases.job.output().tensors.at("a.bias");

@@ -1,5 +1,5 @@
 #include "calibration/calibration.h"
-#include "calibration/content_hash.h"
+#include "model/content_hash.h"
 #include "calibration/input_rows.h"
 #include "calibration/substitute_hessian.h"
 #include "core_support.h"
@@ -480,11 +480,11 @@ TEST(Calibration, PlansAreMadeWithIt) {
   EXPECT_NE(plan.chosen_because.find("1 of 2 layers; rtn for the others"), std::string::npos) << plan.chosen_because;
   EXPECT_EQ(testing::decision_of(plan, "a.weight").quantizer->info().name, "gptq");
   EXPECT_EQ(testing::decision_of(plan, "b.weight").quantizer->info().name, "rtn");
-  job.options.quantizer = "rtn";
+  job.options.target.quantizer = "rtn";
   EXPECT_EQ(job.plan().chosen_because, "");
   EXPECT_EQ(testing::decision_of(job.plan(), "a.weight").quantizer->info().name, "rtn");
   job.options.calibration.data.clear();
-  job.options.quantizer = "auto";
+  job.options.target.quantizer = "auto";
   EXPECT_EQ(job.plan().chosen_quantizer, "rtn");
   EXPECT_FALSE(job.plan().calibration_account);
 }
@@ -526,7 +526,7 @@ TEST(Statistics, ReplaceNothingUnaskedAndLeaveNothingOnError) {
   write_bytes(options.output, "mine");
   expect_error(ErrorKind::usage, {"exists already"}, [&] { write_statistics(host(), options); });
   EXPECT_EQ(testing::read_bytes(options.output), "mine");
-  options.overwrite = true;
+  options.run.overwrite = true;
   write_statistics(host(), options);
   options.output = options.input;
   expect_error(ErrorKind::usage, {"same file"}, [&] { write_statistics(host(), options); });

@@ -1,8 +1,8 @@
 #include "expect_error.h"
-#include "run/buffer_pool.h"
-#include "run/channel.h"
-#include "run/shared_values.h"
-#include "run/task_pool.h"
+#include "engine/buffer_pool.h"
+#include "engine/channel.h"
+#include "engine/shared_values.h"
+#include "engine/task_pool.h"
 
 #include <gtest/gtest.h>
 

@@ -35,8 +35,8 @@ struct Job {
   Job() {
     options.input = dir / "in.safetensors";
     options.output = dir / "out.safetensors";
-    options.threads = 2;
-    options.sync = false;
+    options.run.threads = 2;
+    options.run.sync = false;
   }
   explicit Job(const std::vector<NamedTensor>& tensors, const std::map<std::string, std::string>& metadata = {}) : Job() {
     write_model(options.input, tensors, metadata);

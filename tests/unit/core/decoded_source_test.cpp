@@ -162,8 +162,8 @@ struct DequantizeJob {
     options.input = file.path;
     options.output = file.dir / "out.safetensors";
     options.dtype = dtype;
-    options.threads = 2;
-    options.sync = false;
+    options.run.threads = 2;
+    options.run.sync = false;
   }
 
   ModelFile run() {
@@ -195,11 +195,11 @@ TEST(Dequantize, TheBytesDependNeitherOnThreadsNorOnMemory) {
   DequantizeJob job;
   job.run();
   const std::string expected = testing::read_bytes(job.options.output);
-  job.options.overwrite = true;
+  job.options.run.overwrite = true;
   for (const int threads : {1, 3})
     for (const std::uint64_t bytes : {std::uint64_t{1}, std::uint64_t{1} << 30}) {
-      job.options.threads = threads;
-      job.options.memory.bytes_in_flight = bytes;
+      job.options.run.threads = threads;
+      job.options.run.memory.bytes_in_flight = bytes;
       job.run();
       EXPECT_TRUE(testing::read_bytes(job.options.output) == expected) << threads << ' ' << bytes;
     }
@@ -245,10 +245,10 @@ TEST(Dequantize, ThereMustBeSomethingToDecode) {
 TEST(Dequantize, DestinationsThatMayNotBeReplaced) {
   DequantizeJob job;
   job.options.output = job.options.input;
-  job.options.overwrite = true;
+  job.options.run.overwrite = true;
   expect_error(ErrorKind::usage, {"same file"}, [&] { job.run(); });
   job.options.output = job.file.dir / "out.safetensors";
-  job.options.overwrite = false;
+  job.options.run.overwrite = false;
   job.run();
   expect_error(ErrorKind::usage, {"exists already"}, [&] { job.run(); });
   job.options.dtype = DType::f64;
@@ -278,7 +278,7 @@ TEST(DequantizeSource, ValuesThatAreNotFiniteAreAnErrorWhateverBecomesOfTheLayer
     file.tensors[1].data = at::full({5, 1}, std::numeric_limits<float>::quiet_NaN());
     Job job(file.tensors, file.metadata);
     job.options.dequantize_source = true;
-    job.options.exclude_layers = excluded;
+    job.options.layers.exclude = excluded;
     const auto source = open_source(host(), job.options);
     const Plan plan = make_plan(host(), *source, job.options);
     expect_error(ErrorKind::numeric, {"'i.weight'", "30 of 30 values are not finite"}, [&] { run_plan(*source, plan, job.options); });

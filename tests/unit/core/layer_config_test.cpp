@@ -1,7 +1,7 @@
 #include <qmill/core/layer_config.h>
 
 #include "core_support.h"
-#include "rules/regex.h"
+#include "io/regex.h"
 
 namespace qmill {
 namespace {

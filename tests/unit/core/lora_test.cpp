@@ -4,7 +4,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
-#include <qmill/core/lora.h>
+#include <qmill/compat/lora.h>
 
 #include <cmath>
 #include <limits>
@@ -188,7 +188,7 @@ struct MergeJob : Job {
              {"l.bias", random_weight(1, 24, at::kHalf, 7).view({24})}}) {
     write_model(dir / "lora.safetensors", lora);
     options.merge.paths = {dir / "lora.safetensors"};
-    options.exclude_layers = "^k";
+    options.layers.exclude = "^k";
   }
 };
 
@@ -243,7 +243,7 @@ TEST(Lora, OptionsThatContradictEachOtherAreRefused) {
 TEST(Lora, TheOutputMayNotBeALora) {
   MergeJob job({{"l.diff", at::ones({24, 32})}});
   job.options.output = job.options.merge.paths[0];
-  job.options.overwrite = true;
+  job.options.run.overwrite = true;
   expect_error(ErrorKind::usage, {"same file"}, [&] { job.run(); });
 }
 

@@ -38,7 +38,7 @@ double measured(const at::Tensor& inputs, const at::Tensor& weight, const at::Te
 struct Rounded {
   Rounded(const at::Tensor& weight, const StorageOptions& storage) : info{"l.weight", dtype_of(weight), weight.sizes().vec()} {
     testing::Job job({{"l.weight", weight}});
-    job.options.storage = storage;
+    job.options.target.storage = storage;
     const Plan plan = job.plan();
     format = plan.decisions.at(0).target.format;
     layout = plan.decisions.at(0).target.layout;

@@ -1,4 +1,4 @@
-#include "publish/output_plan.h"
+#include <qmill/core/output_plan.h>
 
 #include "core_support.h"
 

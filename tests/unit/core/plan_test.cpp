@@ -4,7 +4,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <qmill/core/stored_model.h>
+#include <qmill/core/stored_layers.h>
 #include <qmill/version.h>
 #include <nlohmann/json.hpp>
 
@@ -100,19 +100,19 @@ TEST(Plan, WideLayersAreRotatedAndOddOnesAreNot) {
 
 TEST(Plan, RotationCanBeWidenedOrTurnedOff) {
   SparseJob job({{"k.weight", DType::f32, {64, 192}}, {"wide.weight", DType::f32, {64, 1024}}});
-  job.options.storage.rotation.mode = Rotation::Mode::any;
+  job.options.target.storage.rotation.mode = Rotation::Mode::any;
   EXPECT_EQ(decision_of(job.plan(), "k.weight").label.summary, "int8 row, rotated 64");
-  job.options.storage.rotation.mode = Rotation::Mode::off;
+  job.options.target.storage.rotation.mode = Rotation::Mode::off;
   EXPECT_EQ(decision_of(job.plan(), "wide.weight").label.summary, "int8 row");
   EXPECT_TRUE(decision_of(job.plan(), "wide.weight").target.layout.note.empty());
-  job.options.storage.rotation = {Rotation::Mode::fixed, 16};
+  job.options.target.storage.rotation = {Rotation::Mode::fixed, 16};
   EXPECT_EQ(decision_of(job.plan(), "wide.weight").label.summary, "int8 row, rotated 16");
 }
 
 TEST(Plan, RotationOfWhatCannotBeRotatedIsAnError) {
   SparseJob job({kLayer});
-  job.options.storage.rotation.mode = Rotation::Mode::any;
-  job.options.storage.scaling = Scaling::tensor;
+  job.options.target.storage.rotation.mode = Rotation::Mode::any;
+  job.options.target.storage.scaling = Scaling::tensor;
   expect_error(ErrorKind::usage, {"'any'", "row scaling"}, [&] { job.plan(); });
 }
 
@@ -123,7 +123,7 @@ TEST(Plan, Fp16TakesEveryFloatingTensorOfTwoOrMoreDimensions) {
                  {"half.weight", DType::f16, {64, 64}},
                  {"bias", DType::f32, {64}},
                  {"ids", DType::i64, {4, 4}}});
-  job.options.quantizer = "fp16";
+  job.options.target.quantizer = "fp16";
   const Plan plan = job.plan();
   for (const char* name : {"l.weight", "conv.weight", "table"}) {
     EXPECT_EQ(decision_of(plan, name).action, Action::quantize) << name;
@@ -139,7 +139,7 @@ TEST(Plan, Fp16TakesEveryFloatingTensorOfTwoOrMoreDimensions) {
 
 TEST(Plan, TheFormatFp16IsTheSameAsTheQuantizerFp16) {
   SparseJob job({{"l.weight", DType::f32, {64, 64}}, {"conv.weight", DType::bf16, {8, 4, 3, 3}}});
-  job.options.format = "fp16";
+  job.options.target.format = "fp16";
   const Plan plan = job.plan();
   EXPECT_EQ(plan.count(Action::quantize), 2u);
   EXPECT_EQ(plan.chosen_quantizer, "fp16");
@@ -147,21 +147,21 @@ TEST(Plan, TheFormatFp16IsTheSameAsTheQuantizerFp16) {
 
 TEST(Plan, AQuantizerThatDoesNotWriteTheFormatIsAnError) {
   SparseJob job({kLayer});
-  job.options.quantizer = "rtn";
-  job.options.format = "fp16";
+  job.options.target.quantizer = "rtn";
+  job.options.target.format = "fp16";
   expect_error(ErrorKind::usage, {"'rtn'", "'fp16'"}, [&] { job.plan(); });
 }
 
 TEST(Plan, AutoSaysWhatItBecame) {
   SparseJob job({kLayer});
   EXPECT_EQ(job.plan().chosen_quantizer, "rtn");
-  job.options.quantizer = "simple";
+  job.options.target.quantizer = "simple";
   EXPECT_EQ(job.plan().chosen_quantizer, "rtn");
 }
 
 TEST(Plan, KeepDtypeCastsFloatingTensorsThatAreNotQuantized) {
   SparseJob job({kLayer, {"a", DType::f32, {4}}, {"b", DType::bf16, {4}}, {"c", DType::f64, {4}}, {"i", DType::i32, {4}}});
-  job.options.keep_dtype = DType::bf16;
+  job.options.written.keep_dtype = DType::bf16;
   const Plan plan = job.plan();
   EXPECT_EQ(decision_of(plan, "a").action, Action::cast);
   EXPECT_EQ(decision_of(plan, "a").outputs.at(0).dtype, DType::bf16);
@@ -173,14 +173,14 @@ TEST(Plan, KeepDtypeCastsFloatingTensorsThatAreNotQuantized) {
 TEST(Plan, KeepDtypeMustBeOneThatValuesAreCastTo) {
   SparseJob job({kLayer, {"a", DType::f32, {4}}});
   for (const DType dtype : {DType::i8, DType::f64, DType::f8_e4m3, DType::f4}) {
-    job.options.keep_dtype = dtype;
+    job.options.written.keep_dtype = dtype;
     expect_error(ErrorKind::usage, {dtype_name(dtype), "f32, bf16, f16"}, [&] { job.plan(); });
   }
 }
 
 TEST(Plan, NothingSelectedIsAnErrorThatCountsWhyAndNoRun) {
   SparseJob job({{"a.weight", DType::f32, {64, 64}}, {"b.weight", DType::f32, {64, 64}}, {"c", DType::f32, {64}}});
-  job.options.exclude_layers = "weight";
+  job.options.layers.exclude = "weight";
   expect_error(ErrorKind::input, {"0 layers selected", "3 tensors, 2 layers", "2 kept by exclude"}, [&] { require_selection(job.plan()); });
   expect_error(ErrorKind::input, {"0 layers selected"}, [&] { job.run(); });
   EXPECT_EQ(job.files(), std::vector<std::string>{"in.safetensors"});
@@ -257,8 +257,8 @@ TEST(Plan, TheMarkersAreInTheHeaderAgainUnlessUnwanted) {
     const std::string text(static_cast<const char*>(marker.const_data_ptr()), marker.nbytes());
     EXPECT_EQ(header.at("layers").at(base), nlohmann::json::parse(text));
   }
-  job.options.save_quant_metadata = false;
-  job.options.overwrite = true;
+  job.options.written.save_quant_metadata = false;
+  job.options.run.overwrite = true;
   job.run();
   EXPECT_FALSE(job.output().metadata.contains("_quantization_metadata"));
 }
@@ -283,7 +283,7 @@ TEST(Plan, TheFileHasTheOrderAlignmentAndSizeThatWerePlanned) {
            {"half", random_weight(3, 1, at::kHalf, 1)},
            {"flag", at::zeros({3}, at::kBool)},
            {"none", at::empty({0, 3})}});
-  job.options.storage.scaling = Scaling::tensor;
+  job.options.target.storage.scaling = Scaling::tensor;
   job.run();
   EXPECT_EQ(job.output().order, (std::vector<std::string>{"ids", "a.weight_scale", "none", "z.weight_scale", "half", "a.comfy_quant",
                                                           "a.weight", "flag", "z.comfy_quant", "z.weight"}));
@@ -319,7 +319,7 @@ TEST(Plan, TheTemplateNamesEveryLayerAndLoadsBack) {
   ASSERT_EQ(config.patterns.size(), bases.size());
   for (const std::string& base : bases)
     for (const bool whole : {false, true}) ASSERT_NE(most_specific(config, base, whole), nullptr) << base;
-  job.options.layer_config = config;
+  job.options.layers.config = config;
   const Plan plan = job.plan();
   EXPECT_EQ(plan.count(Action::quantize), bases.size());
   EXPECT_TRUE(plan.warnings.empty());
@@ -331,23 +331,23 @@ TEST(Plan, DefaultOutputNamesSayWhatTheFileIs) {
   ConvertOptions options;
   options.input = "models/flux.safetensors";
   EXPECT_EQ(name(options), "models/flux_auto_int8.safetensors");
-  options.quantizer = "rtn";
+  options.target.quantizer = "rtn";
   EXPECT_EQ(name(options), "models/flux_rtn_int8.safetensors");
-  options.storage.scaling = Scaling::block;
+  options.target.storage.scaling = Scaling::block;
   EXPECT_EQ(name(options), "models/flux_rtn_int8_block.safetensors");
-  options.quantizer = "fp16";
+  options.target.quantizer = "fp16";
   EXPECT_EQ(name(options), "models/flux_fp16_fp16.safetensors");
   const ConvertOptions initial;
   options = initial;
   options.input = "models/flux/";
-  options.exclude_layers = "x";
+  options.layers.exclude = "x";
   EXPECT_EQ(name(options), "models/flux_auto_int8_mixed.safetensors");
-  options.exclude_layers = "";
+  options.layers.exclude = "";
   options.input = "flux.safetensors.index.json";
-  options.filters = {"t5xxl"};
+  options.layers.filters = {"t5xxl"};
   EXPECT_EQ(name(options), "flux_auto_int8_mixed.safetensors");
-  options.filters = {};
-  options.layer_config = LayerConfig();
+  options.layers.filters = {};
+  options.layers.config = LayerConfig();
   EXPECT_EQ(name(options), "flux_auto_int8_mixed.safetensors");
 }
 

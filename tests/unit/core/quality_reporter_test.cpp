@@ -1,8 +1,8 @@
-#include <qmill/core/quality_reporter.h>
+#include <qmill/compat/quality_reporter.h>
 
 #include "core_support.h"
 
-#include <qmill/core/stored_model.h>
+#include <qmill/core/stored_layers.h>
 
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/ones.h>
@@ -21,7 +21,7 @@ using testing::random_weight;
 TEST(QualityReporter, SaysOfTensorsWhatCompareSaysOfFiles) {
   const at::Tensor weight = random_weight(300, 512, at::kBFloat16, 1);
   Job job({{"l.weight", weight}});
-  job.options.storage.rotation.mode = Rotation::Mode::off;
+  job.options.target.storage.rotation.mode = Rotation::Mode::off;
   job.run();
   const auto tensors = job.output().tensors;
   const LayerQuality compared = compare_models(host(), *host().open(job.options.output), *host().open(job.options.input), 2).at(0);

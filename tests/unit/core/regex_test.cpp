@@ -1,7 +1,7 @@
-#include "rules/regex.h"
+#include "io/regex.h"
 
 #include "core_support.h"
-#include "rules/literal_count.h"
+#include "io/literal_count.h"
 
 namespace qmill {
 namespace {

@@ -22,7 +22,7 @@ struct RulesJob : Job {
     write_sparse_model(options.input, tensors);
   }
 
-  void use_config(const char* json) { options.layer_config = parse_layer_config(json); }
+  void use_config(const char* json) { options.layers.config = parse_layer_config(json); }
 
   // "action rule: reason" of one tensor.
   std::string decided(const std::string& name) {
@@ -52,7 +52,7 @@ TEST(Rules, WithoutAnyRuleTheRunsOwnQuantizerTakesTheLayer) {
 
 TEST(Rules, RemoveBeatsLayerConfig) {
   RulesJob job;
-  job.options.filters = {"t5xxl"};
+  job.options.layers.filters = {"t5xxl"};
   job.use_config(R"({"decoder": {"format": "int8"}, "_default": {}})");
   EXPECT_EQ(job.decided(kDecoder), "remove remove: filter t5xxl: decoder.block.*.layer");
   EXPECT_FALSE(job.plan().output.tensors.contains(kDecoder));
@@ -60,17 +60,17 @@ TEST(Rules, RemoveBeatsLayerConfig) {
 
 TEST(Rules, RemoveBeatsCustomAndExclude) {
   RulesJob job;
-  job.options.filters = {"t5xxl"};
-  job.options.custom = {"decoder", "int8", {}, {}, false, false};
-  job.options.exclude_layers = "decoder";
+  job.options.layers.filters = {"t5xxl"};
+  job.options.layers.custom = {"decoder", "int8", {}, {}, false, false};
+  job.options.layers.exclude = "decoder";
   EXPECT_EQ(job.decided(kDecoder), "remove remove: filter t5xxl: decoder.block.*.layer");
 }
 
 TEST(Rules, LayerConfigBeatsCustomExcludeAndFilter) {
   RulesJob job;
-  job.options.filters = {"t5xxl"};
-  job.options.custom = {"norm_out", "fp16", {}, {}, false, false};
-  job.options.exclude_layers = "norm_out";
+  job.options.layers.filters = {"t5xxl"};
+  job.options.layers.custom = {"norm_out", "fp16", {}, {}, false, false};
+  job.options.layers.exclude = "norm_out";
   job.use_config(R"({"norm_out": {"format": "int8"}})");
   EXPECT_EQ(job.decided(kNorm), "quantize layer_config: norm_out");
   EXPECT_EQ(job.label(kNorm), "int8 row");
@@ -78,7 +78,7 @@ TEST(Rules, LayerConfigBeatsCustomExcludeAndFilter) {
 
 TEST(Rules, LayerConfigMaySkip) {
   RulesJob job;
-  job.options.custom = {"SelfAttention", "fp16", {}, {}, false, false};
+  job.options.layers.custom = {"SelfAttention", "fp16", {}, {}, false, false};
   job.use_config(R"({"encoder.*q": {"skip": true}})");
   EXPECT_EQ(job.decided(kQ), "copy layer_config: encoder.*q");
 }
@@ -107,7 +107,7 @@ TEST(Rules, LayerConfigMatchesTheNameWithoutWeight) {
   RulesJob job;
   job.use_config(R"({"SelfAttention\\.q$": {"skip": true}})");
   EXPECT_EQ(job.decided(kQ), "copy layer_config: SelfAttention\\.q$");
-  job.options.layer_config_fullmatch = true;
+  job.options.layers.config_fullmatch = true;
   EXPECT_EQ(job.decided(kQ), "quantize primary: ");
   job.use_config(R"({".*SelfAttention\\.q": {"skip": true}})");
   EXPECT_EQ(job.decided(kQ), "copy layer_config: .*SelfAttention\\.q");
@@ -115,22 +115,22 @@ TEST(Rules, LayerConfigMatchesTheNameWithoutWeight) {
 
 TEST(Rules, CustomBeatsExcludeAndFilter) {
   RulesJob job;
-  job.options.filters = {"t5xxl"};
-  job.options.custom = {"norm_out\\.weight$", "int8", {}, {}, false, false};
-  job.options.exclude_layers = "norm_out";
+  job.options.layers.filters = {"t5xxl"};
+  job.options.layers.custom = {"norm_out\\.weight$", "int8", {}, {}, false, false};
+  job.options.layers.exclude = "norm_out";
   EXPECT_EQ(job.decided(kNorm), "quantize custom: norm_out\\.weight$");
 }
 
 TEST(Rules, ExcludeBeatsFilter) {
   RulesJob job;
-  job.options.filters = {"t5xxl"};
-  job.options.exclude_layers = "norm_\\w+\\.weight";
+  job.options.layers.filters = {"t5xxl"};
+  job.options.layers.exclude = "norm_\\w+\\.weight";
   EXPECT_EQ(job.decided(kNorm), "copy exclude: norm_\\w+\\.weight");
 }
 
 TEST(Rules, AFilterKeepsWithItsPatternAsTheReason) {
   RulesJob job;
-  job.options.filters = {"t5xxl"};
+  job.options.layers.filters = {"t5xxl"};
   EXPECT_EQ(job.decided(kNorm), "copy filter: t5xxl: *norm*.weight");
   EXPECT_EQ(job.decided(kQ), "quantize primary: ");
 }
@@ -138,77 +138,77 @@ TEST(Rules, AFilterKeepsWithItsPatternAsTheReason) {
 TEST(Rules, OfSeveralFiltersAnyMayKeepAndAnyMayRemove) {
   RulesJob job(
       {{"visual.blocks.0.mlp.up_proj.weight", DType::f32, {64, 64}}, {kDecoder, DType::f32, {64, 64}}, {kQ, DType::f32, {64, 64}}});
-  job.options.filters = {"visual", "t5xxl"};
+  job.options.layers.filters = {"visual", "t5xxl"};
   EXPECT_EQ(job.decided("visual.blocks.0.mlp.up_proj.weight"), "copy filter: visual: visual.blocks.*.mlp.up_proj");
   EXPECT_EQ(job.decided(kDecoder), "remove remove: filter t5xxl: decoder.block.*.layer");
 }
 
 TEST(Rules, FallbackTakesWhatExcludeOrAFilterKeeps) {
   RulesJob job;
-  job.options.filters = {"t5xxl"};
-  job.options.fallback.type = "fp16";
+  job.options.layers.filters = {"t5xxl"};
+  job.options.layers.fallback.type = "fp16";
   EXPECT_EQ(job.decided(kNorm), "quantize fallback: filter t5xxl: *norm*.weight");
   EXPECT_EQ(job.label(kNorm), "fp16");
   EXPECT_EQ(job.label(kQ), "int8 row");
-  job.options.exclude_layers = "norm_out";
+  job.options.layers.exclude = "norm_out";
   EXPECT_EQ(job.decided(kNorm), "quantize fallback: exclude norm_out");
 }
 
 TEST(Rules, FallbackDoesNotTouchWhatALayerConfigSkips) {
   RulesJob job;
-  job.options.fallback.type = "fp16";
+  job.options.layers.fallback.type = "fp16";
   job.use_config(R"({"norm_out": {"skip": true}})");
   EXPECT_EQ(job.decided(kNorm), "copy layer_config: norm_out");
 }
 
 TEST(Rules, FallbackMayBeAFormatOrAQuantizerWithABlockSize) {
   RulesJob job;
-  job.options.exclude_layers = "norm_out";
-  job.options.fallback = {"int8", 32, false};
+  job.options.layers.exclude = "norm_out";
+  job.options.layers.fallback = {"int8", 32, false};
   EXPECT_EQ(job.label(kNorm), "int8 block 32");
-  job.options.fallback = {"rtn", {}, true};
+  job.options.layers.fallback = {"rtn", {}, true};
   EXPECT_EQ(job.label(kNorm), "int8 row");
   EXPECT_EQ(job.quantizer(kNorm), "rtn");
 }
 
 TEST(Rules, ExcludeBeatsTheHeuristic) {
   RulesJob job({{"thin.weight", DType::f32, {4, 64}}, {kQ, DType::f32, {64, 64}}});
-  job.options.skip_inefficient_layers = true;
-  job.options.exclude_layers = "thin";
+  job.options.layers.skip_inefficient = true;
+  job.options.layers.exclude = "thin";
   EXPECT_EQ(job.decided("thin.weight"), "copy exclude: thin");
 }
 
 TEST(Rules, TheHeuristicBeatsThePrimaryQuantizer) {
   RulesJob job({{"thin.weight", DType::f32, {4, 64}}, {kQ, DType::f32, {64, 64}}});
   EXPECT_EQ(job.decided("thin.weight"), "quantize primary: ");
-  job.options.skip_inefficient_layers = true;
+  job.options.layers.skip_inefficient = true;
   EXPECT_EQ(job.decided("thin.weight"), "copy heuristic: a side of 4 is below 16");
   EXPECT_EQ(job.decided(kQ), "quantize primary: ");
 }
 
 TEST(Rules, TheHeuristicLeavesCustomLayersUnlessTheyAskForIt) {
   RulesJob job({{"thin.weight", DType::f32, {64, 15}}, {kQ, DType::f32, {64, 64}}});
-  job.options.skip_inefficient_layers = true;
-  job.options.custom = {"thin", "int8", {}, {}, false, false};
+  job.options.layers.skip_inefficient = true;
+  job.options.layers.custom = {"thin", "int8", {}, {}, false, false};
   EXPECT_EQ(job.decided("thin.weight"), "quantize custom: thin");
-  job.options.custom.heuristic = true;
+  job.options.layers.custom.heuristic = true;
   EXPECT_EQ(job.decided("thin.weight"), "copy heuristic: a side of 15 is below 16");
-  job.options.skip_inefficient_layers = false;
+  job.options.layers.skip_inefficient = false;
   EXPECT_EQ(job.decided("thin.weight"), "copy heuristic: a side of 15 is below 16");
 }
 
 TEST(Rules, TheHeuristicSkipsWhatBlocksDoNotDivide) {
   RulesJob job({{"odd.weight", DType::f32, {64, 100}}, {kQ, DType::f32, {64, 64}}});
-  job.options.skip_inefficient_layers = true;
-  job.options.storage.scaling = Scaling::block;
-  job.options.storage.block_size = 64;
+  job.options.layers.skip_inefficient = true;
+  job.options.target.storage.scaling = Scaling::block;
+  job.options.target.storage.block_size = 64;
   EXPECT_EQ(job.decided("odd.weight"), "copy heuristic: blocks of 64 do not divide its shape: per row");
   EXPECT_EQ(job.decided(kQ), "quantize primary: ");
 }
 
 TEST(Rules, TheHeuristicSkipsWhatTheBlocksOfCustomLayersDoNotDivide) {
   RulesJob job({{"odd.weight", DType::f32, {64, 100}}, {kQ, DType::f32, {64, 64}}});
-  job.options.custom = {"odd", "int8", 64, {}, false, true};
+  job.options.layers.custom = {"odd", "int8", 64, {}, false, true};
   EXPECT_EQ(job.decided("odd.weight"), "copy heuristic: blocks of 64 do not divide its shape: per row");
 }
 
@@ -217,7 +217,7 @@ TEST(Rules, TheHeuristicMeasuresWhatPlainRoundingMakesOfTheData) {
   at::Tensor bad = at::full({64, 96}, 0.49f);
   bad.select(1, 0).fill_(127.0f);
   Job job({{"bad.weight", bad}, {"good.weight", random_weight(64, 96, at::kFloat, 2)}});
-  job.options.skip_inefficient_layers = true;
+  job.options.layers.skip_inefficient = true;
   job.options.quality_threshold = 45;
   Plan plan = job.plan();
   EXPECT_EQ(decision_of(plan, "good.weight").action, Action::quantize);
@@ -237,13 +237,13 @@ TEST(Rules, WithoutHeuristicsNoDataIsRead) {
 
 TEST(Rules, CustomLayersNeedAType) {
   RulesJob job;
-  job.options.custom.pattern = "q";
+  job.options.layers.custom.pattern = "q";
   expect_error(ErrorKind::usage, {"--custom-layers", "--custom-type"}, [&] { job.plan(); });
 }
 
 TEST(Rules, ACustomTypeNeedsAPattern) {
   RulesJob job;
-  job.options.custom.type = "int8";
+  job.options.layers.custom.type = "int8";
   expect_error(ErrorKind::usage, {"--custom-type", "--custom-layers"}, [&] { job.plan(); });
 }
 
@@ -257,40 +257,40 @@ TEST(Rules, CustomTypesAreFormatsAndQuantizersByNameOrAlias) {
                                                                       {"int8_blockwise", "int8 row"},
                                                                       {"int8-axiswise", "int8 axis"},
                                                                       {"int8_tensorwise", "int8 row"}}) {
-    job.options.custom = {"Self", type, {}, {}, false, false};
+    job.options.layers.custom = {"Self", type, {}, {}, false, false};
     EXPECT_EQ(job.label(kQ), label) << type;  // blocks of 128 do not divide 64
   }
 }
 
 TEST(Rules, CustomBlockSizeAndScalingAreUsed) {
   RulesJob job;
-  job.options.custom = {"encoder.*q", "int8", 16, {}, false, false};
+  job.options.layers.custom = {"encoder.*q", "int8", 16, {}, false, false};
   EXPECT_EQ(job.label(kQ), "int8 block 16");
-  job.options.custom = {"encoder.*q", "int8", {}, Scaling::tensor, false, false};
+  job.options.layers.custom = {"encoder.*q", "int8", {}, Scaling::tensor, false, false};
   EXPECT_EQ(job.label(kQ), "int8 tensor");
-  job.options.custom = {"encoder.*q", "int8", 16, Scaling::row, false, false};
+  job.options.layers.custom = {"encoder.*q", "int8", 16, Scaling::row, false, false};
   expect_error(ErrorKind::usage, {kQ, "custom", "encoder.*q", "block size of 16"}, [&] { job.plan(); });
-  job.options.custom = {"encoder.*q", "fp16", 16, {}, false, false};
+  job.options.layers.custom = {"encoder.*q", "fp16", 16, {}, false, false};
   expect_error(ErrorKind::usage, {kQ, "'fp16' has no scales"}, [&] { job.plan(); });
 }
 
 TEST(Rules, ABlockSizeOfZeroIsAnErrorAndNotACrash) {
   RulesJob job;
   for (const std::int64_t size : {0, -1}) {
-    job.options.custom = {"encoder.*q", "int8", size, {}, false, false};
+    job.options.layers.custom = {"encoder.*q", "int8", size, {}, false, false};
     expect_error(ErrorKind::usage, {"block size"}, [&] { job.plan(); });
-    job.options.custom = {};
-    job.options.storage.scaling = Scaling::block;
-    job.options.storage.block_size = size;
+    job.options.layers.custom = {};
+    job.options.target.storage.scaling = Scaling::block;
+    job.options.target.storage.block_size = size;
     expect_error(ErrorKind::usage, {"block size"}, [&] { job.plan(); });
-    job.options.storage = {};
+    job.options.target.storage = {};
   }
 }
 
 TEST(Rules, ARotationThatIsNoPowerOfFourIsAnError) {
   RulesJob job;
   for (const std::int64_t group : {0, 3, 8, -4}) {
-    job.options.storage.rotation = {Rotation::Mode::fixed, group};
+    job.options.target.storage.rotation = {Rotation::Mode::fixed, group};
     expect_error(ErrorKind::usage, {"power of 4"}, [&] { job.plan(); });
   }
 }
@@ -302,15 +302,15 @@ TEST(Rules, UnknownNamesComeWithTheNearestKnownOne) {
     expect_error(kind, parts, [&] { job.plan(); });
     job.options = plain;
   };
-  job.options.quantizer = "rtm";
+  job.options.target.quantizer = "rtm";
   refused({"no quantizer 'rtm'", "did you mean 'rtn'"});
-  job.options.format = "imt8";
+  job.options.target.format = "imt8";
   refused({"no format 'imt8'", "did you mean 'int8'"});
-  job.options.filters = {"t5xl"};
+  job.options.layers.filters = {"t5xl"};
   refused({"no filter 't5xl'", "did you mean 't5xxl'"});
-  job.options.custom = {"q", "fp61", {}, {}, false, false};
+  job.options.layers.custom = {"q", "fp61", {}, {}, false, false};
   refused({"--custom-type", "no format or quantizer 'fp61'", "did you mean 'fp16'"});
-  job.options.fallback.type = "in8";
+  job.options.layers.fallback.type = "in8";
   refused({"--fallback", "no format or quantizer 'in8'", "did you mean 'int8'"});
   job.use_config(R"({"encoder": {"format": "int88"}})");
   refused({"entry 'encoder'", "no format 'int88'", "did you mean 'int8'"}, ErrorKind::input);
@@ -320,18 +320,18 @@ TEST(Rules, UnknownNamesComeWithTheNearestKnownOne) {
 
 TEST(Rules, BadPatternsAreErrorsThatNameThem) {
   RulesJob job;
-  job.options.exclude_layers = "layers.[0";
+  job.options.layers.exclude = "layers.[0";
   expect_error(ErrorKind::usage, {"layers.[0", "not a regular expression"}, [&] { job.plan(); });
-  job.options.exclude_layers = "";
-  job.options.custom = {"(q", "int8", {}, {}, false, false};
+  job.options.layers.exclude = "";
+  job.options.layers.custom = {"(q", "int8", {}, {}, false, false};
   expect_error(ErrorKind::usage, {"(q", "not a regular expression"}, [&] { job.plan(); });
 }
 
 TEST(Rules, WhatMatchedNothingIsAWarningWithItsText) {
   RulesJob job({{kDecoder, DType::f32, {64, 64}}, {kQ, DType::f32, {64, 64}}});
-  job.options.filters = {"t5xxl", "visual"};
-  job.options.custom = {"no_such_custom", "int8", {}, {}, false, false};
-  job.options.exclude_layers = "no_such_exclude";
+  job.options.layers.filters = {"t5xxl", "visual"};
+  job.options.layers.custom = {"no_such_custom", "int8", {}, {}, false, false};
+  job.options.layers.exclude = "no_such_exclude";
   job.use_config(R"({"no_such_entry": {"skip": true}, "encoder": {"simple": true}, "_exclusions": ["no_such_exclusion"]})");
   const std::vector<std::string> warnings = job.plan().warnings;
   EXPECT_EQ(warnings,
@@ -343,8 +343,8 @@ TEST(Rules, WhatMatchedNothingIsAWarningWithItsText) {
 
 TEST(Rules, WhatMatchedSomethingIsNoWarning) {
   RulesJob job;
-  job.options.filters = {"t5xxl"};
-  job.options.exclude_layers = "norm";
+  job.options.layers.filters = {"t5xxl"};
+  job.options.layers.exclude = "norm";
   EXPECT_TRUE(job.plan().warnings.empty());
 }
 
@@ -398,7 +398,7 @@ TEST(Rules, ContradictionsInALayerConfigAreErrorsThatNameTheEntry) {
 TEST(Rules, AWrongEntryIsNamedWithItsFile) {
   RulesJob job;
   testing::write_bytes(job.dir / "layers.json", R"({"SelfA": {"format": "fp16", "block_size": 64}})");
-  job.options.layer_config = load_layer_config(job.dir / "layers.json");
+  job.options.layers.config = load_layer_config(job.dir / "layers.json");
   expect_error(ErrorKind::input, {"layers.json", "entry 'SelfA'", "'fp16' has no scales"}, [&] { job.plan(); });
 }
 
@@ -426,8 +426,8 @@ TEST(Rules, OptionsOfALayerAreCheckedAgainstItsQuantizer) {
 
 TEST(Rules, OptionsOfTheRunGoToEveryLayerOfTheirQuantizerUnlessTheLayerSaysElse) {
   RulesJob job;
-  job.options.quantizer = "fp16";
-  job.options.quantizer_options["fp16"]["overflow"] = std::string("clamp");
+  job.options.target.quantizer = "fp16";
+  job.options.target.quantizer_options["fp16"]["overflow"] = std::string("clamp");
   job.use_config(R"({"SelfA": {"format": "fp16", "options": {"overflow": "error"}}})");
   const Plan plan = job.plan();
   EXPECT_EQ(decision_of(plan, kNorm).target.options.text("overflow"), "clamp");

@@ -59,7 +59,7 @@ TEST(Run, RowScalingStoresThePlainExpression) {
 TEST(Run, TensorScalingStoresThePlainExpression) {
   const at::Tensor weight = random_weight(64, 300, at::kBFloat16, 2);
   Job job({{"l.weight", weight}});
-  job.options.storage.scaling = Scaling::tensor;
+  job.options.target.storage.scaling = Scaling::tensor;
   job.run();
   const at::Tensor w = weight.to(at::kFloat);
   const at::Tensor scale = scale_of(w.abs().max());
@@ -70,7 +70,7 @@ TEST(Run, TensorScalingStoresThePlainExpression) {
 TEST(Run, AxisScalingStoresThePlainExpression) {
   const at::Tensor weight = random_weight(65, 256, at::kFloat, 3);
   Job job({{"l.weight", weight}});
-  job.options.storage.scaling = Scaling::axis;
+  job.options.target.storage.scaling = Scaling::axis;
   job.run();
   const at::Tensor scale = scale_of(weight.abs().amax({1}));
   expect_same(job.output().tensors.at("l.weight_scale"), scale, "scale");
@@ -81,8 +81,8 @@ TEST(Run, AxisScalingStoresThePlainExpression) {
 TEST(Run, BlockScalingStoresThePlainExpression) {
   const at::Tensor weight = random_weight(96, 160, at::kHalf, 4);
   Job job({{"l.weight", weight}});
-  job.options.storage.scaling = Scaling::block;
-  job.options.storage.block_size = 32;
+  job.options.target.storage.scaling = Scaling::block;
+  job.options.target.storage.block_size = 32;
   job.run();
   const at::Tensor blocks = weight.to(at::kFloat).view({3, 32, 5, 32});
   const at::Tensor scale = scale_of(blocks.abs().amax({1, 3}));
@@ -94,8 +94,8 @@ TEST(Run, BlockScalingStoresThePlainExpression) {
 TEST(Run, LegacyNamesStoreTheSameNumbers) {
   const at::Tensor weight = random_weight(32, 512, at::kFloat, 5);
   Job job({{"l.weight", weight}});
-  job.options.storage.naming = Naming::legacy;
-  job.options.storage.legacy_input_scale = true;
+  job.options.target.storage.naming = Naming::legacy;
+  job.options.target.storage.legacy_input_scale = true;
   job.run();
   const ModelFile out = job.output();
   const at::Tensor scale = scale_of(weight.abs().amax({1}, true));
@@ -134,7 +134,7 @@ TEST(Run, ZeroRowsGetTheSmallestScaleAndCodesZero) {
 TEST(Run, Fp16StoresTheCast) {
   const at::Tensor weight = random_weight(33, 70, at::kFloat, 8);
   Job job({{"l.weight", weight}});
-  job.options.quantizer = "fp16";
+  job.options.target.quantizer = "fp16";
   job.run();
   expect_same(job.output().tensors.at("l.weight"), weight.to(at::kHalf), "values");
   EXPECT_EQ(job.output().tensors.size(), 1u);
@@ -144,7 +144,7 @@ TEST(Run, KeepDtypeCastsWhatIsNotQuantized) {
   const at::Tensor bias = random_weight(1, 40, at::kFloat, 9).view({40});
   const at::Tensor ids = at::arange(5, at::kLong);
   Job job({{"l.weight", random_weight(40, 32, at::kFloat, 10)}, {"l.bias", bias}, {"ids", ids}});
-  job.options.keep_dtype = DType::bf16;
+  job.options.written.keep_dtype = DType::bf16;
   job.run();
   expect_same(job.output().tensors.at("l.bias"), bias.to(at::kBFloat16), "bias");
   expect_same(job.output().tensors.at("ids"), ids, "integers are no floats");
@@ -153,10 +153,10 @@ TEST(Run, KeepDtypeCastsWhatIsNotQuantized) {
 TEST(Run, KeepDtypeRefusesOverflowUnlessItMayClamp) {
   const at::Tensor bias = at::tensor({1.0f, 1e6f, -1e6f});
   Job job({{"l.weight", random_weight(40, 32, at::kFloat, 10)}, {"l.bias", bias}});
-  job.options.keep_dtype = DType::f16;
+  job.options.written.keep_dtype = DType::f16;
   expect_error(ErrorKind::numeric, {"'l.bias'", "2 of 3", "F16"}, [&] { job.run(); });
   EXPECT_EQ(job.files(), std::vector<std::string>{"in.safetensors"});
-  job.options.clamp_overflow = true;
+  job.options.written.clamp_overflow = true;
   job.run();
   expect_same(job.output().tensors.at("l.bias"), at::tensor({1.0f, 65504.0f, -65504.0f}).to(at::kHalf), "clamped");
 }
@@ -239,15 +239,15 @@ std::vector<NamedTensor> mixed_model() {
 
 TEST(Run, TheBytesDependNeitherOnThreadsNorOnMemory) {
   Job job(mixed_model());
-  job.options.overwrite = true;
-  job.options.threads = 1;
+  job.options.run.overwrite = true;
+  job.options.run.threads = 1;
   job.run();
   const std::string expected = read_bytes(job.options.output);
   ASSERT_GT(expected.size(), 100'000u);
   for (const int threads : {1, 2, 4, 16})
     for (const std::uint64_t bytes : {std::uint64_t{1}, std::uint64_t{100'000}, std::uint64_t{1} << 40}) {
-      job.options.threads = threads;
-      job.options.memory.bytes_in_flight = bytes;
+      job.options.run.threads = threads;
+      job.options.run.memory.bytes_in_flight = bytes;
       job.run();
       EXPECT_TRUE(read_bytes(job.options.output) == expected) << threads << " threads, " << bytes << " bytes in flight";
     }
@@ -255,8 +255,8 @@ TEST(Run, TheBytesDependNeitherOnThreadsNorOnMemory) {
 
 TEST(Run, TwoRunsGiveTheSameBytes) {
   Job job(mixed_model());
-  job.options.overwrite = true;
-  job.options.sync = true;
+  job.options.run.overwrite = true;
+  job.options.run.sync = true;
   job.run();
   const std::string first = read_bytes(job.options.output);
   job.run();
@@ -351,7 +351,7 @@ TEST(Run, NanAndInfinityAreRefusedWithTheirTensorAndLeaveNothing) {
           Job job({{"good.weight", random_weight(30, 50, type, 24)},
                    {"sick.weight", weight.to(type)},
                    {"also_good.weight", random_weight(30, 50, type, 24)}});
-          job.options.quantizer = quantizer;
+          job.options.target.quantizer = quantizer;
           expect_error(ErrorKind::numeric, {"'sick.weight'", "1 of", "not finite"}, [&] {
             // F16 is stored as it is, so that fp16 has nothing to refuse there.
             if (quantizer == std::string_view("fp16") && type == at::kHalf)
@@ -371,10 +371,10 @@ TEST(Run, Fp16RefusesOverflowUnlessItMayClamp) {
   at::Tensor weight = random_weight(20, 20, at::kFloat, 26);
   weight[3][4] = 1e6;
   Job job({{"a.weight", weight}});
-  job.options.quantizer = "fp16";
+  job.options.target.quantizer = "fp16";
   expect_error(ErrorKind::numeric, {"'a.weight'", "1 of 400", "65504"}, [&] { job.run(); });
   EXPECT_EQ(job.files(), std::vector<std::string>{"in.safetensors"});
-  job.options.quantizer_options["fp16"]["overflow"] = std::string("clamp");
+  job.options.target.quantizer_options["fp16"]["overflow"] = std::string("clamp");
   const ConvertReport report = job.run();
   EXPECT_EQ(job.output().tensors.at("a.weight")[3][4].item<float>(), 65504.0f);
   ASSERT_EQ(report.layers.at(0).notes.size(), 1u);
@@ -415,13 +415,13 @@ TEST(Run, AFolderThatCannotBeWrittenIsAnErrorOfTheSystem) {
 TEST(Run, AnOutputThatIsAFolderIsAnError) {
   Job job({{"a.weight", random_weight(16, 16, at::kFloat, 27)}});
   job.options.output = job.dir.path();
-  job.options.overwrite = true;
+  job.options.run.overwrite = true;
   expect_error(ErrorKind::usage, {"folder"}, [&] { job.run(); });
 }
 
 TEST(Run, AnOutputThatIsTheInputIsRefusedHoweverItIsNamed) {
   Job job({{"a.weight", random_weight(16, 16, at::kFloat, 27)}});
-  job.options.overwrite = true;
+  job.options.run.overwrite = true;
   const std::string before = read_bytes(job.options.input);
   fs::create_symlink(job.options.input, job.dir / "symbolic.safetensors");
   fs::create_hard_link(job.options.input, job.dir / "hard.safetensors");
@@ -443,7 +443,7 @@ TEST(Run, AnOutputThatIsAShardOrTheIndexIsRefused) {
   write_model(folder / "m-2.safetensors", {{"b.weight", random_weight(16, 16, at::kFloat, 1)}});
   const fs::path index = folder / "m.safetensors.index.json";
   write_bytes(index, R"({"weight_map": {"a.weight": "m-1.safetensors", "b.weight": "m-2.safetensors"}})");
-  job.options.overwrite = true;
+  job.options.run.overwrite = true;
   for (const fs::path& input : {folder, index}) {
     job.options.input = input;
     job.options.output = folder / "m-2.safetensors";
@@ -460,7 +460,7 @@ TEST(Run, AnExistingOutputStaysWithoutOverwrite) {
   write_bytes(job.options.output, "precious");
   expect_error(ErrorKind::usage, {"exists already", "--overwrite"}, [&] { job.run(); });
   EXPECT_EQ(read_bytes(job.options.output), "precious");
-  job.options.overwrite = true;
+  job.options.run.overwrite = true;
   EXPECT_NO_THROW(job.run());
   EXPECT_GT(fs::file_size(job.options.output), 100u);
 }
@@ -468,7 +468,7 @@ TEST(Run, AnExistingOutputStaysWithoutOverwrite) {
 TEST(Run, AFailedOverwriteLeavesTheOldFile) {
   Job job({{"a.weight", random_weight(16, 16, at::kFloat, 27)}, {"b.weight", at::full({16, 16}, std::nan(""), at::kFloat)}});
   write_bytes(job.options.output, "precious");
-  job.options.overwrite = true;
+  job.options.run.overwrite = true;
   EXPECT_THROW(job.run(), Error);
   EXPECT_EQ(read_bytes(job.options.output), "precious");
   EXPECT_EQ(job.files(), (std::vector<std::string>{"in.safetensors", "out.safetensors"}));
@@ -478,7 +478,7 @@ TEST(Run, OverwritingAFileThroughALinkKeepsTheLink) {
   Job job({{"a.weight", random_weight(16, 16, at::kFloat, 27)}});
   write_bytes(job.dir / "real", "old");
   fs::create_symlink("real", job.options.output);
-  job.options.overwrite = true;
+  job.options.run.overwrite = true;
   job.run();
   EXPECT_TRUE(fs::is_symlink(job.options.output));
   EXPECT_GT(fs::file_size(job.dir / "real"), 100u);
@@ -579,8 +579,8 @@ TEST(Run, AFailureInOneOfManyLayersEndsQuicklyForEveryNumberOfThreads) {
       std::vector<NamedTensor> tensors = {{"a0.weight", at::full({64, 64}, std::nan(""), at::kFloat)}};
       for (int i = 1; i < 200; ++i) tensors.push_back({"a" + std::to_string(i) + ".weight", at::full({64, 64}, 1.0f)});
       Job job(tensors);
-      job.options.threads = threads;
-      job.options.memory.bytes_in_flight = bytes;
+      job.options.run.threads = threads;
+      job.options.run.memory.bytes_in_flight = bytes;
       expect_error(ErrorKind::numeric, {"'a0.weight'"}, [&] { job.run(); });
       EXPECT_EQ(job.files(), std::vector<std::string>{"in.safetensors"});
     }

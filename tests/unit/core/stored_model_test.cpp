@@ -1,4 +1,4 @@
-#include <qmill/core/stored_model.h>
+#include <qmill/core/stored_layers.h>
 
 #include "core_support.h"
 
@@ -108,7 +108,7 @@ TEST(StoredModel, LayersAreNamedWithTheirFormat) {
   Job job({{"a.weight", random_weight(64, 512, at::kFloat, 1)},
            {"b.weight", random_weight(7, 5, at::kFloat, 2)},
            {"kept.weight", random_weight(8, 8, at::kBFloat16, 3)}});
-  job.options.exclude_layers = "kept";
+  job.options.layers.exclude = "kept";
   job.run();
   std::map<std::string, std::string> labels;
   for (const StoredLayerEntry& entry : stored_layers(host(), *host().open(job.options.output)))

@@ -1,7 +1,7 @@
 // Where a layer goes when the format that was asked for cannot or must not store it.
 #include "core_support.h"
 
-#include <qmill/core/stored_model.h>
+#include <qmill/core/stored_layers.h>
 #include <qmill/error.h>
 
 namespace qmill {
@@ -17,7 +17,7 @@ using testing::write_sparse_model;
 struct Int4Job : Job {
   explicit Int4Job(const std::vector<TensorInfo>& tensors) {
     write_sparse_model(options.input, tensors);
-    options.format = "int4";
+    options.target.format = "int4";
   }
 };
 
@@ -45,14 +45,14 @@ TEST(Target, ASubstituteKeepsItsOwnNoteBehindTheReason) {
   Int4Job job({{"a.weight", DType::bf16, {64, 300}}});
   EXPECT_EQ(decision_of(job.plan(), "a.weight").target.layout.note,
             "64 does not divide its 300 columns: int8; 256 does not divide its 300 columns: not rotated");
-  job.options.storage.rotation.mode = Rotation::Mode::off;
+  job.options.target.storage.rotation.mode = Rotation::Mode::off;
   EXPECT_EQ(decision_of(job.plan(), "a.weight").label.summary, "int4 row");
 }
 
 TEST(Target, ASubstituteIsStoredWithTheSameWishes) {
   Int4Job job({{"img_in.weight", DType::bf16, {64, 192}}});
-  job.options.storage.rotation.mode = Rotation::Mode::any;
-  job.options.storage.full_precision_matrix_mult = true;
+  job.options.target.storage.rotation.mode = Rotation::Mode::any;
+  job.options.target.storage.full_precision_matrix_mult = true;
   const Plan plan = job.plan();
   const Decision& decision = decision_of(plan, "img_in.weight");
   EXPECT_EQ(decision.label.summary, "int8 row, rotated 64");
@@ -61,8 +61,8 @@ TEST(Target, ASubstituteIsStoredWithTheSameWishes) {
 
 TEST(Target, OneLayerMayBeInt4InAnInt8Run) {
   Int4Job job({{"a.weight", DType::bf16, {64, 256}}, {"b.weight", DType::bf16, {64, 256}}});
-  job.options.format = "int8";
-  job.options.layer_config = parse_layer_config(R"({"^a$": {"format": "convrot_w4a4"}})");
+  job.options.target.format = "int8";
+  job.options.layers.config = parse_layer_config(R"({"^a$": {"format": "convrot_w4a4"}})");
   const Plan plan = job.plan();
   EXPECT_EQ(decision_of(plan, "a.weight").label.name, "convrot_w4a4");
   EXPECT_EQ(decision_of(plan, "b.weight").label.name, "int8_tensorwise");
@@ -70,7 +70,7 @@ TEST(Target, OneLayerMayBeInt4InAnInt8Run) {
 
 TEST(Target, ScalingsThatInt4LacksAreAnErrorOfTheRun) {
   Int4Job job({{"a.weight", DType::bf16, {64, 256}}});
-  job.options.storage.scaling = Scaling::tensor;
+  job.options.target.storage.scaling = Scaling::tensor;
   expect_error(ErrorKind::usage, {"'a.weight'", "one scale per row", "tensor scaling"}, [&] { job.plan(); });
 }
 
@@ -80,8 +80,8 @@ TEST(Target, PackedLayersComeBackFromTheirFileInTheirShape) {
              {"b.weight", random_weight(7, 192, at::kBFloat16, 2)},
              {"img_in.weight", random_weight(33, 64, at::kHalf, 3)},
              {"odd.weight", random_weight(5, 9, at::kFloat, 4)}});
-    job.options.format = "int4";
-    job.options.storage.rotation.mode = mode;
+    job.options.target.format = "int4";
+    job.options.target.storage.rotation.mode = mode;
     const ConvertReport report = job.run();
     const std::vector<LayerQuality> compared = compare_models(host(), *host().open(job.options.output), *host().open(job.options.input), 2);
     ASSERT_EQ(compared.size(), report.layers.size());
@@ -97,7 +97,7 @@ TEST(Target, PackedLayersComeBackFromTheirFileInTheirShape) {
 
 TEST(Target, APackedLayerOfAnotherSourceIsAnErrorThatSaysItsUnpackedShape) {
   Job job({{"a.weight", random_weight(48, 512, at::kFloat, 1)}});
-  job.options.format = "int4";
+  job.options.target.format = "int4";
   job.run();
   testing::write_model(job.dir / "other.safetensors", {{"a.weight", random_weight(48, 256, at::kFloat, 1)}});
   expect_error(ErrorKind::input, {"'a.weight'", "48 x 256", "48 x 512"},
@@ -108,9 +108,9 @@ TEST(Target, APackedLayerOfAnotherSourceIsAnErrorThatSaysItsUnpackedShape) {
 struct QuipJob : Job {
   explicit QuipJob(const std::vector<testing::NamedTensor>& tensors = {{"a.weight", random_weight(48, 320, at::kFloat, 1)}})
       : Job(tensors) {
-    options.quantizer = "quip";
+    options.target.quantizer = "quip";
   }
-  void set(const char* name, OptionValue value) { options.quantizer_options["quip"][name] = std::move(value); }
+  void set(const char* name, OptionValue value) { options.target.quantizer_options["quip"][name] = std::move(value); }
   void set_full() {
     set("store_transformed", true);
     set("transformed_layout", std::string("full"));
@@ -124,9 +124,9 @@ TEST(Target, AQuantizersOptionsSpeakWhereThePersonChoseNoStorage) {
   job.set("requant_tensor_per_row", false);
   EXPECT_EQ(job.summary(), "int8 tensor");
   job.set("requant_scheme", std::string("block"));
-  job.options.storage.block_size = 16;
+  job.options.target.storage.block_size = 16;
   EXPECT_EQ(job.summary(), "int8 block 16");
-  job.options.storage.scaling = Scaling::axis;
+  job.options.target.storage.scaling = Scaling::axis;
   EXPECT_EQ(job.summary(), "int8 axis");
 }
 
@@ -134,20 +134,20 @@ TEST(Target, StoredTransformedMeansRotatedWhereTheRunLeavesItOpen) {
   QuipJob job;
   job.set("store_transformed", true);
   EXPECT_EQ(job.summary(), "int8 row, rotated 64");
-  job.options.storage.rotation = {Rotation::Mode::fixed, 16};
+  job.options.target.storage.rotation = {Rotation::Mode::fixed, 16};
   EXPECT_EQ(job.summary(), "int8 row, rotated 16");
-  job.options.storage.rotation = {};
-  job.options.format = "int4";
+  job.options.target.storage.rotation = {};
+  job.options.target.format = "int4";
   EXPECT_EQ(job.summary(), "int4 row, rotated 64");
 }
 
 TEST(Target, OptionsThatContradictAChoiceAreAnErrorBeforeAnyLayer) {
   QuipJob job;
   job.set("store_transformed", true);
-  job.options.storage.scaling = Scaling::tensor;
+  job.options.target.storage.scaling = Scaling::tensor;
   expect_error(ErrorKind::usage, {"plugin 'quip'", "'store_transformed'", "tensor scaling"}, [&] { job.plan(); });
-  job.options.storage.scaling = Scaling::row;
-  job.options.storage.rotation.mode = Rotation::Mode::off;
+  job.options.target.storage.scaling = Scaling::row;
+  job.options.target.storage.rotation.mode = Rotation::Mode::off;
   const Error error = testing::error_of([&] { job.plan(); });
   EXPECT_EQ(std::string(error.what()).find("a.weight"), std::string::npos) << error.what();
 }
@@ -155,11 +155,11 @@ TEST(Target, OptionsThatContradictAChoiceAreAnErrorBeforeAnyLayer) {
 TEST(Target, ALayersOwnChoicesBeatTheQuantizersOptions) {
   QuipJob job;
   job.set("requant_tensor_per_row", false);
-  job.options.layer_config = parse_layer_config(R"({"^a$": {"block_size": 16}})");
+  job.options.layers.config = parse_layer_config(R"({"^a$": {"block_size": 16}})");
   EXPECT_EQ(job.summary(), "int8 block 16");
-  job.options.layer_config = parse_layer_config(R"({"^a$": {"options": {"requant_tensor_per_row": true}}})");
+  job.options.layers.config = parse_layer_config(R"({"^a$": {"options": {"requant_tensor_per_row": true}}})");
   EXPECT_EQ(job.summary(), "int8 row");
-  job.options.layer_config = parse_layer_config(R"({"^a$": {"optimizer": "rtn"}})");  // whose options do not speak of storage
+  job.options.layers.config = parse_layer_config(R"({"^a$": {"optimizer": "rtn"}})");  // whose options do not speak of storage
   EXPECT_EQ(job.summary(), "int8 row");
 }
 
@@ -168,7 +168,7 @@ TEST(Target, AQuantizerMayChooseAFormatOfItsOwn) {
                {"b.weight", random_weight(64, 128, at::kBFloat16, 2)},
                {"plain.weight", random_weight(32, 64, at::kFloat, 3)}});
   job.set_full();
-  job.options.layer_config = parse_layer_config(R"({"plain": {"optimizer": "rtn"}, "_default": {}})");
+  job.options.layers.config = parse_layer_config(R"({"plain": {"optimizer": "rtn"}, "_default": {}})");
   const ConvertReport report = job.run();
   EXPECT_EQ(decision_of(job.made, "a.weight").label.name, "hadamard_quip");
   EXPECT_EQ(decision_of(job.made, "a.weight").target.layout.note, "padded to 64 x 128: 2.48 bytes per value");
@@ -187,22 +187,22 @@ TEST(Target, AQuantizerMayChooseAFormatOfItsOwn) {
 TEST(Target, AFormatOfAQuantizersOwnMayBeNamed) {
   QuipJob job(
       {{"a.weight", random_weight(33, 100, at::kFloat, 1)}, {"conv.weight", random_weight(8, 12, at::kFloat, 2).view({8, 3, 2, 2})}});
-  job.options.format = "hadamard_quip";
+  job.options.target.format = "hadamard_quip";
   for (const char* quantizer : {"quip", "auto"}) {
-    job.options.quantizer = quantizer;
+    job.options.target.quantizer = quantizer;
     const Plan plan = job.plan();
     EXPECT_EQ(plan.chosen_quantizer, "quip");
     EXPECT_EQ(decision_of(plan, "a.weight").label.name, "hadamard_quip");
     EXPECT_EQ(decision_of(plan, "conv.weight").action, Action::copy);
   }
-  job.options.quantizer = "rtn";
+  job.options.target.quantizer = "rtn";
   expect_error(ErrorKind::usage, {"'rtn'", "'hadamard_quip'"}, [&] { job.plan(); });
 }
 
 TEST(Target, AFormatThatALayerNamesContradictsALayoutOfTheQuantizersOwn) {
   QuipJob job;
   job.set_full();
-  job.options.layer_config = parse_layer_config(R"({"^a$": {"format": "int4"}})");
+  job.options.layers.config = parse_layer_config(R"({"^a$": {"format": "int4"}})");
   expect_error(ErrorKind::input, {"'transformed_layout' full", "format 'int4'"}, [&] { job.plan(); });
 }
 

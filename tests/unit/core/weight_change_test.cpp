@@ -1,6 +1,6 @@
 // Changes of weights against LibTorch in F64, on sizes with several groups of rows.
 #include "lora/weight_change.h"
-#include "run/task_pool.h"
+#include "engine/task_pool.h"
 
 #include <ATen/ops/abs.h>
 #include <ATen/ops/einsum.h>

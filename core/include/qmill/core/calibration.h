@@ -4,8 +4,20 @@
 #include <qmill/core/host.h>
 
 #include <atomic>
+#include <limits>
 
 namespace qmill {
+
+// Real inputs of layers, for quantizers that use them and for reports.
+struct CalibrationOptions {
+  std::filesystem::path data = {};  // sample rows or statistics by layer (docs/calibration.md); empty: none
+  std::filesystem::path lora = {};  // layers that this LoRA touches get its directions as their Hessian; empty: none
+  std::int64_t samples = std::numeric_limits<std::int64_t>::max();  // rows per layer at most, evenly spaced over those of the data
+  bool bias_correction = true;                                      // b' = b + (W - stored W) mean(x), where real inputs are known
+  bool smoothquant = false;  // channel maxima weight the columns of layers of which nothing better is known
+  double smoothquant_alpha = 0.5;
+  bool static_activations = false;  // legacy names: .scale_input is the input_scale of the data
+};
 
 // A layer with sample rows of its inputs.
 struct CalibratedRows {

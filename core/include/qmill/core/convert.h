@@ -31,21 +31,21 @@ struct Progress {
 
 struct RunHooks {
   std::function<void(const Progress&)> progress;  // called from one thread at a time, after each tensor that is written
-  const std::atomic<bool>* cancel = nullptr;      // once true, the run ends with Error(cancelled)
+  const std::atomic<bool>* cancel = nullptr;      // once true, planning and the run end with Error(cancelled)
 };
 
 // A layer is below options.fail_below.
-class QualityError final : public Error {
+class QMILL_CORE_API QualityError final : public Error {
  public:
-  explicit QualityError(std::string message)
-      : Error(ErrorKind::numeric, std::move(message), "choose other settings, or keep the layer with --exclude-layers") {}
+  explicit QualityError(std::string message);
+  ~QualityError() override;
 };
 
 // Throws Error(usage) when the destination is an input, or exists and may not be overwritten.
-void check_destination(const TensorSource& source, const ConvertOptions& options);
+QMILL_CORE_API void check_destination(const TensorSource& source, const ConvertOptions& options);
 
-// Publishes options.output, or throws and leaves nothing there. Qualities are measured on the stored bytes. `options` must be those that
-// the plan was made with. Throws QualityError before anything is published.
-ConvertReport run_plan(const TensorSource& source, const Plan& plan, const ConvertOptions& options, const RunHooks& hooks = {});
+// Publishes plan.options.output, or throws and leaves nothing there. Qualities are measured on the stored bytes. `source` is that of the
+// plan. Throws QualityError before anything is published.
+QMILL_CORE_API ConvertReport run_plan(const TensorSource& source, const Plan& plan, const RunHooks& hooks = {});
 
 }  // namespace qmill

@@ -1,8 +1,7 @@
 // Models that are quantized already, presented as what readers compute from them.
 #pragma once
 
-#include <qmill/core/convert_options.h>
-#include <qmill/core/stored_model.h>
+#include <qmill/core/stored_layers.h>
 
 namespace qmill {
 
@@ -15,9 +14,6 @@ std::unique_ptr<TensorSource> decoded(const Host& host, std::unique_ptr<TensorSo
 
 // The layers that decoded() decodes; empty for every other source.
 const std::vector<StoredLayerEntry>& decoded_layers(const TensorSource& source);
-
-// options.input, decoded if options.dequantize_source asks for that. Errors name the file.
-std::unique_ptr<TensorSource> open_source(const Host& host, const ConvertOptions& options);
 
 // "float8_e4m3fn, 96 layers; int8_tensorwise, 1 layer"
 std::string formats_text(const std::vector<StoredLayerEntry>& layers);

@@ -2,10 +2,11 @@
 // A dry run prints this object; a run executes the same object.
 #pragma once
 
-#include <qmill/core/calibration.h>
 #include <qmill/core/convert_options.h>
 #include <qmill/core/host.h>
-#include <qmill/core/lora.h>
+#include <qmill/core/output_plan.h>
+
+#include <atomic>
 
 namespace qmill {
 
@@ -21,10 +22,11 @@ enum class Action {
   remove,
 };
 
-std::string_view action_name(Action action);
+QMILL_CORE_API std::string_view action_name(Action action);
 
 struct Decision {
-  TensorInfo source;
+  TensorInfo source;             // as the file has it
+  TensorInfo values;             // as the run reads it: F32 where LoRAs change it
   std::size_t source_index = 0;  // in TensorSource::tensors()
   bool is_layer = false;         // a matrix that quantization is about
   Action action = Action::copy;
@@ -38,22 +40,8 @@ struct Decision {
   std::vector<TensorInfo> outputs;       // empty: removed
 };
 
-// The weight as a quantizer gets it: changed by LoRAs, it is F32.
-TensorInfo as_quantized(const Decision& decision);
-
-// Where a tensor of the output lies.
-struct PlacedTensor {
-  TensorInfo info;
-  std::uint64_t offset = 0;  // in the file
-};
-
-struct OutputPlan {
-  std::string header;                           // the first bytes of the file: length and JSON
-  std::map<std::string, PlacedTensor> tensors;  // by name
-  std::uint64_t file_bytes = 0;
-};
-
 struct Plan {
+  ConvertOptions options;           // that it was made with
   std::vector<Decision> decisions;  // in the order of the source
   OutputPlan output;
   std::string chosen_quantizer;                           // what "auto" became; else the name that was asked for
@@ -69,22 +57,29 @@ struct Plan {
   std::vector<std::string> warnings;
   std::vector<std::string> remarks;  // options that change nothing here, and why
   bool read_data = false;            // a rule needed the values of layers
-  bool dequantizes = false;          // of dequantize.h: decoded layers are cast or copied, none is quantized
+  std::vector<std::uint64_t> input_bytes;  // sizes of all files that are read: source, calibration, LoRAs
 
-  std::size_t count(Action action) const;
+  QMILL_CORE_API std::size_t count(Action action) const;
+
+  // The plan as JSON (docs/json.md), indented; it has everything that is decided, and the digest.
+  QMILL_CORE_API std::string json() const;
+
+  // 32 hexadecimal digits that change exactly when a byte of the output could: they stand for every decision with its target, the exact
+  // header, the seed, and the headers and sizes of all files that are read. The values in these files are not read, so a file whose values
+  // changed under the same header has the same digest. Threads, memory and reports have no part in it.
+  QMILL_CORE_API std::string digest() const;
 };
 
-// Reads headers only, unless a heuristic needs data. Throws Error for what is wrong with options or source: unknown names,
-// contradictions, an already quantized source.
-Plan make_plan(const Host& host, const TensorSource& source, const ConvertOptions& options);
+// Reads headers only, unless a heuristic needs data. Throws Error for what is wrong with options or source: unknown names, contradictions, an
+// already quantized source; Error(cancelled) once *cancel is true. Where options.decode_to is set, no layer is quantized: the decoded layers
+// of the source are stored in that type.
+QMILL_CORE_API Plan make_plan(const Host& host, const TensorSource& source, const ConvertOptions& options,
+                              const std::atomic<bool>* cancel = nullptr);
 
 // Throws Error(input) with the rules that kept the layers, if the plan quantizes none.
-void require_selection(const Plan& plan);
+QMILL_CORE_API void require_selection(const Plan& plan);
 
 // A layer configuration that names every layer of the source, and loads back as it is.
-std::string layer_config_template(const TensorSource& source);
-
-// <stem>_<quantizer>_<format>[_mixed].safetensors, in the folder of the input.
-std::filesystem::path default_output(const Host& host, const ConvertOptions& options);
+QMILL_CORE_API std::string layer_config_template(const TensorSource& source);
 
 }  // namespace qmill

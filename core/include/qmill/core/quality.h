@@ -65,4 +65,7 @@ std::optional<double> output_vs_rounding(const LayerQuality& layer);
 // The table that the existing tools' users know, sorted by name; with columns about outputs when any are known.
 std::string quality_report_text(std::vector<LayerQuality> layers, double threshold);
 
+// The layers and their means as JSON (docs/json.md), indented.
+std::string quality_json(const std::vector<LayerQuality>& layers);
+
 }  // namespace qmill

@@ -18,7 +18,7 @@ Scaling agreed_scaling(const Format& format, std::string_view format_name, std::
 // Sets the scaling and the block size of options.storage from what was asked for. Quantizers that go through columns in blocks have an
 // option block_size; with them `block_size` means that one, unless block scaling is asked for by name. Returns the quantizer whose option
 // it became, else null. Call it once format and quantizer of `options` are chosen. Throws Error(usage).
-const Quantizer* choose_scaling(ConvertOptions& options, const Host& host, std::optional<Scaling> scaling,
+const Quantizer* choose_scaling(TargetOptions& options, const Host& host, std::optional<Scaling> scaling,
                                 std::optional<std::int64_t> block_size);
 
 }  // namespace qmill

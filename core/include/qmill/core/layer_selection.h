@@ -1,0 +1,39 @@
+// Which layers are quantized, and what becomes of those that are not.
+#pragma once
+
+#include <qmill/core/layer_config.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace qmill {
+
+// Layers selected by a pattern, and what becomes of them.
+struct CustomLayers {
+  std::string pattern;  // regex, searched in the full tensor name; empty: none
+  std::string type;     // a format's or quantizer's name; required with a pattern
+  std::optional<std::int64_t> block_size;
+  std::optional<Scaling> scaling;
+  bool simple = false;
+  bool heuristic = false;  // LayerSelection::skip_inefficient for these
+};
+
+struct Fallback {
+  std::string type;  // for layers that are excluded; empty: they are kept as they are
+  std::optional<std::int64_t> block_size;
+  bool simple = false;
+};
+
+struct LayerSelection {
+  std::vector<std::string> filters;  // by name; "auto": that of the model, which must be a known one
+  CustomLayers custom;
+  std::string exclude;  // regex, searched in the full tensor name; empty: none
+  Fallback fallback;
+  bool skip_inefficient = false;  // keep layers that are small, do not divide into blocks, or round badly
+  std::optional<LayerConfig> config;
+  bool config_fullmatch = false;  // its patterns must match whole names
+};
+
+}  // namespace qmill

@@ -1,0 +1,18 @@
+// How something is run. None of this changes a byte of the output.
+#pragma once
+
+#include <qmill/core/memory.h>
+
+#include <string>
+
+namespace qmill {
+
+struct RunOptions {
+  int threads = 0;  // 0: as many as there are processors
+  MemoryOptions memory;
+  std::string device = "auto";  // auto, cpu, or cuda[:N], of which this build has none
+  bool overwrite = false;       // replace the output if it exists
+  bool sync = true;             // to the disk, before the file gets its name
+};
+
+}  // namespace qmill

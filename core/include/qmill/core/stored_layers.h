@@ -1,0 +1,26 @@
+// What a file holds, quantized or not: its layers, how they are stored.
+#pragma once
+
+#include <qmill/core/host.h>
+
+#include <string>
+#include <vector>
+
+namespace qmill {
+
+// A matrix in a file.
+struct StoredLayerEntry {
+  StoredLayerInfo info;
+  const Format* format = nullptr;  // null: plain values, or a format that no plugin knows
+  Layout layout;
+  FormatLabel label;  // of plain values: their type; of an unknown format: the name in its marker
+};
+
+// Whether its values are codes that a format decodes.
+bool is_quantized(const StoredLayerEntry& layer);
+
+// Reads markers, no other data. Throws Error(input) for a layer whose marker and tensors contradict each other, or whose
+// marker and header entry differ (readers would decode it wrongly).
+std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource& source);
+
+}  // namespace qmill

@@ -1,0 +1,200 @@
+#include <qmill/compat/converters.h>
+
+#include "compat/finite.h"
+#include "calibration/known_inputs.h"
+#include "calibration/substitute_hessian.h"
+#include "plan/option_checks.h"
+#include "plan/target.h"
+#include "host/guard.h"
+#include "host/resource_context.h"
+
+#include <qmill/core/logging.h>
+#include <qmill/core/process.h>
+#include <qmill/error.h>
+
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+namespace qmill {
+namespace {
+
+constexpr const char* kWeight = "weight";  // a layer without a name
+
+Scaling scaling_named(const std::string& name) {
+  const std::optional<Scaling> scaling = parse_scaling(name);
+  if (!scaling) throw Error(ErrorKind::usage, fmt::format("scaling_mode is '{}'; allowed: row, tensor, block, axis", name));
+  return *scaling;
+}
+
+void require_positive(const char* name, std::int64_t value) {
+  if (value < 1) throw Error(ErrorKind::usage, fmt::format("{} is {}; allowed: an integer of at least 1", name, value));
+}
+
+// "cuda" is what these classes say by default: a GPU if there is one.
+void note_device(const std::string& device, bool use_triton) {
+  try {
+    check_device(device);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::unsupported) throw;
+    log(LogLevel::verbose, fmt::format("device '{}': this build computes on the CPU", device));
+  }
+  if (use_triton) log(LogLevel::normal, "use_triton is for GPUs: it changes nothing on a CPU");
+}
+
+// What the caller says of the inputs.
+class GivenInputs final : public KnownInputs {
+ public:
+  explicit GivenInputs(at::Tensor hessian) : KnownInputs("given"), hessian_(std::move(hessian)) {}
+  at::Tensor hessian() const override { return hessian_.clone(); }
+
+ private:
+  const at::Tensor hessian_;
+};
+
+class GivenContext final : public ResourceContext {
+ public:
+  GivenContext(const TensorInfo& weight, const LayerTarget& target, const LayerCalibration* calibration, std::uint64_t seed,
+               const RunResources& resources)
+      : ResourceContext(weight, target, resources), calibration_(calibration), seed_(seed) {}
+  const LayerCalibration* calibration() const override { return calibration_; }
+  std::uint64_t seed() const override { return seed_; }
+  void note(std::string text) override { log(LogLevel::verbose, text); }
+
+ private:
+  const LayerCalibration* calibration_;
+  const std::uint64_t seed_;
+};
+
+// F32, contiguous, of this shape.
+at::Tensor given_tensor(const char* name, const at::Tensor& tensor, std::vector<std::int64_t> shape) {
+  if (!tensor.device().is_cpu() || !at::isFloatingType(tensor.scalar_type()) || tensor.sizes() != at::IntArrayRef(shape))
+    throw Error(ErrorKind::usage,
+                fmt::format("{} is {} {}, expected a floating {} on the CPU", name, c10::toString(tensor.scalar_type()),
+                            TensorInfo{"", DType::f32, tensor.sizes().vec()}.shape_text(), TensorInfo{"", DType::f32, shape}.shape_text()));
+  at::Tensor values = tensor.to(at::kFloat).contiguous();
+  if (!is_finite(values)) throw Error(ErrorKind::numeric, fmt::format("{} has values that are not finite", name));
+  return values;
+}
+
+}  // namespace
+
+struct Int8Converter::State {
+  const Host* host = nullptr;
+  ConvertOptions options;       // of one layer: quantizer and its options, storage
+  bool tiles_must_fit = false;  // block scaling: an error where the tile does not divide a side
+
+  // Checks everything that does not depend on a weight.
+  static std::shared_ptr<const State> make(const Host& host, ConvertOptions options, bool tiles_must_fit = false) {
+    if (options.target.storage.scaling != Scaling::row) options.target.storage.rotation.mode = Rotation::Mode::off;
+    memory_policy(options.run.memory, 0, 0);
+    TargetResolver(host, options.target).resolve({}, {kWeight, DType::f32, {256, 256}});
+    return std::make_shared<const State>(State{&host, std::move(options), tiles_must_fit});
+  }
+
+  at::Tensor hessian(const at::Tensor& weight, const ConverterInputs& inputs, TaskPool& tasks) const {
+    const std::int64_t columns = weight.size(1);
+    if (!(inputs.smoothquant_alpha >= 0 && inputs.smoothquant_alpha <= 1))
+      throw Error(ErrorKind::usage, fmt::format("smoothquant_alpha is {}; allowed: a number from 0 to 1", inputs.smoothquant_alpha));
+    if (inputs.H.defined()) return given_tensor("H", inputs.H, {columns, columns});
+    if (!inputs.activation_scales.defined()) return {};
+    const at::Tensor largest = given_tensor("activation_scales", inputs.activation_scales, {columns});
+    return diagonal_hessian(smoothing_factors(largest, largest_of_columns(weight, tasks), inputs.smoothquant_alpha));
+  }
+};
+
+Int8Converter::~Int8Converter() = default;
+
+ConvertedWeight Int8Converter::convert(const WeightTensor& given, const ConverterInputs& inputs) const {
+  const ConvertOptions& options = state_->options;
+  if (given.dim() != 2 || given.numel() == 0 || !given.device().is_cpu() || !at::isFloatingType(given.scalar_type()))
+    throw Error(ErrorKind::usage,
+                fmt::format("the weight is {} {}, expected a floating matrix with values on the CPU", c10::toString(given.scalar_type()),
+                            TensorInfo{"", DType::f32, given.sizes().vec()}.shape_text()));
+  const at::Tensor weight = given.detach().contiguous();
+  const TensorInfo info = info_of({kWeight, weight});
+  const ResolvedTarget resolved = TargetResolver(*state_->host, options.target).resolve({}, info);
+  const auto& [format, layout, values] = resolved.target;
+  if (state_->tiles_must_fit && resolved.wanted_scaling == Scaling::block && layout.scaling != Scaling::block)
+    throw Error(ErrorKind::usage,
+                fmt::format("block_size {} does not divide the weight's {}", options.target.storage.block_size, info.shape_text()),
+                "choose another block size, or scaling_mode row");
+
+  TaskPool tasks(options.run.threads);
+  const auto buffers = std::make_shared<BufferPool>(0);
+  const RunResources resources{tasks, *buffers, nullptr, nullptr, options.run.memory.thresholds};
+  const at::Tensor hessian = state_->hessian(weight, inputs, tasks);
+  std::optional<GivenInputs> known;
+  if (hessian.defined()) known.emplace(hessian);
+  GivenContext context(info, resolved.target, known ? &*known : nullptr, static_cast<std::uint64_t>(options.seed), resources);
+  const Quantizer& quantizer = *resolved.quantizer;
+  const StoredLayer stored = guard(quantizer.info().name, "quantize", "", [&] { return quantizer.quantize(weight, context); });
+  std::vector<at::Tensor> tensors;
+  for (const StoredTensor& tensor : stored.tensors) tensors.push_back(tensor.data);
+  ConvertedWeight result{tensors.at(0), tensors.at(1), at::empty(weight.sizes(), at::kFloat)};
+  guard(format->info().name, "decode", "",
+        [&] { format->decode_rows(tensors, layout, 0, weight.size(0), result.dequantized.mutable_data_ptr<float>()); });
+  return result;
+}
+
+QuIPInt8Converter::QuIPInt8Converter(const QuIPInt8ConverterOptions& given, const Host& host)
+    : Int8Converter([&] {
+        require_positive("block_size", given.block_size);
+        note_device(given.device, given.use_triton);
+        ConvertOptions options;
+        options.target.quantizer = "quip";
+        // Without lazy updates the blocks of columns are one: no update waits for the end of a block.
+        options.target.quantizer_options["quip"] = {{"block_size", given.lazy_updates ? given.block_size : std::int64_t{1}},
+                                             {"actorder", given.actorder},
+                                             {"hadamard", given.use_hadamard},
+                                             {"seed", given.seed.value_or(-1)},
+                                             {"store_transformed", given.store_transformed},
+                                             {"requant_scheme", given.requant_scheme},
+                                             {"requant_tensor_per_row", given.requant_tensor_use_per_row_scale},
+                                             {"checkpointed", given.use_checkpointed_ldlq},
+                                             {"checkpoint_threshold", given.checkpointed_ldlq_threshold},
+                                             {"checkpoint_segments", given.checkpoint_segments}};
+        options.target.storage.block_size = given.block_size;
+        if (!given.store_transformed) options.target.storage.rotation.mode = Rotation::Mode::off;
+        options.run.memory.mode = parse_streaming_mode(given.streaming_mode);
+        options.run.memory.thresholds = streaming_thresholds(given.streaming_thresholds);
+        options.run.memory.no_limits = given.no_memory_limits;
+        return State::make(host, std::move(options));
+      }()) {}
+
+LearnedRoundingConverter::LearnedRoundingConverter(const LearnedRoundingConverterOptions& given, const Host& host)
+    : Int8Converter([&] {
+        require_positive("block_size", given.block_size);
+        if (given.optimizer != "original" && given.optimizer != "adamw" && given.optimizer != "radam")
+          throw Error(ErrorKind::usage, fmt::format("optimizer is '{}'; allowed: original, adamw, radam", given.optimizer));
+        ConvertOptions options;
+        options.target.quantizer = given.optimizer;
+        const std::string& name = host.quantizer(given.optimizer).info().name;
+        std::map<std::string, OptionValue>& values = options.target.quantizer_options[name];
+        values = given.options;
+        values.insert({{"num_iter", given.num_iter},
+                       {"lr", given.lr},
+                       {"lr_schedule", given.lr_schedule},
+                       {"top_p", given.top_p},
+                       {"min_k", given.min_k},
+                       {"max_k", given.max_k}});
+        options.target.storage.scaling = scaling_named(given.scaling_mode);
+        options.target.storage.block_size = given.block_size;
+        options.target.storage.rotation.mode = Rotation::Mode::off;
+        return State::make(host, std::move(options), true);
+      }()) {}
+
+GPTQInt8Converter::GPTQInt8Converter(const GPTQInt8ConverterOptions& given, const Host& host)
+    : Int8Converter([&] {
+        require_positive("block_size", given.block_size);
+        note_device(given.device, given.use_triton);
+        ConvertOptions options;
+        options.target.quantizer = "gptq";
+        options.target.quantizer_options["gptq"] = {{"block_size", given.block_size}, {"actorder", given.actorder}, {"fast", given.lazy_updates}};
+        options.target.storage.scaling = scaling_named(given.scaling_mode);
+        options.target.storage.rotation.mode = Rotation::Mode::off;
+        return State::make(host, std::move(options));
+      }()) {}
+
+}  // namespace qmill

@@ -1,0 +1,33 @@
+#include "io/json_text.h"
+#include "plan/plan_json.h"
+#include "report/quality_json.h"
+
+#include <qmill/core/conversion.h>
+#include <qmill/core/process.h>
+
+namespace qmill {
+
+std::string report_json(const Plan& plan, const ConvertReport& report) {
+  using Json = nlohmann::ordered_json;
+  Json layers = Json::array();
+  for (const LayerReport& layer : report.layers) {
+    Json entry = layer_json(layer.quality);
+    entry["quantizer"] = layer.quantizer;
+    entry["seconds"] = layer.seconds;
+    entry["notes"] = layer.notes;
+    if (!layer.statistics.empty()) entry["statistics"] = layer.statistics;
+    layers.push_back(std::move(entry));
+  }
+  Json json = {{"output", plan.options.output.string()},
+               {"output_bytes", report.bytes_written},
+               {"input_bytes", report.bytes_read},
+               {"seconds", report.seconds},
+               {"peak_memory_bytes", peak_memory_bytes()}};
+  add_run(json, plan);
+  add_means(json, qualities(report));
+  json["layers"] = std::move(layers);
+  json["warnings"] = warnings(plan, report);
+  return json_text(json);
+}
+
+}  // namespace qmill

@@ -1,0 +1,259 @@
+#include "host/filter_pack.h"
+
+#include "io/json_text.h"
+#include "io/text_file.h"
+
+#include <qmill/error.h>
+#include <qmill/names.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <limits>
+#include <map>
+
+namespace qmill {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kMaxFileBytes = 1 << 20;
+constexpr std::size_t kMaxFilters = 1000;
+constexpr std::size_t kMaxStrings = 10'000;  // of one list, references replaced
+// Of all lists and filters together, references replaced: short names multiply what a short file says.
+constexpr std::size_t kMaxPackPatterns = 100'000;
+constexpr std::size_t kMaxPackPatternBytes = 16 << 20;
+constexpr std::size_t kMaxNameBytes = 64;
+constexpr std::size_t kMaxPatternBytes = 256;
+constexpr std::size_t kMaxTextBytes = 1000;
+
+[[noreturn]] void reject(std::string message) { throw Error(ErrorKind::input, std::move(message)); }
+
+// Adds to the message of what is thrown inside where it is.
+template <class Function>
+auto located(const std::string& where, Function&& function) {
+  try {
+    return std::forward<Function>(function)();
+  } catch (const Error& error) {
+    reject(fmt::format("{}: {}", where, error.message()));
+  }
+}
+
+void require_object(const Json& json, std::initializer_list<const char*> known) {
+  if (!json.is_object()) reject(fmt::format("{} stands where an object was expected", excerpt(json)));
+  const std::vector<std::string> names(known.begin(), known.end());
+  for (const auto& [key, value] : json.items())
+    if (std::find(names.begin(), names.end(), key) == names.end()) reject(unknown_name_message("key", key, names));
+}
+
+const Json& member(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end()) reject(fmt::format("it has no '{}'", key));
+  return *found;
+}
+
+std::string text(const Json& json, const char* what, std::size_t max_bytes) {
+  if (!json.is_string()) reject(fmt::format("'{}' is {}, expected a text", what, excerpt(json)));
+  std::string value = json.get<std::string>();
+  if (value.empty()) reject(fmt::format("'{}' is empty", what));
+  if (value.size() > max_bytes) reject(fmt::format("'{}' has {} bytes, allowed are {}", what, value.size(), max_bytes));
+  if (std::any_of(value.begin(), value.end(), [](char c) { return static_cast<unsigned char>(c) < ' '; }))
+    reject(fmt::format("'{}' has a control character in it", what));
+  return value;
+}
+
+// As for all plugins: letters, digits, '-', '_' and '.'.
+std::string name_text(const Json& json, const char* what) {
+  std::string name = text(json, what, kMaxNameBytes);
+  const auto is_allowed = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+  };
+  if (!std::all_of(name.begin(), name.end(), is_allowed))
+    reject(fmt::format("'{}' is {}, allowed are letters, digits, '-', '_' and '.'", what, excerpt(json)));
+  return name;
+}
+
+std::int64_t integer(const Json& json, const char* what, std::int64_t lowest, std::int64_t highest) {
+  const bool fits = json.is_number_unsigned() ? json.get<std::uint64_t>() <= static_cast<std::uint64_t>(highest)
+                                              : json.is_number_integer() && json.get<std::int64_t>() <= highest;
+  if (!fits || json.get<std::int64_t>() < lowest)
+    reject(fmt::format("'{}' is {}, expected an integer from {} to {}", what, excerpt(json), lowest, highest));
+  return json.get<std::int64_t>();
+}
+
+const Json& array(const Json& json, const char* what) {
+  if (!json.is_array()) reject(fmt::format("'{}' is {}, expected a list", what, excerpt(json)));
+  if (json.empty()) reject(fmt::format("'{}' is an empty list; leave it out", what));
+  return json;
+}
+
+class Lists {
+ public:
+  // Lists of the pack; one may refer to those before it.
+  explicit Lists(const Json& pack) {
+    const auto found = pack.find("lists");
+    if (found == pack.end()) return;
+    if (!found->is_object()) reject(fmt::format("'lists' is {}, expected an object", excerpt(*found)));
+    for (const auto& [name, list] : found->items()) {
+      name_text(name, "lists");
+      lists_[name] = located(fmt::format("list '{}'", name), [&] { return patterns(list, "patterns"); });
+    }
+  }
+
+  // The patterns of a list of patterns and references such as "@norms".
+  std::vector<std::string> patterns(const Json& json, const char* what) {
+    std::vector<std::string> result;
+    const auto add = [&](const std::string& pattern) {
+      if (result.size() == kMaxStrings) reject(fmt::format("'{}' has more than {} patterns", what, kMaxStrings));
+      count(pattern);
+      result.push_back(pattern);
+    };
+    for (const Json& entry : array(json, what)) {
+      const std::string pattern = text(entry, what, kMaxPatternBytes);
+      if (!pattern.starts_with('@')) {
+        add(pattern);
+        continue;
+      }
+      const auto list = lists_.find(pattern.substr(1));
+      if (list == lists_.end()) {
+        std::vector<std::string> known;
+        for (const auto& [name, ignored] : lists_) known.push_back(name);
+        reject(unknown_name_message("list", pattern.substr(1), known));
+      }
+      for (const std::string& each : list->second) add(each);
+    }
+    return result;
+  }
+
+ private:
+  void count(const std::string& pattern) {
+    ++patterns_;
+    bytes_ += pattern.size();
+    if (patterns_ > kMaxPackPatterns)
+      reject(fmt::format("with it the pack has more than {} patterns, lists in place of their names", kMaxPackPatterns));
+    if (bytes_ > kMaxPackPatternBytes)
+      reject(fmt::format("with it the patterns of the pack have more than {} bytes, lists in place of their names", kMaxPackPatternBytes));
+  }
+
+  std::map<std::string, std::vector<std::string>, std::less<>> lists_;
+  std::size_t patterns_ = 0;  // in all that was taken apart so far
+  std::size_t bytes_ = 0;
+};
+
+std::vector<std::string> keys(const Json& json, const char* what) {
+  std::vector<std::string> names;
+  for (const Json& entry : array(json, what)) {
+    if (names.size() == kMaxStrings) reject(fmt::format("'{}' has more than {} keys", what, kMaxStrings));
+    names.push_back(text(entry, what, kMaxPatternBytes));
+    if (names.back().find('*') != std::string::npos)
+      reject(fmt::format("'{}' has '{}', but keys are names: a star stands for nothing in them", what, names.back()));
+  }
+  return names;
+}
+
+TensorDimension dimension(const Json& json) {
+  require_object(json, {"tensor", "axis", "equals"});
+  constexpr std::int64_t kMaxAxis = 7;
+  return {text(member(json, "tensor"), "tensor", kMaxPatternBytes),
+          static_cast<std::size_t>(integer(member(json, "axis"), "axis", 0, kMaxAxis)),
+          integer(member(json, "equals"), "equals", 0, std::int64_t{1} << 53)};
+}
+
+Fingerprint fingerprint(const Json& json) {
+  require_object(json, {"name", "order", "all", "none", "dimensions", "renamed_by_readers"});
+  Fingerprint print;
+  print.architecture = name_text(member(json, "name"), "name");
+  return located(fmt::format("architecture '{}'", print.architecture), [&] {
+    print.order = static_cast<int>(integer(member(json, "order"), "order", 0, std::numeric_limits<int>::max()));
+    print.all = keys(member(json, "all"), "all");
+    if (json.contains("none")) print.none = keys(json["none"], "none");
+    if (json.contains("dimensions"))
+      for (const Json& entry : array(json["dimensions"], "dimensions")) print.dimensions.push_back(dimension(entry));
+    if (json.contains("renamed_by_readers")) {
+      const Json& flag = json["renamed_by_readers"];
+      if (!flag.is_boolean()) reject(fmt::format("'renamed_by_readers' is {}, expected true or false", excerpt(flag)));
+      print.renamed_by_readers = flag.get<bool>();
+    }
+    return print;
+  });
+}
+
+FilterData filter(const Json& json, Lists& lists) {
+  require_object(json, {"name", "category", "summary", "keep", "remove", "architectures"});
+  FilterData data;
+  data.info.name = name_text(member(json, "name"), "name");
+  if (same_name(data.info.name, kReservedFilterName))
+    reject(fmt::format("the filter name '{}' is reserved: it stands for the filter of the model at hand", data.info.name));
+  if (canonical_name(data.info.name).starts_with("no_"))
+    reject(fmt::format("the filter name '{}' begins with 'no-': as a flag it would take back another", data.info.name));
+  return located(fmt::format("filter '{}'", data.info.name), [&] {
+    data.info.category = text(member(json, "category"), "category", kMaxNameBytes);
+    const std::vector<std::string> categories = {"text", "image", "video"};
+    if (std::find(categories.begin(), categories.end(), data.info.category) == categories.end())
+      reject(unknown_name_message("category", data.info.category, categories));
+    data.info.summary = text(member(json, "summary"), "summary", kMaxTextBytes);
+    if (json.contains("keep")) data.keep = lists.patterns(json["keep"], "keep");
+    if (json.contains("remove")) data.remove = lists.patterns(json["remove"], "remove");
+    if (data.keep.empty() && data.remove.empty()) reject("it has neither 'keep' nor 'remove'");
+    if (json.contains("architectures"))
+      for (const Json& entry : array(json["architectures"], "architectures")) data.fingerprints.push_back(fingerprint(entry));
+    return data;
+  });
+}
+
+void require_utf8(std::string_view text) {
+  try {
+    nlohmann::json(std::string(text)).dump(-1, ' ', false, nlohmann::json::error_handler_t::strict);
+  } catch (const nlohmann::json::type_error&) {
+    reject("it is not UTF-8 text");
+  }
+}
+
+}  // namespace
+
+FilterPack parse_filter_pack(std::string_view text_of_file) {
+  if (text_of_file.size() > kMaxFileBytes)
+    reject(fmt::format("it has {} bytes, allowed for filters are {}", text_of_file.size(), kMaxFileBytes));
+  require_utf8(text_of_file);
+  const Json json = parse_json(text_of_file);
+  if (!json.is_object() || !json.contains("filter_pack")) reject("it is not a filter pack: an object with \"filter_pack\": 1 was expected");
+  constexpr std::int64_t kVersion = 1;
+  if (json["filter_pack"] != kVersion)
+    reject(fmt::format("it is a filter pack of version {}, this program reads version {}", excerpt(json["filter_pack"]), kVersion));
+  require_object(json, {"filter_pack", "name", "version", "lists", "filters"});
+  FilterPack pack;
+  pack.name = name_text(member(json, "name"), "name");
+  pack.version = text(member(json, "version"), "version", kMaxNameBytes);
+  Lists lists(json);
+  for (const Json& entry : array(member(json, "filters"), "filters")) {
+    if (pack.filters.size() == kMaxFilters) reject(fmt::format("it has more than {} filters", kMaxFilters));
+    FilterData data = filter(entry, lists);
+    for (const FilterData& earlier : pack.filters)
+      if (same_name(earlier.info.name, data.info.name)) reject(fmt::format("it has two filters named '{}'", data.info.name));
+    pack.filters.push_back(std::move(data));
+  }
+  return pack;
+}
+
+std::string read_filter_pack(const std::filesystem::path& file) {
+  try {
+    return read_text_file(file, kMaxFileBytes);
+  } catch (const Error& error) {
+    throw Error(error.kind(), error.message());  // where it is shown, the file is named already
+  }
+}
+
+std::vector<std::string> offered_filters(std::string_view text_of_file) noexcept {
+  std::vector<std::string> names;
+  try {
+    const Json json = parse_json(text_of_file);
+    for (const Json& entry : json.at("filters"))
+      if (entry.is_object() && entry.contains("name")) names.push_back(name_text(entry["name"], "name"));
+  } catch (const std::exception&) {
+    // What was found up to here is what there is.
+  }
+  return names;
+}
+
+}  // namespace qmill

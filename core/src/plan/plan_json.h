@@ -1,0 +1,13 @@
+// What a dry run and a run say of a plan alike, as JSON: docs/json.md.
+#pragma once
+
+#include <qmill/core/plan.h>
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace qmill {
+
+// Adds it to an object.
+void add_run(nlohmann::ordered_json& json, const Plan& plan);
+
+}  // namespace qmill

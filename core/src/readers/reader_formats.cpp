@@ -1,0 +1,25 @@
+#include "readers/reader_formats.h"
+
+namespace qmill {
+namespace {
+
+constexpr ReaderFormat kFormats[] = {
+    {"float8_e4m3fn", ""},      {"float8_e5m2", ""},          {"nvfp4", ""},           {"mxfp8", ""}, {"int8_tensorwise", "0.27.0"},
+    {"convrot_w4a4", "0.28.0"}, {"asym_w4a8_int8", "0.31.0"}, {"awq_w4a16", "0.31.0"},
+};
+
+}  // namespace
+
+const ReaderFormat* find_reader_format(std::string_view name) {
+  for (const ReaderFormat& format : kFormats)
+    if (format.name == name) return &format;
+  return nullptr;
+}
+
+std::vector<std::string> reader_format_names() {
+  std::vector<std::string> names;
+  for (const ReaderFormat& format : kFormats) names.emplace_back(format.name);
+  return names;
+}
+
+}  // namespace qmill
