@@ -24,7 +24,7 @@ using qmill::Layout;
 using qmill::TensorInfo;
 
 constexpr std::int64_t kLargestSide = std::int64_t{1} << 30;  // sizes are stored as I32
-constexpr std::int64_t kStrip = 16;                           // columns: a cache line of each row
+constexpr std::int64_t kColumnsPerStrip = 16;                           // columns: a cache line of each row
 
 std::int64_t padded(std::int64_t side) { return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(side))); }
 
@@ -184,14 +184,14 @@ void HadamardQuipFormat::decode_rows(std::span<const at::Tensor> tensors, const 
   // Columns that are cropped need no more than the transform of their row.
   const at::Tensor half = at::empty({rows, layout.columns}, at::kFloat);
   auto* halves = half.mutable_data_ptr<float>();
-  std::vector<float> scratch(static_cast<std::size_t>(std::max(columns, kStrip * rows)));
+  std::vector<float> scratch(static_cast<std::size_t>(std::max(columns, kColumnsPerStrip * rows)));
   for (std::int64_t row = 0; row < rows; ++row) {
     qmill::scale_codes(codes + row * columns, columns, scales[row], scratch.data());
     qmill::sylvester_transform(scratch.data(), columns);
     for (std::int64_t k = 0; k < layout.columns; ++k) halves[row * layout.columns + k] = scratch[static_cast<std::size_t>(k)] * sign_col[k];
   }
-  for (std::int64_t first = 0; first < layout.columns; first += kStrip) {
-    const std::int64_t last = std::min(layout.columns, first + kStrip);
+  for (std::int64_t first = 0; first < layout.columns; first += kColumnsPerStrip) {
+    const std::int64_t last = std::min(layout.columns, first + kColumnsPerStrip);
     for (std::int64_t row = 0; row < rows; ++row)
       for (std::int64_t k = first; k < last; ++k)
         scratch[static_cast<std::size_t>((k - first) * rows + row)] = halves[row * layout.columns + k];

@@ -1,6 +1,7 @@
 // The Host finds plugins, decides which of them may run, and hands out what they offer.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/format.h>
 #include <qmill/loader.h>
 #include <qmill/model_filter.h>
@@ -42,11 +43,11 @@ struct PluginCandidate {
   std::string version;  // known once loaded
 };
 
-std::string plugin_status_name(PluginCandidate::Status status);
+QMILL_CORE_API std::string plugin_status_name(PluginCandidate::Status status);
 
 // Reads the tags of all candidates when it is made; loads a library only when something that it offers is asked for, and
 // never unloads one. Names: '-' and '_' are the same. Thread-safe, but for the objects handed out, which say so themselves.
-class Host {
+class QMILL_CORE_API Host {
  public:
   // `plugin_dirs` come first in the search order.
   explicit Host(const std::vector<std::filesystem::path>& plugin_dirs = {});

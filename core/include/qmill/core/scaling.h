@@ -1,6 +1,7 @@
 // How a wish for a format, a scaling and a block size fit together: on the command line and in a layer configuration alike.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/core/convert_options.h>
 #include <qmill/core/host.h>
 
@@ -12,13 +13,13 @@ namespace qmill {
 // `format_name` is how the format was called: int8_blockwise and int8_axiswise imply a scaling, int8_tensorwise is row or tensor, and a
 // block size alone means block. `otherwise` is what applies when nothing is said. Throws Error(usage) when the wishes contradict each
 // other.
-Scaling agreed_scaling(const Format& format, std::string_view format_name, std::optional<Scaling> scaling,
+QMILL_CORE_API Scaling agreed_scaling(const Format& format, std::string_view format_name, std::optional<Scaling> scaling,
                        std::optional<std::int64_t> block_size, Scaling otherwise);
 
 // Sets the scaling and the block size of options.storage from what was asked for. Quantizers that go through columns in blocks have an
 // option block_size; with them `block_size` means that one, unless block scaling is asked for by name. Returns the quantizer whose option
 // it became, else null. Call it once format and quantizer of `options` are chosen. Throws Error(usage).
-const Quantizer* choose_scaling(TargetOptions& options, const Host& host, std::optional<Scaling> scaling,
+QMILL_CORE_API const Quantizer* choose_scaling(TargetOptions& options, const Host& host, std::optional<Scaling> scaling,
                                 std::optional<std::int64_t> block_size);
 
 }  // namespace qmill
