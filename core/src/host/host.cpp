@@ -247,6 +247,12 @@ const Format* Host::find_format(std::string_view name) const {
   return nullptr;
 }
 
+const Quantizer& Host::plain_rounding() const {
+  for (const Quantizer* quantizer : quantizers())
+    if (quantizer->info().rounds_to_nearest) return *quantizer;
+  throw Error(ErrorKind::plugin, "no plugin that was found rounds to nearest", "see qmill plugins list");
+}
+
 const Quantizer& Host::quantizer(std::string_view name) const {
   if (const Quantizer* found = find_quantizer(name)) return *found;
   state_->reject("quantizer", name, names_of(quantizers()));

@@ -31,6 +31,10 @@ bool writes(const Quantizer& quantizer, const Format& format) {
 
 }  // namespace
 
+bool may_be_automatic(const Host&, const Quantizer& quantizer) {
+  return quantizer.info().rounds_to_nearest || same_name(quantizer.info().name, kCalibrated);
+}
+
 TargetResolver::TargetResolver(const Host& host, const TargetOptions& options, const Calibration* calibration)
     : host_(host),
       options_(options),

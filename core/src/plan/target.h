@@ -14,6 +14,9 @@ struct ResolvedTarget {
   Scaling wanted_scaling = Scaling::row;  // the layout may have less
 };
 
+// Whether `auto` might choose it for some layer.
+bool may_be_automatic(const Host& host, const Quantizer& quantizer);
+
 class TargetResolver {
  public:
   // Finds the run's own quantizer and format. Throws Error(usage, plugin).

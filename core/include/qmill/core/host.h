@@ -62,6 +62,9 @@ class QMILL_CORE_API Host {
   const ModelFilter& filter(std::string_view name) const;
   const Format& format(std::string_view name) const;  // that can be written: Error(usage), too, for one that is read only
 
+  // Rounding to nearest, by which others are measured.
+  const Quantizer& plain_rounding() const;
+
   const Quantizer* find_quantizer(std::string_view name) const;  // null instead of Error(usage)
   const Format* find_format(std::string_view name) const;
 
