@@ -13,7 +13,9 @@
 namespace qmill::app {
 namespace {
 
-std::string line(std::string_view label, const std::string& text) { return fmt::format("  {:<10} {}\n", label, printable(text)); }
+std::string line(std::string_view label, const std::string& text) {
+  return fmt::format("  {:<10} {}\n", label, printable(as_flags(text)));
+}
 
 std::uint64_t bytes_of(const std::vector<TensorInfo>& tensors) {
   std::uint64_t bytes = 0;

@@ -26,7 +26,9 @@ std::string allowed(const OptionRow& row) {
 
 // As the type of the row, and within its range.
 OptionValue checked(const OptionRow& row, const GivenOption& given) {
-  Options one({row.spec});
+  OptionSpec spec = row.spec;
+  if (!row.has_default && !spec.choices.empty()) spec.initial = spec.choices.front();  // a schema wants a default that is allowed
+  Options one({spec});
   const std::string& name = row.spec.name;
   const auto* text = std::get_if<std::string>(&given.value);
   try {

@@ -44,7 +44,7 @@ struct OptionRow {
   bool is_filter = false;    // uses the filter of its name
 
   bool is_switch() const { return std::holds_alternative<bool>(spec.initial); }
-  std::string initial_text() const;  // "on", "off", "128"; empty without a default
+  QMILL_CORE_API std::string initial_text() const;  // "on", "off", "128"; empty without a default
 };
 
 // The checked values of one run. Asking for an option that the table lacks is Error(internal).
