@@ -369,7 +369,7 @@ TEST_P(Contract, TheBytesAreTheSameForEveryNumberOfThreads) {
   std::string first;
   for (const int threads : {1, 4, 4}) {
     options.threads = threads;
-    run_plan(*source, make_plan(host(), *source, options), options);
+    run_plan(*source, make_plan(host(), *source, options));
     const std::string bytes = testing::read_bytes(options.output);
     if (first.empty()) first = bytes;
     EXPECT_TRUE(bytes == first) << threads << " threads";
