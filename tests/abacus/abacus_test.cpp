@@ -3,6 +3,7 @@
 #include "model.h"
 
 #include "temp_dir.h"
+#include "test_host.h"
 
 #include <qmill/core/convert.h>
 
@@ -13,13 +14,10 @@
 namespace abacus {
 namespace {
 
+using qmill::testing::host;
+
 const std::filesystem::path kData = std::filesystem::path(QMILL_TEST_DATA) / "abacus";
 constexpr std::size_t kHeads = 6;
-
-const qmill::Host& host() {
-  static const qmill::Host host({QMILL_TEST_PLUGINS});
-  return host;
-}
 
 Score score_of(const std::filesystem::path& model) {
   return Model(load_weights(host(), model), kHeads).evaluate(read_exercises(kData / "heldout.txt"));
@@ -29,10 +27,10 @@ std::filesystem::path convert(const qmill::testing::TempDir& folder, const std::
   qmill::ConvertOptions options;
   options.input = kData / "abacus.safetensors";
   options.output = folder / (format + ".safetensors");
-  options.format = format;
-  options.sync = false;
+  options.target.format = format;
+  options.run.sync = false;
   const auto source = host().open(options.input);
-  qmill::run_plan(*source, qmill::make_plan(host(), *source, options), options);
+  qmill::run_plan(*source, qmill::make_plan(host(), *source, options));
   return options.output;
 }
 

@@ -1,9 +1,13 @@
 """Running the command, and reading its files with code that is not qmill's."""
 
+import contextlib
+import ctypes
+import functools
 import json
 import math
 import os
 import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -19,11 +23,86 @@ ABACUS = SOURCE / "tests" / "data" / "abacus" / "abacus.safetensors"
 
 
 def qmill(*words, status=0, env=None, cwd=None):
-    """Runs the command and returns (stdout, stderr); fails when its exit status is another."""
-    result = subprocess.run([QMILL, *map(str, words)], capture_output=True, text=True, env={**os.environ, **(env or {})}, cwd=cwd)
-    if result.returncode != status:
-        raise AssertionError(f"qmill {' '.join(map(str, words))}: status {result.returncode}, expected {status}\n{result.stdout}{result.stderr}")
-    return result.stdout, result.stderr
+    """Runs the command and returns (stdout, stderr); fails when its exit status is another.
+
+    The command runs in this process, which has loaded LibTorch already: that takes ten times as long as most runs.
+    QMILL_TEST_PROCESSES=1 gives each run a process of its own, for sanitizers and debuggers.
+    """
+    run = in_own_process if os.environ.get("QMILL_TEST_PROCESSES") == "1" else in_this_process
+    return checked(words, status, *run(list(map(str, words)), env or {}, cwd))
+
+
+def qmill_process(*words, status=0, env=None, cwd=None):
+    """The same in a process of its own, always."""
+    return checked(words, status, *in_own_process(list(map(str, words)), env or {}, cwd))
+
+
+def checked(words, expected, status, output, error):
+    if status != expected:
+        raise AssertionError(f"qmill {' '.join(map(str, words))}: status {status}, expected {expected}\n{output}{error}")
+    return output, error
+
+
+def in_own_process(words, env, cwd):
+    result = subprocess.run([QMILL, *words], capture_output=True, text=True, env={**os.environ, **env}, cwd=cwd)
+    return result.returncode, result.stdout, result.stderr
+
+
+@functools.cache
+def library():
+    return ctypes.CDLL(os.environ["QMILL_IN_PROCESS"])
+
+
+def in_this_process(words, env, cwd):
+    arguments = [os.fsencode(word) for word in words]
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as error:
+        with redirected(1, output), redirected(2, error), environment(env), folder(cwd):
+            status = library().qmill_run(len(arguments), (ctypes.c_char_p * len(arguments))(*arguments))
+        return status, text_of(output), text_of(error)
+
+
+@contextlib.contextmanager
+def redirected(descriptor, file):
+    """What C and Python write to this descriptor goes to the file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(descriptor)
+    os.dup2(file.fileno(), descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+
+
+def text_of(file):
+    file.seek(0)
+    return file.read().decode().replace("\r\n", "\n").replace("\r", "\n")
+
+
+@contextlib.contextmanager
+def environment(changes):
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)  # also what getenv() says
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def folder(path):
+    before = os.getcwd()
+    if path is not None:
+        os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def qmill_json(*words):

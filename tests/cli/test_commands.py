@@ -1,11 +1,12 @@
 """Every command as a person types it."""
 
 import json
+import re
 import shutil
 
 import torch
 
-from support import ABACUS, BUILD, TempFolder, qmill, qmill_json, read
+from support import ABACUS, BUILD, TempFolder, qmill, qmill_json, qmill_process, read
 
 OUT_OF_TREE = BUILD / "tests" / "out_of_tree"
 
@@ -44,6 +45,51 @@ class Help(TempFolder):
     def test_nothing_at_all_is_a_usage_error_that_shows_the_page(self):
         text, _ = qmill(status=2)
         self.assertIn("qmill convert", text)
+
+
+class Program(TempFolder):
+    """Most tests call the command in their own process: a process of its own must say and write the same."""
+
+    RUNS = (
+        ("convert", "model.safetensors", "small.safetensors"),
+        ("plan", "model.safetensors", "--json"),
+        ("batch", "model.safetensors", "--output-dir", "."),
+        ("verify", "small.safetensors"),
+        ("inspect", "small.safetensors", "--json"),
+        ("compare", "small.safetensors", "model.safetensors"),
+        ("dequantize", "small.safetensors"),
+        ("edit", "small.safetensors", "--add-keys", "'full_precision_matrix_mult': true"),
+        ("calibrate", "rows.safetensors", "-o", "statistics.safetensors"),
+        ("plugins", "info", "fp16"),
+        ("filters", "info", "t5xxl"),
+        ("completion", "bash"),
+        ("man",),
+    )
+    MEASURED = ("convert", "batch", "dequantize", "calibrate", "edit")  # say how long it took, or where
+
+    def test_every_command(self):
+        overview = qmill("--help")[0]
+        self.assertEqual({run[0] for run in self.RUNS}, set(re.findall(r"^  qmill (\w+)", overview, re.MULTILINE)))
+        folders = [self.folder / "here", self.folder / "program"]
+        for folder in folders:
+            folder.mkdir()
+            self.model({"a.weight": weight(16, 256), "a.bias": torch.ones(16)}, f"{folder.name}/model.safetensors")
+            self.model({"a.input": weight(20, 256).float()}, f"{folder.name}/rows.safetensors")
+        for run in self.RUNS:
+            with self.subTest(" ".join(run)):
+                here, program = qmill(*run, cwd=folders[0]), qmill_process(*run, cwd=folders[1])
+                self.assertEqual([bool(text) for text in here], [bool(text) for text in program])
+                if run[0] not in self.MEASURED:
+                    self.assertEqual(here, program)
+        files = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders]
+        self.assertEqual(sorted(files[0]), sorted(files[1]))
+        self.assertGreater(len(files[0]), 6)
+        for name, data in files[0].items():
+            self.assertTrue(data == files[1][name], name)
+
+    def test_errors_and_statuses(self):
+        for words, status in ((("converd",), 2), (("inspect", self.folder / "none"), 1), ((), 2), (("--version",), 0)):
+            self.assertEqual(qmill(*words, status=status), qmill_process(*words, status=status))
 
 
 class Convert(TempFolder):

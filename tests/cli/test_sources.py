@@ -491,7 +491,7 @@ class Dequantize(Quantized):
 
     def test_values_beyond_f16(self):
         source = self.model({"a.weight": torch.full((2, 4), 448.0).to(torch.float8_e4m3fn), "a.scale_weight": torch.tensor(1000.0)})
-        self.refused("dequantize", source, "--dtype", "f16", says=("a.weight", "8 of 8", "F16", "--dtype"))
+        self.refused("dequantize", source, "--dtype", "f16", says=("a.weight", "8 of 8", "F16", "dtype"))
         qmill("dequantize", source, "--dtype", "bf16")
 
     def test_layers_that_nothing_decodes_are_named(self):

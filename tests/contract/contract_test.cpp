@@ -4,6 +4,7 @@
 #include "model_file.h"
 #include "temp_dir.h"
 #include "test_context.h"
+#include "test_host.h"
 #include "threaded_context.h"
 
 #include <qmill/core/convert.h>
@@ -26,6 +27,7 @@ namespace {
 
 using testing::CalibrationStub;
 using testing::correlated_rows;
+using testing::host;
 using testing::random_weight;
 using testing::TempDir;
 using testing::TestContext;
@@ -73,11 +75,6 @@ struct Pair {
 
   friend void PrintTo(const Pair& pair, std::ostream* out) { *out << pair.quantizer << " to " << pair.format << " " << pair.storage.name; }
 };
-
-const Host& host() {
-  static const Host host({QMILL_TEST_PLUGINS});
-  return host;
-}
 
 // Whether it can be asked for, for a weight that suits every format.
 bool takes(const Format& format, const Storage& storage) {
@@ -357,19 +354,19 @@ TEST_P(Contract, TheBytesAreTheSameForEveryNumberOfThreads) {
   ConvertOptions options;
   options.input = dir / "in.safetensors";
   options.output = dir / "out.safetensors";
-  options.overwrite = true;
-  options.sync = false;
-  options.quantizer = GetParam().quantizer;
-  options.format = GetParam().format;
-  options.storage = GetParam().storage.options;
+  options.run.overwrite = true;
+  options.run.sync = false;
+  options.target.quantizer = GetParam().quantizer;
+  options.target.format = GetParam().format;
+  options.target.storage = GetParam().storage.options;
   std::vector<testing::NamedTensor> tensors;
   for (const Sample& sample : samples()) tensors.push_back({std::string(sample.name) + ".weight", sample.weight});
   testing::write_model(options.input, tensors);
   const auto source = host().open(options.input);
   std::string first;
   for (const int threads : {1, 4, 4}) {
-    options.threads = threads;
-    run_plan(*source, make_plan(host(), *source, options), options);
+    options.run.threads = threads;
+    run_plan(*source, make_plan(host(), *source, options));
     const std::string bytes = testing::read_bytes(options.output);
     if (first.empty()) first = bytes;
     EXPECT_TRUE(bytes == first) << threads << " threads";

@@ -54,13 +54,13 @@ class PluginHost : public ::testing::Test {
     ConvertOptions options;
     options.input = home_ / "in.safetensors";
     options.output = home_ / "out.safetensors";
-    options.overwrite = true;
-    options.sync = false;
-    options.threads = 2;
-    options.quantizer = quantizer;
+    options.run.overwrite = true;
+    options.run.sync = false;
+    options.run.threads = 2;
+    options.target.quantizer = quantizer;
     testing::write_model(options.input, {{"l.weight", testing::random_weight(16, 32, at::kFloat, 1)}});
     const auto source = host.open(options.input);
-    return run_plan(*source, make_plan(host, *source, options), options);
+    return run_plan(*source, make_plan(host, *source, options));
   }
 
   TempDir home_;
@@ -196,8 +196,8 @@ TEST_F(PluginHost, WhatAQuantizerOfOneFormatCannotWriteGoesToPlainRounding) {
   ConvertOptions options;
   options.input = home_ / "in.safetensors";
   options.output = home_ / "out.safetensors";
-  options.quantizer = "bad.int4-only";
-  options.layer_config = parse_layer_config(R"({"_default": {"optimizer": "bad.int4-only", "options": {"speed": "fast"}}})");
+  options.target.quantizer = "bad.int4-only";
+  options.layers.config = parse_layer_config(R"({"_default": {"optimizer": "bad.int4-only", "options": {"speed": "fast"}}})");
   testing::write_sparse_model(options.input, {{"a.weight", DType::f32, {16, 64}}, {"b.weight", DType::f32, {16, 32}}});
   const auto source = host.open(options.input);
   const Plan plan = make_plan(host, *source, options);

@@ -4,7 +4,6 @@
 #include "engine/resources.h"
 
 #include <qmill/core/calibration.h>
-#include <qmill/core/convert_options.h>
 
 #include <functional>
 #include <memory>

@@ -317,6 +317,7 @@ std::size_t Plan::count(Action action) const {
 }
 
 Plan make_plan(const Host& host, const TensorSource& source, const ConvertOptions& options, const std::atomic<bool>* cancel) {
+  if (cancel != nullptr && *cancel) throw Error(ErrorKind::cancelled, "interrupted");
   if (options.decode_to) return make_decoding_plan(source, options);
   check_options(options);
   return Planner(host, source, options, cancel).make();

@@ -14,9 +14,9 @@
 
 namespace qmill::testing {
 
-class Conversion {
+class Int8Conversion {
  public:
-  explicit Conversion(const std::vector<NamedTensor>& model = {{"a.weight", random_weight(64, 256, at::kBFloat16, 1)},
+  explicit Int8Conversion(const std::vector<NamedTensor>& model = {{"a.weight", random_weight(64, 256, at::kBFloat16, 1)},
                                                                {"b.weight", random_weight(32, 128, at::kBFloat16, 2)}}) {
     write_model(path("model.safetensors"), model);
     options.input_file = path("model.safetensors");

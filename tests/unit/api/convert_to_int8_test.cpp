@@ -18,7 +18,7 @@ namespace qmill {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::Conversion;
+using testing::Int8Conversion;
 using testing::correlated_rows;
 using testing::expect_error;
 using ::testing::HasSubstr;
@@ -44,10 +44,10 @@ at::Tensor row_scales(const at::Tensor& weight) { return weight.to(at::kFloat).a
 at::Tensor row_codes(const at::Tensor& weight) { return weight.to(at::kFloat).div(row_scales(weight)).round().to(at::kChar); }
 
 // With rows of inputs for a.weight.
-class Calibrated : public Conversion {
+class Calibrated : public Int8Conversion {
  public:
   Calibrated()
-      : Conversion({{"a.weight", random_weight(512, 256, at::kBFloat16, 1)}, {"b.weight", random_weight(32, 128, at::kBFloat16, 2)}}) {
+      : Int8Conversion({{"a.weight", random_weight(512, 256, at::kBFloat16, 1)}, {"b.weight", random_weight(32, 128, at::kBFloat16, 2)}}) {
     options.calibration_data_path = write("rows.safetensors", {{"a.input", correlated_rows(1000, 256, 3)}});
     options.converter_kwargs["optimizer"] = std::string("gptq");
   }
@@ -59,7 +59,7 @@ class Quip : public Calibrated {
 };
 
 TEST(ConvertToInt8, InputFileAndOutputFile) {
-  Conversion job;
+  Int8Conversion job;
   const ModelFile source = testing::read_model(job.options.input_file);
   const ModelFile out = job.run();
   EXPECT_TRUE(out.tensors.at("a.weight").equal(row_codes(source.tensors.at("a.weight"))));
@@ -74,13 +74,13 @@ TEST(ConvertToInt8, InputFileAndOutputFile) {
 }
 
 TEST(ConvertToInt8, RotatesByDefault) {
-  Conversion job;
+  Int8Conversion job;
   job.options.converter_kwargs.erase("convrot");
   EXPECT_THAT(marker_of(job.run(), "a"), HasSubstr(R"("convrot_groupsize":256)"));
 }
 
 TEST(ConvertToInt8, ComfyQuant) {
-  Conversion job;
+  Int8Conversion job;
   EXPECT_TRUE(job.run().tensors.contains("a.comfy_quant"));
   const ModelFile legacy = job.with([](Options& o) { o.comfy_quant = false; });
   EXPECT_TRUE(legacy.tensors.contains("a.scale_weight"));
@@ -88,7 +88,7 @@ TEST(ConvertToInt8, ComfyQuant) {
 }
 
 TEST(ConvertToInt8, FilterFlags) {
-  Conversion job({{"encoder.block.0.layer.0.SelfAttention.q.weight", random_weight(64, 64, at::kFloat, 1)},
+  Int8Conversion job({{"encoder.block.0.layer.0.SelfAttention.q.weight", random_weight(64, 64, at::kFloat, 1)},
                   {"shared.weight", random_weight(64, 64, at::kFloat, 2)},
                   {"decoder.block.0.layer.0.SelfAttention.q.weight", random_weight(64, 64, at::kFloat, 3)}});
   EXPECT_EQ(type_of(job.run(), "shared.weight"), at::kChar);
@@ -127,14 +127,14 @@ TEST(ConvertToInt8, Seed) {
 }
 
 TEST(ConvertToInt8, Fp16) {
-  Conversion job;
+  Int8Conversion job;
   const ModelFile out = job.with([](Options& o) { o.fp16 = true; });
   EXPECT_EQ(type_of(out, "a.weight"), at::kHalf);
   EXPECT_EQ(out.tensors.size(), 2u);
 }
 
 TEST(ConvertToInt8, ExcludeLayersAndFallback) {
-  Conversion job;
+  Int8Conversion job;
   const ModelFile kept = job.with([](Options& o) { o.exclude_layers = "^b"; });
   EXPECT_EQ(type_of(kept, "b.weight"), at::kBFloat16);
   EXPECT_EQ(type_of(kept, "a.weight"), at::kChar);
@@ -144,7 +144,7 @@ TEST(ConvertToInt8, ExcludeLayersAndFallback) {
 }
 
 TEST(ConvertToInt8, FallbackBlockSize) {
-  Conversion job;
+  Int8Conversion job;
   const ModelFile out = job.with([](Options& o) { o.exclude_layers = "^b", o.fallback = "int8", o.fallback_block_size = 16; });
   EXPECT_EQ(scale_shape(out, "b"), (std::vector<std::int64_t>{2, 8}));
   EXPECT_EQ(scale_shape(out, "a"), (std::vector<std::int64_t>{64, 1}));
@@ -162,7 +162,7 @@ TEST(ConvertToInt8, FallbackSimple) {
 }
 
 TEST(ConvertToInt8, CustomLayersAndCustomType) {
-  Conversion job;
+  Int8Conversion job;
   const ModelFile out = job.with([](Options& o) { o.custom_layers = "^b", o.custom_type = "fp16"; });
   EXPECT_EQ(type_of(out, "b.weight"), at::kHalf);
   EXPECT_EQ(type_of(out, "a.weight"), at::kChar);
@@ -171,7 +171,7 @@ TEST(ConvertToInt8, CustomLayersAndCustomType) {
 }
 
 TEST(ConvertToInt8, CustomBlockSize) {
-  Conversion job;
+  Int8Conversion job;
   const ModelFile out = job.with([](Options& o) { o.custom_layers = "^b", o.custom_type = "int8", o.custom_block_size = 32; });
   EXPECT_EQ(scale_shape(out, "b"), (std::vector<std::int64_t>{1, 4}));
   EXPECT_THAT(marker_of(out, "b"), HasSubstr("int8_blockwise"));
@@ -180,7 +180,7 @@ TEST(ConvertToInt8, CustomBlockSize) {
 }
 
 TEST(ConvertToInt8, CustomScalingMode) {
-  Conversion job;
+  Int8Conversion job;
   const ModelFile out = job.with([](Options& o) { o.custom_layers = "^b", o.custom_type = "int8", o.custom_scaling_mode = "tensor"; });
   EXPECT_TRUE(scale_shape(out, "b").empty());
   expect_error(ErrorKind::usage, {"custom_scaling_mode", "rows", "row, tensor"},
@@ -198,7 +198,7 @@ TEST(ConvertToInt8, CustomSimple) {
 }
 
 TEST(ConvertToInt8, CustomHeur) {
-  Conversion job({{"a.weight", random_weight(64, 64, at::kFloat, 1)}, {"thin.weight", random_weight(8, 64, at::kFloat, 2)}});
+  Int8Conversion job({{"a.weight", random_weight(64, 64, at::kFloat, 1)}, {"thin.weight", random_weight(8, 64, at::kFloat, 2)}});
   const auto type = [&](bool heuristic) {
     return type_of(job.with([&](Options& o) { o.custom_layers = "thin", o.custom_type = "int8", o.custom_heur = heuristic; }),
                    "thin.weight");
@@ -208,7 +208,7 @@ TEST(ConvertToInt8, CustomHeur) {
 }
 
 TEST(ConvertToInt8, SkipInefficientLayers) {
-  Conversion job({{"a.weight", random_weight(64, 64, at::kFloat, 1)}, {"thin.weight", random_weight(8, 64, at::kFloat, 2)}});
+  Int8Conversion job({{"a.weight", random_weight(64, 64, at::kFloat, 1)}, {"thin.weight", random_weight(8, 64, at::kFloat, 2)}});
   EXPECT_EQ(type_of(job.run(), "thin.weight"), at::kChar);
   const ModelFile out = job.with([](Options& o) { o.skip_inefficient_layers = true; });
   EXPECT_EQ(type_of(out, "thin.weight"), at::kFloat);
@@ -216,14 +216,14 @@ TEST(ConvertToInt8, SkipInefficientLayers) {
 }
 
 TEST(ConvertToInt8, FullPrecisionMatrixMult) {
-  Conversion job;
+  Int8Conversion job;
   EXPECT_THAT(marker_of(job.run(), "a"), Not(HasSubstr("full_precision")));
   EXPECT_THAT(marker_of(job.with([](Options& o) { o.full_precision_matrix_mult = true; }), "a"),
               HasSubstr(R"("full_precision_matrix_mult":true)"));
 }
 
 TEST(ConvertToInt8, IncludeInputScale) {
-  Conversion job;
+  Int8Conversion job;
   job.options.comfy_quant = false;
   EXPECT_FALSE(job.run().tensors.contains("a.scale_input"));
   EXPECT_TRUE(job.with([](Options& o) { o.include_input_scale = true; }).tensors.at("a.scale_input").equal(at::full({}, 1.0f)));
@@ -242,13 +242,13 @@ TEST(ConvertToInt8, NoLearnedRounding) {
 }
 
 TEST(ConvertToInt8, SaveQuantMetadata) {
-  Conversion job;
+  Int8Conversion job;
   EXPECT_FALSE(job.run().metadata.contains("_quantization_metadata"));
   EXPECT_THAT(job.with([](Options& o) { o.save_quant_metadata = true; }).metadata.at("_quantization_metadata"), HasSubstr(R"("a")"));
 }
 
 TEST(ConvertToInt8, LayerConfigAndFullmatch) {
-  Conversion job({{"a.weight", random_weight(64, 64, at::kFloat, 1)}, {"aa.weight", random_weight(64, 64, at::kFloat, 2)}});
+  Int8Conversion job({{"a.weight", random_weight(64, 64, at::kFloat, 1)}, {"aa.weight", random_weight(64, 64, at::kFloat, 2)}});
   job.options.layer_config = parse_layer_config(R"({"layer_patterns": {"a": {"format": "fp16"}}})");
   EXPECT_EQ(type_of(job.run(), "aa.weight"), at::kHalf);
   const ModelFile whole = job.with([](Options& o) { o.layer_config_fullmatch = true; });
@@ -295,7 +295,7 @@ TEST(ConvertToInt8, StreamingThresholds) {
 }
 
 TEST(ConvertToInt8, ReportQuality) {
-  Conversion job;
+  Int8Conversion job;
   job.run();
   EXPECT_THAT(job.log, Not(HasSubstr("Quantization Quality Report")));
   job.with([](Options& o) { o.report_quality = true; });
@@ -304,7 +304,7 @@ TEST(ConvertToInt8, ReportQuality) {
 }
 
 TEST(ConvertToInt8, QualityThreshold) {
-  Conversion job;
+  Int8Conversion job;
   job.run();
   EXPECT_THAT(job.log, Not(HasSubstr("warning")));
   job.with([](Options& o) { o.quality_threshold = 90; });
@@ -313,7 +313,7 @@ TEST(ConvertToInt8, QualityThreshold) {
 }
 
 TEST(ConvertToInt8, SmoothquantAndAlpha) {
-  Conversion job;
+  Int8Conversion job;
   const at::Tensor largest = correlated_rows(50, 256, 3).abs().amax({0});
   job.options.calibration_data_path = job.write("channels.safetensors", {{"a.channel_max", largest}});
   job.options.converter_kwargs["optimizer"] = std::string("gptq");
@@ -344,7 +344,7 @@ TEST(ConvertToInt8, CalibrationDataPath) {
 }
 
 TEST(ConvertToInt8, CalibrationLoraPath) {
-  Conversion job;
+  Int8Conversion job;
   job.options.converter_kwargs["optimizer"] = std::string("gptq");
   const at::Tensor without = job.run().tensors.at("a.weight");
   job.options.calibration_lora_path =
@@ -444,7 +444,7 @@ TEST(ConvertToInt8, QuipCheckpointedThresholdAndSegments) {
 }
 
 TEST(ConvertToInt8, MergeLora) {
-  Conversion job;
+  Int8Conversion job;
   job.options.fp16 = true;
   const at::Tensor weight = testing::read_model(job.options.input_file).tensors.at("a.weight").to(at::kDouble);
   const auto lora = [&](const char* name) {
@@ -468,7 +468,7 @@ TEST(ConvertToInt8, MergeLora) {
 }
 
 TEST(ConvertToInt8, ConverterKwargs) {
-  Conversion job;
+  Int8Conversion job;
   const auto with = [&](const char* name, OptionValue value) {
     return job.with([&](Options& o) { o.converter_kwargs[name] = std::move(value); });
   };

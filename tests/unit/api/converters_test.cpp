@@ -17,7 +17,7 @@
 namespace qmill {
 namespace {
 
-using testing::Conversion;
+using testing::Int8Conversion;
 using testing::correlated_rows;
 using testing::expect_error;
 using ::testing::HasSubstr;
@@ -84,7 +84,7 @@ TEST(Gptq, TheScaleOfTheHessianDoesNotMatter) {
 }
 
 TEST(Gptq, EqualsTheConversionOfAFile) {
-  Conversion job({{"a.weight", weight()}});
+  Int8Conversion job({{"a.weight", weight()}});
   job.options.calibration_data_path = job.write("h.safetensors", {{"a.hessian", hessian()}});
   job.options.converter_kwargs = {{"optimizer", std::string("gptq")}, {"convrot", std::string("off")}};
   job.options.gptq_actorder = true;

@@ -11,7 +11,7 @@
 namespace qmill {
 namespace {
 
-using testing::Conversion;
+using testing::Int8Conversion;
 using testing::expect_error;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -37,7 +37,7 @@ TEST(Environment, StreamingAggressiveness) {
     EXPECT_EQ(read_environment().streaming, mode);
   }
   const Variable variable("STREAMING_AGGRESSIVENESS", "aggressive");
-  Conversion job;
+  Int8Conversion job;
   job.run();
   EXPECT_THAT(job.log, HasSubstr("memory aggressive"));
   job.with([](ConvertToInt8Options& options) { options.streaming_mode = "minimal"; });  // an option beats its variable
@@ -49,7 +49,7 @@ TEST(Environment, StreamingAggressiveness) {
 TEST(Environment, EnableMixedHadamard) {
   EXPECT_EQ(read_environment().mixed_hadamard.use, MixedHadamard::Use::automatic);
   EXPECT_THAT(read_environment().remarks, IsEmpty());
-  Conversion job;
+  Int8Conversion job;
   const std::string expected = job.bytes();
   {
     const Variable on("ENABLE_MIXED_HADAMARD", "1");
@@ -69,7 +69,7 @@ TEST(Environment, EnableMixedHadamard) {
 
 TEST(Environment, MixedHadamardDtype) {
   EXPECT_FALSE(read_environment().mixed_hadamard.is_half);
-  Conversion job;
+  Int8Conversion job;
   {
     const Variable half("MIXED_HADAMARD_DTYPE", "float16");
     EXPECT_TRUE(read_environment().mixed_hadamard.is_half);
@@ -142,7 +142,7 @@ TEST(Logging, SetupLogging) {
 }
 
 TEST(Logging, LevelsSayMoreOfAConversion) {
-  Conversion job;
+  Int8Conversion job;
   setup_logging("DEBUG");
   job.run();
   EXPECT_THAT(job.log, HasSubstr("quantize a.weight [primary]"));
@@ -157,7 +157,7 @@ TEST(Constants, AreTheDocumentedOnes) {
   static_assert(std::is_same_v<WeightTensor, at::Tensor> && std::is_same_v<ScaleTensor, at::Tensor> &&
                 std::is_same_v<HessianMatrix, at::Tensor>);
   static_assert(std::is_same_v<FilterFlags, std::map<std::string, bool>>);
-  Conversion job;
+  Int8Conversion job;
   const testing::ModelFile out = job.run();
   EXPECT_EQ(out.tensors.at("a.weight").scalar_type(), TARGET_INT8_DTYPE);
   EXPECT_EQ(out.tensors.at("a.weight_scale").scalar_type(), SCALE_DTYPE);

@@ -3,6 +3,7 @@
 #include "calibration/input_rows.h"
 #include "calibration/substitute_hessian.h"
 #include "core_support.h"
+#include "io/hash.h"
 
 #include <qmill/names.h>
 
@@ -526,7 +527,7 @@ TEST(Statistics, ReplaceNothingUnaskedAndLeaveNothingOnError) {
   write_bytes(options.output, "mine");
   expect_error(ErrorKind::usage, {"exists already"}, [&] { write_statistics(host(), options); });
   EXPECT_EQ(testing::read_bytes(options.output), "mine");
-  options.run.overwrite = true;
+  options.overwrite = true;
   write_statistics(host(), options);
   options.output = options.input;
   expect_error(ErrorKind::usage, {"same file"}, [&] { write_statistics(host(), options); });

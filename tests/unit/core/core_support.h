@@ -4,6 +4,7 @@
 #include "expect_error.h"
 #include "model_file.h"
 #include "temp_dir.h"
+#include "test_host.h"
 
 #include <qmill/core/convert.h>
 
@@ -17,18 +18,17 @@
 
 namespace qmill::testing {
 
-// The plugins of this build.
-inline const Host& host() {
-  static const Host host({QMILL_TEST_PLUGINS});
-  return host;
-}
-
 // U8, one-dimensional: as files hold markers.
 inline at::Tensor bytes_of(std::string_view text) {
   at::Tensor bytes = at::empty({static_cast<std::int64_t>(text.size())}, at::kByte);
   std::memcpy(bytes.mutable_data_ptr(), text.data(), text.size());
   return bytes;
 }
+
+inline std::string text_of(const at::Tensor& bytes) { return {static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes()}; }
+
+// The marker of a layer with a scale per row.
+inline const std::string kRowMarker = R"({"format":"int8_tensorwise"})";
 
 // One conversion in a folder of its own.
 struct Job {
@@ -48,7 +48,7 @@ struct Job {
   }
   ConvertReport run(const RunHooks& hooks = {}) {
     made = plan();
-    return run_plan(*source, made, options, hooks);
+    return run_plan(*source, made, hooks);
   }
   ModelFile output() const { return read_model(options.output); }
 

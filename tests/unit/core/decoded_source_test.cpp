@@ -2,6 +2,7 @@
 
 #include "core_support.h"
 
+#include <qmill/core/conversion.h>
 #include <qmill/core/dequantize.h>
 
 #include <ATen/ops/full.h>
@@ -18,14 +19,13 @@ using testing::bytes_of;
 using testing::expect_error;
 using testing::host;
 using testing::Job;
+using testing::kRowMarker;
 using testing::ModelFile;
 using testing::NamedTensor;
 using testing::random_weight;
 using testing::read_model;
 using testing::TempDir;
 using testing::write_model;
-
-const std::string kRow = R"({"format":"int8_tensorwise"})";
 
 // A file with a layer of each kind that stands on its own, and what is none.
 struct QuantizedFile {
@@ -37,7 +37,7 @@ struct QuantizedFile {
   at::Tensor plain = random_weight(3, 8, at::kBFloat16, 4);
   std::vector<NamedTensor> tensors = {{"i.weight", codes},
                                       {"i.weight_scale", scales},
-                                      {"i.comfy_quant", bytes_of(kRow)},
+                                      {"i.comfy_quant", bytes_of(kRowMarker)},
                                       {"i.input_scale", at::ones({})},
                                       {"f.weight", floats},
                                       {"f.scale_weight", at::full({}, 0.3f)},
@@ -48,7 +48,7 @@ struct QuantizedFile {
                                       {"p8.weight", floats},
                                       {"scaled_fp8", at::zeros({0}).to(at::kFloat8_e4m3fn)}};
   std::map<std::string, std::string> metadata = {
-      {"_quantization_metadata", R"({"format_version":"1.0","layers":{"i":)" + kRow + "}}"}, {"qmill.seed", "0"}, {"author", "somebody"}};
+      {"_quantization_metadata", R"({"format_version":"1.0","layers":{"i":)" + kRowMarker + "}}"}, {"qmill.seed", "0"}, {"author", "somebody"}};
 
   std::unique_ptr<TensorSource> open() {
     write_model(path, tensors, metadata);
@@ -148,8 +148,8 @@ TEST(DecodedSource, WhatNoFormatDecodesIsNamed) {
          {{"l.weight", floats}, {"l.weight_scale", one}, {"l.pre_quant_scale", at::ones({4})}});
   reject(ErrorKind::unsupported, {"'l'", "'l.smooth_factors'"},
          {{"l.weight", floats}, {"l.weight_scale", one}, {"l.smooth_factors", at::ones({4})}});
-  reject(ErrorKind::input, {"'l'"}, {{"l.weight", codes}, {"l.comfy_quant", bytes_of(kRow)}});
-  reject(ErrorKind::input, {"'l'"}, {{"l.comfy_quant", bytes_of(kRow)}});
+  reject(ErrorKind::input, {"'l'"}, {{"l.weight", codes}, {"l.comfy_quant", bytes_of(kRowMarker)}});
+  reject(ErrorKind::input, {"'l'"}, {{"l.comfy_quant", bytes_of(kRowMarker)}});
   reject(ErrorKind::input, {"'l'"}, {{"l.weight", codes}, {"l.comfy_quant", bytes_of("{")}});
 }
 
@@ -209,7 +209,7 @@ TEST(Dequantize, ValuesBeyondTheTypeAreAnErrorWithTheirCount) {
   DequantizeJob job(DType::f16);
   job.file.tensors[5].data = at::full({}, 1e6f);
   write_model(job.file.path, job.file.tensors, job.file.metadata);
-  expect_error(ErrorKind::numeric, {"q.safetensors'", "'f.weight'", "of 32 values", "F16", "--dtype"}, [&] { job.run(); });
+  expect_error(ErrorKind::numeric, {"q.safetensors'", "'f.weight'", "of 32 values", "F16", "`dtype`"}, [&] { job.run(); });
   EXPECT_FALSE(std::filesystem::exists(job.options.output));
 }
 
@@ -251,8 +251,9 @@ TEST(Dequantize, DestinationsThatMayNotBeReplaced) {
   job.options.run.overwrite = false;
   job.run();
   expect_error(ErrorKind::usage, {"exists already"}, [&] { job.run(); });
+  job.options.output = job.file.dir / "other.safetensors";
   job.options.dtype = DType::f64;
-  expect_error(ErrorKind::usage, {"--dtype is F64"}, [&] { job.run(); });
+  expect_error(ErrorKind::usage, {"`dtype` is F64"}, [&] { job.run(); });
 }
 
 TEST(Dequantize, TheDefaultOutputLiesBesideTheInput) {
@@ -279,9 +280,9 @@ TEST(DequantizeSource, ValuesThatAreNotFiniteAreAnErrorWhateverBecomesOfTheLayer
     Job job(file.tensors, file.metadata);
     job.options.dequantize_source = true;
     job.options.layers.exclude = excluded;
-    const auto source = open_source(host(), job.options);
-    const Plan plan = make_plan(host(), *source, job.options);
-    expect_error(ErrorKind::numeric, {"'i.weight'", "30 of 30 values are not finite"}, [&] { run_plan(*source, plan, job.options); });
+    Conversion conversion(host(), job.options);
+    conversion.plan();
+    expect_error(ErrorKind::numeric, {"'i.weight'", "30 of 30 values are not finite"}, [&] { conversion.run(); });
     EXPECT_FALSE(std::filesystem::exists(job.options.output));
   }
 }
@@ -290,8 +291,8 @@ TEST(DequantizeSource, ThePlanSaysThatWhatWasLostStaysLost) {
   QuantizedFile file;
   Job job(file.tensors, file.metadata);
   job.options.dequantize_source = true;
-  const auto source = open_source(host(), job.options);
-  const Plan plan = make_plan(host(), *source, job.options);
+  Conversion conversion(host(), job.options);
+  const Plan& plan = conversion.plan();
   ASSERT_EQ(plan.warnings.size(), 1u);
   EXPECT_EQ(plan.warnings[0], "the source was quantized (float8_e4m3fn, 1 layer; int8_tensorwise, 1 layer): what that lost stays lost");
   EXPECT_EQ(testing::decision_of(plan, "f.weight").action, Action::quantize);
@@ -300,8 +301,8 @@ TEST(DequantizeSource, ThePlanSaysThatWhatWasLostStaysLost) {
 TEST(DequantizeSource, OfAPlainModelItChangesNothingAndSaysSo) {
   Job job(std::vector<NamedTensor>{{"a.weight", random_weight(4, 256, at::kHalf, 1)}});
   job.options.dequantize_source = true;
-  const auto source = open_source(host(), job.options);
-  const Plan plan = make_plan(host(), *source, job.options);
+  Conversion conversion(host(), job.options);
+  const Plan& plan = conversion.plan();
   ASSERT_EQ(plan.warnings.size(), 1u);
   EXPECT_NE(plan.warnings[0].find("--dequantize-source changes nothing"), std::string::npos);
 }

@@ -8,11 +8,6 @@
 namespace qmill::testing {
 namespace {
 
-std::string text_of(const at::Tensor& bytes) {
-  const std::uint8_t* data = bytes.const_data_ptr<std::uint8_t>();
-  return {data, data + bytes.numel()};
-}
-
 struct MarkedFile {
   MarkedFile() {
     edit.input = dir / "in.safetensors";
@@ -53,7 +48,7 @@ TEST(Edit, ChangesTheMarkerAndKeepsItsOrder) {
   const EditReport report = edit_markers(host(), file.edit);
   EXPECT_EQ(report.changed, std::vector<std::string>{"a"});
   const ModelFile written = read_model(file.edit.output);
-  EXPECT_EQ(text_of(written.tensors.at("a.comfy_quant")), R"({"format":"int8_tensorwise","y":2})");
+  EXPECT_EQ(testing::text_of(written.tensors.at("a.comfy_quant")), R"({"format":"int8_tensorwise","y":2})");
   EXPECT_EQ(report.bytes_written, std::filesystem::file_size(file.edit.output));
 }
 

@@ -21,8 +21,8 @@ const LayerNames& layers() {
   return names;
 }
 
-struct File {
-  explicit File(const std::vector<testing::NamedTensor>& tensors) { write_model(dir / "lora.safetensors", tensors); }
+struct OpenedLora {
+  explicit OpenedLora(const std::vector<testing::NamedTensor>& tensors) { write_model(dir / "lora.safetensors", tensors); }
   LoraFile open() const { return LoraFile(dir / "lora.safetensors", host().open(dir / "lora.safetensors"), layers()); }
   TempDir dir;
 };
@@ -47,7 +47,7 @@ TEST(LoraFile, EverySpellingFindsItsLayer) {
       {"lycoris_blocks_0_ffn_0.lora_down.weight", "lycoris_blocks_0_ffn_0.lora_up.weight"},
   };
   for (const auto& [down, up] : spellings) {
-    const File file({{down, at::ones({2, 8})}, {up, at::ones({4, 2})}});
+    const OpenedLora file({{down, at::ones({2, 8})}, {up, at::ones({4, 2})}});
     const LoraFile lora = file.open();
     ASSERT_EQ(lora.entries().size(), 1u) << down;
     const LoraEntry& entry = lora.entries()[0];
@@ -60,11 +60,11 @@ TEST(LoraFile, EverySpellingFindsItsLayer) {
 }
 
 TEST(LoraFile, KohyaNamesFindLayersBehindPrefixes) {
-  const File file({{"lora_unet_blocks_0_attn_q_k.lora_down.weight", at::ones({2, 8})},
+  const OpenedLora file({{"lora_unet_blocks_0_attn_q_k.lora_down.weight", at::ones({2, 8})},
                    {"lora_unet_blocks_0_attn_q_k.lora_up.weight", at::ones({4, 2})},
                    {"lora_unet_blocks_0_attn_q_k.alpha", at::full({}, 3.)}});
   expect_error(ErrorKind::input, {"lora.safetensors", "blocks_0_attn_q_k", "blocks.0.attn.q_k", "blocks.0.attn_q.k"}, [&] { file.open(); });
-  const File clear({{"lora_unet_blocks_0_attn_q.lora_down.weight", at::ones({2, 8})},
+  const OpenedLora clear({{"lora_unet_blocks_0_attn_q.lora_down.weight", at::ones({2, 8})},
                     {"lora_unet_blocks_0_attn_q.lora_up.weight", at::ones({4, 2})},
                     {"lora_unet_blocks_0_attn_q.alpha", at::full({}, 3.)}});
   const LoraFile lora = clear.open();
@@ -75,7 +75,7 @@ TEST(LoraFile, KohyaNamesFindLayersBehindPrefixes) {
 }
 
 TEST(LoraFile, WhatMatchesNothingIsListed) {
-  const File file({{"blocks.0.ffn.0.lora_A.weight", at::ones({2, 8})},
+  const OpenedLora file({{"blocks.0.ffn.0.lora_A.weight", at::ones({2, 8})},
                    {"blocks.0.ffn.0.lora_B.weight", at::ones({4, 2})},
                    {"blocks.9.lora_A.weight", at::ones({2, 8})},
                    {"blocks.9.lora_B.weight", at::ones({4, 2})},
@@ -88,7 +88,7 @@ TEST(LoraFile, IncompleteAndContradictoryFilesAreErrors) {
   const at::Tensor a = at::ones({2, 8});
   const at::Tensor b = at::ones({4, 2});
   const auto expect = [](std::initializer_list<std::string_view> parts, const std::vector<testing::NamedTensor>& tensors) {
-    const File file(tensors);
+    const OpenedLora file(tensors);
     expect_error(ErrorKind::input, parts, [&] { file.open(); });
   };
   expect({"lora.safetensors", "'blocks.0.ffn.0.lora_A.weight'", "no partner"}, {{"blocks.0.ffn.0.lora_A.weight", a}});
@@ -142,7 +142,7 @@ TEST(LoraFile, EveryEndingIsAPartOfItsOwn) {
 }
 
 TEST(LoraFile, ValuesThatAreNotFiniteAreErrors) {
-  const File file({{"blocks.0.ffn.0.lora_A.weight", at::full({2, 8}, std::numeric_limits<double>::quiet_NaN())},
+  const OpenedLora file({{"blocks.0.ffn.0.lora_A.weight", at::full({2, 8}, std::numeric_limits<double>::quiet_NaN())},
                    {"blocks.0.ffn.0.lora_B.weight", at::ones({4, 2})}});
   const LoraFile lora = file.open();
   expect_error(ErrorKind::input, {"lora.safetensors", "'blocks.0.ffn.0.lora_A.weight'", "finite"},

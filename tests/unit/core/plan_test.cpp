@@ -4,7 +4,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <qmill/core/stored_layers.h>
+#include <qmill/core/compare.h>
 #include <qmill/version.h>
 #include <nlohmann/json.hpp>
 

@@ -2,7 +2,7 @@
 
 #include "core_support.h"
 
-#include <qmill/core/stored_layers.h>
+#include <qmill/core/compare.h>
 
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/ones.h>

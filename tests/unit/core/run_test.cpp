@@ -37,8 +37,6 @@ void expect_same(const at::Tensor& stored, const at::Tensor& expected, std::stri
   EXPECT_TRUE(stored.equal(expected)) << what;
 }
 
-std::string text_of(const at::Tensor& bytes) { return {static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes()}; }
-
 constexpr at::ScalarType kTypes[] = {at::kFloat, at::kHalf, at::kBFloat16};
 
 TEST(Run, RowScalingStoresThePlainExpression) {
@@ -51,7 +49,7 @@ TEST(Run, RowScalingStoresThePlainExpression) {
     const at::Tensor scale = scale_of(w.abs().amax({1}, true));
     expect_same(out.tensors.at("l.weight_scale"), scale, "scale");
     expect_same(out.tensors.at("l.weight"), codes_of(w, scale), "codes");
-    EXPECT_EQ(text_of(out.tensors.at("l.comfy_quant")), R"({"format":"int8_tensorwise"})");
+    EXPECT_EQ(testing::text_of(out.tensors.at("l.comfy_quant")), R"({"format":"int8_tensorwise"})");
     EXPECT_EQ(out.tensors.size(), 3u);
   }
 }
@@ -75,7 +73,7 @@ TEST(Run, AxisScalingStoresThePlainExpression) {
   const at::Tensor scale = scale_of(weight.abs().amax({1}));
   expect_same(job.output().tensors.at("l.weight_scale"), scale, "scale");
   expect_same(job.output().tensors.at("l.weight"), codes_of(weight, scale.unsqueeze(1)), "codes");
-  EXPECT_EQ(text_of(job.output().tensors.at("l.comfy_quant")), R"({"format":"int8_axiswise"})");
+  EXPECT_EQ(testing::text_of(job.output().tensors.at("l.comfy_quant")), R"({"format":"int8_axiswise"})");
 }
 
 TEST(Run, BlockScalingStoresThePlainExpression) {
@@ -88,7 +86,7 @@ TEST(Run, BlockScalingStoresThePlainExpression) {
   const at::Tensor scale = scale_of(blocks.abs().amax({1, 3}));
   expect_same(job.output().tensors.at("l.weight_scale"), scale, "scale");
   expect_same(job.output().tensors.at("l.weight"), codes_of(blocks, scale.view({3, 1, 5, 1})).view({96, 160}), "codes");
-  EXPECT_EQ(text_of(job.output().tensors.at("l.comfy_quant")), R"({"format":"int8_blockwise","group_size":32})");
+  EXPECT_EQ(testing::text_of(job.output().tensors.at("l.comfy_quant")), R"({"format":"int8_blockwise","group_size":32})");
 }
 
 TEST(Run, LegacyNamesStoreTheSameNumbers) {
@@ -119,7 +117,7 @@ TEST(Run, RotatedCodesAreTheNearestToTheRotatedWeight) {
   // F32 sums in another order: codes may go the other way only where the value lies between two codes.
   const at::Tensor distance = rotated.div(scale).sub(out.tensors.at("l.weight").to(at::kDouble)).abs();
   EXPECT_LT(distance.max().item<double>(), 0.5 + 1e-3);
-  EXPECT_EQ(text_of(out.tensors.at("l.comfy_quant")), R"({"format":"int8_tensorwise","convrot":true,"convrot_groupsize":256})");
+  EXPECT_EQ(testing::text_of(out.tensors.at("l.comfy_quant")), R"({"format":"int8_tensorwise","convrot":true,"convrot_groupsize":256})");
 }
 
 TEST(Run, ZeroRowsGetTheSmallestScaleAndCodesZero) {
@@ -386,7 +384,7 @@ TEST(Run, ASourceThatShrinksAfterThePlanIsAnErrorAndLeavesNothing) {
     Job job(mixed_model());
     const Plan plan = job.plan();
     fs::resize_file(job.options.input, static_cast<std::uintmax_t>(part * static_cast<double>(fs::file_size(job.options.input))));
-    expect_error(ErrorKind::input, {"in.safetensors"}, [&] { run_plan(*job.source, plan, job.options); });
+    expect_error(ErrorKind::input, {"in.safetensors"}, [&] { run_plan(*job.source, plan); });
     EXPECT_EQ(job.files(), std::vector<std::string>{"in.safetensors"});
   }
 }

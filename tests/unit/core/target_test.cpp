@@ -1,7 +1,7 @@
 // Where a layer goes when the format that was asked for cannot or must not store it.
 #include "core_support.h"
 
-#include <qmill/core/stored_layers.h>
+#include <qmill/core/compare.h>
 #include <qmill/error.h>
 
 namespace qmill {

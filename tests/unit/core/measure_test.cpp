@@ -1,4 +1,6 @@
-#include "report/output_error.h"
+#include "report/measure.h"
+
+#include "report/rounded.h"
 
 #include "core_support.h"
 
@@ -8,6 +10,8 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/Parallel.h>
 
+#include <array>
+#include <atomic>
 #include <cmath>
 
 namespace qmill {
@@ -16,22 +20,25 @@ namespace {
 using testing::host;
 using testing::random_weight;
 
-constexpr at::ScalarType kTypes[] = {at::kFloat, at::kHalf, at::kBFloat16, at::kDouble};
+constexpr at::ScalarType kFloatingTypes[] = {at::kFloat, at::kHalf, at::kBFloat16, at::kDouble};
 
-double norm(const at::Tensor& tensor) { return at::linalg_vector_norm(tensor).item<double>(); }
+double frobenius(const at::Tensor& tensor) { return at::linalg_vector_norm(tensor).item<double>(); }
 
 // The plain LibTorch expression in F64.
 double expected_error(const at::Tensor& inputs, const at::Tensor& weight, const at::Tensor& decoded) {
   const at::Tensor x = inputs.to(at::kDouble);
   const at::Tensor w = weight.to(at::kDouble);
   const at::Tensor y = x.matmul(w.t());
-  return norm(y.sub(x.matmul(decoded.to(at::kDouble).t()))) / norm(y);
+  return frobenius(y.sub(x.matmul(decoded.to(at::kDouble).t()))) / frobenius(y);
+}
+
+OutputSums measure_output(const at::Tensor& inputs, const at::Tensor& weight, const RowDecoder& rows, TaskPool& tasks) {
+  return measure(weight, {&rows, 1}, {inputs, {}}, tasks).outputs;
 }
 
 double measured(const at::Tensor& inputs, const at::Tensor& weight, const at::Tensor& decoded, int threads) {
   TaskPool tasks(threads);
-  const RowDecoder rows = plain_rows(decoded);
-  return measure_output(inputs, weight, {&rows, 1}, tasks).relative(0);
+  return measure_output(inputs, weight, plain_rows(decoded), tasks).relative(0);
 }
 
 // A layer rounded plainly in the given layout, as a file would hold it.
@@ -61,7 +68,7 @@ struct Rounded {
 };
 
 TEST(OutputError, IsThePlainExpressionForEveryTypeAndForOddSizes) {
-  for (const at::ScalarType type : kTypes)
+  for (const at::ScalarType type : kFloatingTypes)
     for (const auto& [n, k, v] : {std::array<std::int64_t, 3>{1, 1, 1}, {7, 129, 3}, {300, 65, 1030}, {2100, 33, 17}, {40, 20000, 5}}) {
       SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(k));
       const at::Tensor weight = random_weight(n, k, type, 1);
@@ -91,8 +98,8 @@ TEST(OutputError, PartsOfTheInputsAddUp) {
   const at::Tensor inputs = random_weight(30, 40, at::kFloat, 3);
   TaskPool tasks(2);
   const RowDecoder rows = plain_rows(decoded);
-  OutputSums sums = measure_output(inputs.narrow(0, 0, 7), weight, {&rows, 1}, tasks);
-  sums.merge(measure_output(inputs.narrow(0, 7, 23), weight, {&rows, 1}, tasks));
+  OutputSums sums = measure_output(inputs.narrow(0, 0, 7), weight, rows, tasks);
+  sums.merge(measure_output(inputs.narrow(0, 7, 23), weight, rows, tasks));
   EXPECT_EQ(sums.rows, 30);
   EXPECT_NEAR(sums.relative(0) / expected_error(inputs, weight, decoded), 1, 1e-5);
 }
@@ -125,6 +132,10 @@ TEST(OutputError, SeesOnlyTheDirectionsThatInputsHave) {
 TEST(OutputError, InputsOfAnotherWidthAreRefused) {
   const at::Tensor weight = random_weight(8, 6, at::kFloat, 1);
   EXPECT_THROW(measured(random_weight(5, 7, at::kFloat, 2), weight, weight, 1), Error);
+  const RowDecoder rows = plain_rows(weight);
+  TaskPool tasks(1);
+  EXPECT_THROW(measure(weight, {&rows, 1}, {{}, at::zeros({7})}, tasks), Error);
+  EXPECT_THROW(measure(weight, {&rows, 1}, {{}, at::zeros({6}, at::kDouble)}, tasks), Error) << "not F32";
 }
 
 TEST(OutputError, PlainRoundingIsTheYardstickInEveryLayout) {
@@ -145,22 +156,22 @@ TEST(OutputError, PlainRoundingIsTheYardstickInEveryLayout) {
 
     TaskPool tasks(2);
     const auto buffers = std::make_shared<BufferPool>(1 << 20);
-    LayerOutput output(rounded.info, weight, changed.rows(), *rounded.format, rounded.layout, false, {tasks, *buffers, nullptr});
+    const RunResources resources{tasks, *buffers, nullptr};
+    const std::vector<RowDecoder> versions = {changed.rows(),
+                                              rounded_rows(rounded.info, weight, *rounded.format, rounded.layout, resources)};
     LayerQuality quality;
-    output.report(quality);
+    set_output_error(quality, measure(weight, versions, {}, tasks).outputs, false);
     EXPECT_FALSE(quality.output_error) << "no inputs yet";
-    output.add(inputs.narrow(0, 0, 10));
-    output.add(inputs.narrow(0, 10, 23));
-    output.report(quality);
+    OutputSums sums = measure(weight, versions, {inputs.narrow(0, 0, 10), {}}, tasks).outputs;
+    sums.merge(measure(weight, versions, {inputs.narrow(0, 10, 23), {}}, tasks).outputs);
+    set_output_error(quality, sums, false);
     EXPECT_NEAR(*quality.output_error / expected_error(inputs, weight, changed.decoded()), 1, 1e-4);
     EXPECT_NEAR(*quality.rounding_output_error / expected_error(inputs, weight, rounded.decoded()), 1, 1e-4);
     EXPECT_GT(*quality.output_error, 2 * *quality.rounding_output_error);
     EXPECT_EQ(quality.output_rows, 33);
 
-    LayerOutput its_own(rounded.info, weight, rounded.rows(), *rounded.format, rounded.layout, true, {tasks, *buffers, nullptr});
-    its_own.add(inputs);
     LayerQuality plain;
-    its_own.report(plain);
+    set_output_error(plain, measure_output(inputs, weight, rounded.rows(), tasks), true);
     EXPECT_EQ(plain.output_error, plain.rounding_output_error);
     EXPECT_NEAR(*plain.output_error / *quality.rounding_output_error, 1, 1e-9);
   }
@@ -196,74 +207,112 @@ TEST(OutputError, AFormatWhoseRowsDependOnEachOtherIsAskedForAllAtOnce) {
   const WholeFormat format;
   TaskPool tasks(2);
   const RowDecoder rows = stored_rows({decoded}, {"l.weight", DType::f32, {2500, 40}}, format, {});
-  EXPECT_EQ(measure_output(inputs, weight, {&rows, 1}, tasks).relative(0), measured(inputs, weight, decoded, 2));
+  EXPECT_EQ(measure_output(inputs, weight, rows, tasks).relative(0), measured(inputs, weight, decoded, 2));
   EXPECT_EQ(format.calls, 1);
 
-  const auto buffers = std::make_shared<BufferPool>(1 << 20);
-  const TensorInfo info{"l.weight", DType::f32, {2500, 40}};
-  LayerOutput output(info, weight, rows, format, {}, false, {tasks, *buffers, nullptr});
-  output.add(inputs);
   LayerQuality quality;
-  output.report(quality);
+  set_output_error(quality, measure_output(inputs, weight, rows, tasks), false);
   EXPECT_TRUE(quality.output_error);
-  EXPECT_FALSE(quality.rounding_output_error) << "there are no codes to round to";
+  EXPECT_FALSE(quality.rounding_output_error) << "there is nothing to compare with";
 }
 
-LayerQuality judged(const char* name, std::optional<double> sqnr, std::optional<double> output, std::optional<double> rounding) {
-  LayerQuality quality{name, "int8_tensorwise", "int8 row", 0.1, sqnr, 1};
-  quality.output_error = output;
-  quality.rounding_output_error = rounding;
-  quality.output_rows = output ? 40 : 0;
-  return quality;
+// A version of a weight that counts how often each of its rows is asked for.
+struct CountedRows {
+  explicit CountedRows(const at::Tensor& values) : rows(plain_rows(values)), counts(static_cast<std::size_t>(values.size(0))) {}
+
+  RowDecoder decoder() {
+    return [this](std::int64_t begin, std::int64_t end, float* out) {
+      for (std::int64_t row = begin; row < end; ++row) ++counts.at(static_cast<std::size_t>(row));
+      rows(begin, end, out);
+    };
+  }
+
+  RowDecoder rows;
+  std::vector<std::atomic<int>> counts;
+};
+
+TEST(Measure, EveryRowOfEveryVersionIsDecodedOnce) {
+  for (const auto& [n, k] : {std::array<std::int64_t, 2>{1, 1}, {7, 129}, {2500, 40}, {40, 20000}, {3, 300000}}) {
+    SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(k));
+    const at::Tensor weight = random_weight(n, k, at::kFloat, 1);
+    const at::Tensor inputs = random_weight(3, k, at::kFloat, 2);
+    for (const bool has_rows : {false, true})
+      for (const bool has_mean : {false, true}) {
+        CountedRows stored(weight), other(weight);
+        const std::vector<RowDecoder> versions = {stored.decoder(), other.decoder()};
+        TaskPool tasks(3);
+        measure(weight, versions, {has_rows ? inputs : at::Tensor(), has_mean ? inputs.mean(0) : at::Tensor()}, tasks);
+        for (const auto& count : stored.counts) ASSERT_EQ(count, 1);
+        for (const auto& count : other.counts) ASSERT_EQ(count, has_rows ? 1 : 0) << "compared by outputs alone";
+      }
+  }
 }
 
-TEST(Quality, LayersWithAYardstickAreJudgedByTheirOutputs) {
-  EXPECT_FALSE(is_below(judged("calibrated", 10.0, 0.1, 0.1), 30)) << "10 dB of the weights do not matter";
-  EXPECT_FALSE(is_below(judged("within the tolerance", 10.0, 0.1019, 0.1), 30));
-  EXPECT_TRUE(is_below(judged("worse", 50.0, 0.1021, 0.1), 30));
-  EXPECT_TRUE(is_below(judged("NaN", 50.0, std::nan(""), 0.1), 30));
-  EXPECT_FALSE(is_below(judged("exact", std::nullopt, 0.0, 0.0), 30));
-  EXPECT_TRUE(is_below(judged("without a yardstick", 29.0, 0.1, std::nullopt), 30));
-  EXPECT_FALSE(is_below(judged("without a yardstick", 31.0, 0.1, std::nullopt), 30));
-  EXPECT_EQ(judgment(judged("", 1.0, 0.1, 0.1)), Judgment::outputs);
-  EXPECT_EQ(judgment(judged("", 1.0, 0.1, std::nullopt)), Judgment::weights);
+// What measure() says, by the definitions, in F64 and one value at a time.
+struct SlowFigures {
+  SlowFigures(const at::Tensor& weight, const at::Tensor& decoded, const at::Tensor& mean) {
+    const at::Tensor w = weight.to(at::kDouble).contiguous(), d = decoded.to(at::kDouble).contiguous(), m = mean.to(at::kDouble);
+    for (std::int64_t i = 0; i < w.numel(); ++i) {
+      const double value = w.const_data_ptr<double>()[i], error = value - d.const_data_ptr<double>()[i];
+      squared_signal += value * value;
+      squared_error += error * error;
+      largest_error = std::max(largest_error, std::abs(error));
+    }
+    for (std::int64_t row = 0; row < w.size(0); ++row) {
+      double shift = 0;
+      for (std::int64_t i = 0; i < w.size(1); ++i)
+        shift += (w.const_data_ptr<double>()[row * w.size(1) + i] - d.const_data_ptr<double>()[row * w.size(1) + i]) *
+                 m.const_data_ptr<double>()[i];
+      mean_shift.push_back(shift);
+    }
+  }
+
+  double squared_signal = 0, squared_error = 0, largest_error = 0;
+  std::vector<double> mean_shift;
+};
+
+TEST(Measure, TheFiguresAreThoseOfTheDefinitionsWithAndWithoutInputs) {
+  for (const at::ScalarType type : kFloatingTypes)
+    for (const auto& [n, k] : {std::array<std::int64_t, 2>{1, 1}, {7, 129}, {2100, 33}, {40, 20000}}) {
+      SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(k));
+      // As readers compute in F32, an F64 weight is compared as F32.
+      const at::Tensor weight = random_weight(n, k, at::kFloat, 1).to(type);
+      const at::Tensor decoded = weight.to(at::kFloat).add(random_weight(n, k, at::kFloat, 2), 0.01);
+      const at::Tensor mean = random_weight(1, k, at::kFloat, 3).view({k});
+      const SlowFigures expected(weight, decoded, mean);
+      const RowDecoder rows = plain_rows(decoded);
+      TaskPool tasks(2);
+      for (const at::Tensor& inputs : {at::Tensor(), random_weight(5, k, at::kFloat, 4)}) {
+        const Measurement found = measure(weight, {&rows, 1}, {inputs, mean}, tasks);
+        EXPECT_EQ(found.values.count, n * k);
+        EXPECT_NEAR(found.values.squared_signal / expected.squared_signal, 1, 1e-5);
+        EXPECT_NEAR(found.values.squared_error / expected.squared_error, 1, 1e-4);
+        EXPECT_NEAR(found.values.largest_error / expected.largest_error, 1, 1e-4);
+        EXPECT_EQ(found.outputs.rows, inputs.defined() ? 5 : 0);
+        ASSERT_EQ(found.mean_shift.sizes(), at::IntArrayRef({n}));
+        ASSERT_EQ(found.mean_shift.scalar_type(), at::kDouble);
+        const double scale = std::sqrt(expected.squared_error / static_cast<double>(n)) * frobenius(mean);
+        for (std::int64_t row = 0; row < n; ++row)
+          ASSERT_NEAR(found.mean_shift.const_data_ptr<double>()[row], expected.mean_shift[static_cast<std::size_t>(row)], 1e-4 * scale);
+      }
+      EXPECT_FALSE(measure(weight, {&rows, 1}, {}, tasks).mean_shift.defined());
+    }
 }
 
-TEST(Quality, TheBoundOfARunIsAboutOutputsWhereTheyAreKnown) {
-  EXPECT_DOUBLE_EQ(*signal_to_noise_db(judged("", 10.0, 0.01, 0.01)), 40);
-  EXPECT_DOUBLE_EQ(*signal_to_noise_db(judged("", 10.0, std::nullopt, std::nullopt)), 10);
-  EXPECT_FALSE(signal_to_noise_db(judged("", 10.0, 0.0, 0.0)));
-}
-
-TEST(Quality, TheSummaryNamesTheLayerThatIsWorstBesidePlainRounding) {
-  const std::vector<LayerQuality> layers = {judged("a", 40.0, 0.1, 0.2), judged("b", 20.0, 0.03, 0.02), judged("c", 25.0, {}, {}),
-                                            judged("d", 50.0, 0.5, {})};
-  const QualitySummary summary = summarize(layers, 30);
-  EXPECT_EQ(summary.judged_by_outputs, 2u);
-  EXPECT_EQ(summary.below_by_outputs, 1u);
-  EXPECT_EQ(summary.below_threshold, 2u);
-  EXPECT_DOUBLE_EQ(*summary.mean_output_error, 0.21);
-  EXPECT_DOUBLE_EQ(*summary.mean_rounding_output_error, 0.11);
-  EXPECT_DOUBLE_EQ(*summary.output_vs_rounding, 0.13 / 0.22);
-  EXPECT_EQ(summary.worst_output->name, "b");
-  EXPECT_EQ(summary.worst->name, "b");
-  const std::vector<LayerQuality> with_nan = {judged("n", 40.0, std::nan(""), 0.2), judged("b", 20.0, 9.0, 0.02)};
-  EXPECT_EQ(summarize(with_nan, 30).worst_output->name, "n");
-}
-
-TEST(Quality, TheReportHasColumnsForOutputsOnlyWhenThereAreAny) {
-  const std::string plain = quality_report_text({judged("a", 40.0, {}, {})}, 30);
-  EXPECT_EQ(plain.find("Output"), std::string::npos);
-  EXPECT_EQ(plain.find("utputs"), std::string::npos);
-  EXPECT_NE(plain.find("\n" + std::string(88, '-') + "\n"), std::string::npos);
-
-  const std::string text = quality_report_text({judged("a", 40.0, 0.0125, 0.025), judged("b", 20.0, {}, {})}, 30);
-  EXPECT_NE(text.find("Max Error  | Output Err | vs rtn"), std::string::npos) << text;
-  EXPECT_NE(text.find("| 1.0000     | 0.012500   | 50.0 %\n"), std::string::npos) << text;
-  EXPECT_NE(text.find("| 1.0000     | -          | -\n"), std::string::npos) << text;
-  EXPECT_NE(text.find("Mean Output Error: 0.012500 (50.0 % of plain rounding's)"), std::string::npos) << text;
-  EXPECT_NE(text.find("judged by their outputs, worse than plain rounding: 0 / 1"), std::string::npos) << text;
-  EXPECT_NE(text.find("Layers below 30.0 dB: 1 / 1"), std::string::npos) << text;
+TEST(Measure, MeanShiftAndValuesAreTheSameForEveryNumberOfThreads) {
+  const at::Tensor weight = random_weight(700, 513, at::kBFloat16, 1);
+  const at::Tensor decoded = weight.to(at::kFloat).add(random_weight(700, 513, at::kFloat, 2), 0.01);
+  const at::Tensor mean = random_weight(1, 513, at::kFloat, 3).view({513});
+  const RowDecoder rows = plain_rows(decoded);
+  TaskPool one(1);
+  const Measurement expected = measure(weight, {&rows, 1}, {{}, mean}, one);
+  for (const int threads : {2, 3, 8}) {
+    TaskPool tasks(threads);
+    const Measurement found = measure(weight, {&rows, 1}, {{}, mean}, tasks);
+    EXPECT_TRUE(found.mean_shift.equal(expected.mean_shift)) << threads;
+    EXPECT_EQ(found.values.squared_error, expected.values.squared_error) << threads;
+    EXPECT_EQ(found.values.squared_signal, expected.values.squared_signal) << threads;
+  }
 }
 
 }  // namespace

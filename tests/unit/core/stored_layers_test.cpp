@@ -2,6 +2,8 @@
 
 #include "core_support.h"
 
+#include <qmill/core/compare.h>
+
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
@@ -19,14 +21,13 @@ using testing::random_weight;
 using testing::TempDir;
 using testing::write_model;
 
-const std::string kRow = R"({"format":"int8_tensorwise"})";
 
 // A file with one int8 layer "l", rows scaled, and whatever else.
 struct StoredFile {
   TempDir dir;
   std::filesystem::path path = dir / "q.safetensors";
   std::vector<NamedTensor> tensors = {
-      {"l.weight", at::full({4, 6}, 3, at::kChar)}, {"l.weight_scale", at::full({4, 1}, 0.5f)}, {"l.comfy_quant", bytes_of(kRow)}};
+      {"l.weight", at::full({4, 6}, 3, at::kChar)}, {"l.weight_scale", at::full({4, 1}, 0.5f)}, {"l.comfy_quant", bytes_of(testing::kRowMarker)}};
   std::map<std::string, std::string> metadata;
 
   void mark(const std::string& marker) { tensors[2].data = bytes_of(marker); }
@@ -47,38 +48,38 @@ TEST(StoredModel, CompareAgreesWithTheReportOfTheRunForEveryFormat) {
     void (*set)(ConvertOptions&);
   };
   const Case cases[] = {
-      {"row", [](ConvertOptions& o) { o.storage.rotation.mode = Rotation::Mode::off; }},
+      {"row", [](ConvertOptions& o) { o.target.storage.rotation.mode = Rotation::Mode::off; }},
       {"rotated", [](ConvertOptions&) {}},
-      {"rotated any", [](ConvertOptions& o) { o.storage.rotation.mode = Rotation::Mode::any; }},
-      {"tensor", [](ConvertOptions& o) { o.storage.scaling = Scaling::tensor; }},
-      {"axis", [](ConvertOptions& o) { o.storage.scaling = Scaling::axis; }},
+      {"rotated any", [](ConvertOptions& o) { o.target.storage.rotation.mode = Rotation::Mode::any; }},
+      {"tensor", [](ConvertOptions& o) { o.target.storage.scaling = Scaling::tensor; }},
+      {"axis", [](ConvertOptions& o) { o.target.storage.scaling = Scaling::axis; }},
       {"block",
        [](ConvertOptions& o) {
-         o.storage.scaling = Scaling::block;
-         o.storage.block_size = 32;
+         o.target.storage.scaling = Scaling::block;
+         o.target.storage.block_size = 32;
        }},
-      {"legacy row", [](ConvertOptions& o) { o.storage.naming = Naming::legacy; }},
+      {"legacy row", [](ConvertOptions& o) { o.target.storage.naming = Naming::legacy; }},
       {"legacy tensor",
        [](ConvertOptions& o) {
-         o.storage.naming = Naming::legacy;
-         o.storage.scaling = Scaling::tensor;
+         o.target.storage.naming = Naming::legacy;
+         o.target.storage.scaling = Scaling::tensor;
        }},
       {"legacy axis",
        [](ConvertOptions& o) {
-         o.storage.naming = Naming::legacy;
-         o.storage.scaling = Scaling::axis;
+         o.target.storage.naming = Naming::legacy;
+         o.target.storage.scaling = Scaling::axis;
        }},
       {"legacy block",
        [](ConvertOptions& o) {
-         o.storage.naming = Naming::legacy;
-         o.storage.scaling = Scaling::block;
-         o.storage.block_size = 16;
-         o.storage.legacy_input_scale = true;
+         o.target.storage.naming = Naming::legacy;
+         o.target.storage.scaling = Scaling::block;
+         o.target.storage.block_size = 16;
+         o.target.storage.legacy_input_scale = true;
        }},
-      {"fp16", [](ConvertOptions& o) { o.quantizer = "fp16"; }},
+      {"fp16", [](ConvertOptions& o) { o.target.quantizer = "fp16"; }},
       {"mixed",
        [](ConvertOptions& o) {
-         o.layer_config = parse_layer_config(R"({"^a$": {"format": "fp16"}, "^b$": {"block_size": 16}, "^c$": {"skip": true}})");
+         o.layers.config = parse_layer_config(R"({"^a$": {"format": "fp16"}, "^b$": {"block_size": 16}, "^c$": {"skip": true}})");
        }},
   };
   for (const Case& test : cases) {

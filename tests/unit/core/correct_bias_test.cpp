@@ -1,6 +1,7 @@
-#include "run/bias_correction.h"
+#include "run/correct_bias.h"
 
 #include "plan/corrected_biases.h"
+#include "report/measure.h"
 
 #include "core_support.h"
 
@@ -25,7 +26,8 @@ struct Layer {
 
   std::optional<CorrectedBias> correct(const at::Tensor& bias, int threads = 2) const {
     TaskPool tasks(threads);
-    return correct_bias(bias, weight, plain_rows(stored), mean, tasks);
+    const RowDecoder rows = plain_rows(stored);
+    return correct_bias(bias, measure(weight, {&rows, 1}, {{}, mean}, tasks).mean_shift);
   }
   // By how much the mean output is off, over the outputs.
   double mean_difference(const at::Tensor& before, const at::Tensor& after) const {
@@ -155,7 +157,7 @@ TEST(BiasCorrection, ABiasGoesWithItsLayerAlsoWhenItTurnsOutThatNothingIsKnown) 
     Biases biases;
     biases.job.options.written.keep_dtype = keep;
     Plan plan = biases.plan();
-    run_plan(*biases.job.source, plan, biases.job.options);
+    run_plan(*biases.job.source, plan);
     const at::Tensor bias = biases.job.output().tensors.at("a.bias");
     EXPECT_EQ(bias.scalar_type(), keep ? at::kHalf : at::kFloat);
     EXPECT_TRUE(bias.to(at::kFloat).equal(at::ones({8})));
