@@ -19,7 +19,7 @@ using qmill::LayerContext;
 namespace {
 
 constexpr std::int64_t kBlockColumns = 64;  // between products
-constexpr double kWorth = 0.002;            // a pass that gains less is one in vain
+constexpr double kWorthOfPass = 0.002;            // a pass that gains less is one in vain
 
 at::Tensor view(std::vector<float>& values, std::int64_t rows, std::int64_t columns) {
   values.resize(static_cast<std::size_t>(rows * columns));
@@ -120,7 +120,7 @@ Descent descend(const TileRounder& rounder, const at::Tensor& start, const at::T
     Slice slice(rounder, first, std::min(kSliceRows, rounder.rows() - first), hessian, codes);
     const double before = slice.objective();
     double now = before;
-    StopRule stop(settings, kWorth);
+    StopRule stop(settings, kWorthOfPass);
     std::int64_t& done = passes[static_cast<std::size_t>(task)];
     while (done < settings.iterations && before > 0) {
       context.check_cancelled();

@@ -22,7 +22,7 @@ namespace {
 
 constexpr double kStepAtOne = 1.5;
 constexpr double kLargestStep = 0.75;
-constexpr double kWorth = 0.1;  // early_stop_stall iterations that gain less are in vain
+constexpr double kWorthOfStall = 0.1;  // early_stop_stall iterations that gain less are in vain
 
 double step_size(double rate, double loss) { return rate / kUsualRate * std::min(kLargestStep, kStepAtOne * loss * loss * loss); }
 
@@ -107,7 +107,7 @@ ProjectedRounding round_projected(const TileRounder& rounder, const at::Tensor& 
   if (!(result.loss_nearest > 0)) return result;
 
   RateSchedule schedule(settings.schedule, rounder.rows(), rounder.columns());
-  StopRule stop(settings, kWorth);
+  StopRule stop(settings, kWorthOfStall);
   at::Tensor c = at::zeros({directions.rank(), directions.rank()}, at::kFloat);
   double loss = 1;
   while (result.iterations < settings.iterations) {

@@ -20,7 +20,7 @@ constexpr double kRateOfUsual = 0.01;             // Adam's step in v for the us
 constexpr float kPush = 0.5f;                     // of the regularizer, with a gradient of the objective of unit mean square
 constexpr int kFirstPower = 8, kLastPower = 2;    // its exponent; even
 constexpr std::int64_t kChecks = 10;              // how often the hard integers are judged
-constexpr double kWorth = 0;
+constexpr double kWorthOfCheck = 0;
 constexpr float kBeta1 = 0.9f, kBeta2 = 0.999f, kEpsilon = 1e-8f, kDecay = 0.01f;
 
 // What one iteration does to all values.
@@ -208,7 +208,7 @@ SoftRounding round_softly(const TileRounder& rounder, const at::Tensor& start, c
 
   SoftCodes soft(rounder, start, context);
   RateSchedule schedule(settings.schedule, rounder.rows(), rounder.columns());
-  StopRule stop(settings, kWorth);
+  StopRule stop(settings, kWorthOfCheck);
   const auto keep_if_better = [&] {
     soft.errors(true, errors);
     const double value = objective.gradient(errors, gradient);

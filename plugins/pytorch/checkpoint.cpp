@@ -26,7 +26,7 @@ constexpr std::uint64_t kTensorBytes = 128;      // of the description of a scal
 constexpr std::uint64_t kNameCopies = 4;         // that a tensor's name is kept in
 constexpr auto kMaxBits = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
 
-[[noreturn]] void reject(std::string message) { throw Error(ErrorKind::input, std::move(message), "the file is damaged; get it again"); }
+[[noreturn]] void reject_checkpoint(std::string message) { throw Error(ErrorKind::input, std::move(message), "the file is damaged; get it again"); }
 
 struct NamedTensor {
   std::string name;
@@ -85,7 +85,7 @@ class Walk {
     const auto inside = [&](const std::string& key) {
       std::string inner = name.empty() ? key : name + "." + key;
       spend(sizeof(inner) + inner.size());
-      if (inner.size() > kMaxNameBytes) reject(fmt::format("a name of {} bytes begins with '{}'", inner.size(), inner.substr(0, 100)));
+      if (inner.size() > kMaxNameBytes) reject_checkpoint(fmt::format("a name of {} bytes begins with '{}'", inner.size(), inner.substr(0, 100)));
       return inner;
     };
     if (value.kind == Kind::tensor) {
@@ -96,7 +96,7 @@ class Walk {
       for (const auto& [key, inner] : pickle_.dicts[value.index]) {
         count_look();
         if (!is_inner(inner)) continue;
-        if (key.kind != Kind::text && key.kind != Kind::integer) reject(fmt::format("a key in '{}' is neither a text nor a number", name));
+        if (key.kind != Kind::text && key.kind != Kind::integer) reject_checkpoint(fmt::format("a key in '{}' is neither a text nor a number", name));
         visit(inner, inside(key.kind == Kind::text ? pickle_.texts[key.index] : std::to_string(key.integer)), depth + 1);
       }
     } else if (value.kind == Kind::list || value.kind == Kind::tuple) {
@@ -113,17 +113,17 @@ class Walk {
   }
 
   static void check_depth(std::size_t depth) {
-    if (depth > kMaxDepth) reject(fmt::format("its dictionaries and lists are nested deeper than {} levels", kMaxDepth));
+    if (depth > kMaxDepth) reject_checkpoint(fmt::format("its dictionaries and lists are nested deeper than {} levels", kMaxDepth));
   }
 
   // At every value, and not only at those that hold others: a long list of numbers costs time each time that it is there.
   void count_look() {
-    if (++looks_ > kMaxLooks) reject(fmt::format("its dictionaries and lists hold more than {} values", kMaxLooks));
+    if (++looks_ > kMaxLooks) reject_checkpoint(fmt::format("its dictionaries and lists hold more than {} values", kMaxLooks));
   }
 
   void spend(std::uint64_t bytes) {
     spent_ += bytes;
-    if (spent_ > kMaxSpent) reject(fmt::format("it gives its tensors absurdly many names, of more than {} bytes in all", kMaxSpent));
+    if (spent_ > kMaxSpent) reject_checkpoint(fmt::format("it gives its tensors absurdly many names, of more than {} bytes in all", kMaxSpent));
   }
 
   const Pickle& pickle_;
@@ -191,7 +191,7 @@ std::uint64_t checked_count(const TensorView& tensor, std::uint64_t bits) {
   bool empty = false;
   for (const std::int64_t dimension : tensor.shape) {
     empty = empty || dimension == 0;
-    if (dimension > 1 && static_cast<std::uint64_t>(dimension) > kMaxBits / total) reject("its shape is beyond 2^63 bits");
+    if (dimension > 1 && static_cast<std::uint64_t>(dimension) > kMaxBits / total) reject_checkpoint("its shape is beyond 2^63 bits");
     total *= static_cast<std::uint64_t>(std::max<std::int64_t>(dimension, 1));
   }
   return empty ? 0 : total / bits;
@@ -203,7 +203,7 @@ std::uint64_t checked_span(const TensorView& tensor) {
   for (std::size_t i = 0; i < tensor.shape.size(); ++i) {
     const auto steps = static_cast<std::uint64_t>(tensor.shape[i] - 1);
     const auto stride = static_cast<std::uint64_t>(tensor.strides[i]);
-    if (steps != 0 && stride > (kMaxBits - last) / steps) reject("its strides are beyond 2^63");
+    if (steps != 0 && stride > (kMaxBits - last) / steps) reject_checkpoint("its strides are beyond 2^63");
     last += steps * stride;
   }
   return last + 1;
@@ -222,13 +222,13 @@ StoredView placed(const Pickle& pickle, const NamedTensor& named, std::uint64_t 
 
   const std::string& key = pickle.texts[storage.key];
   const std::optional<ZipEntry> entry = find(key);
-  if (!entry) reject(fmt::format("its storage '{}' is not in the archive", key.substr(0, 100)));
+  if (!entry) reject_checkpoint(fmt::format("its storage '{}' is not in the archive", key.substr(0, 100)));
   const bool is_raw = is_untyped(pickle, storage);
   const std::uint64_t unit = is_raw ? 1 : size;
-  if (!is_raw && tensor.dtype) reject("its storage and the tensor both have a type");
+  if (!is_raw && tensor.dtype) reject_checkpoint("its storage and the tensor both have a type");
   const auto elements = static_cast<std::uint64_t>(storage.elements);
   if (elements > entry->bytes / unit)
-    reject(fmt::format("its storage has {} elements of {} bytes, its entry in the archive has {} bytes", elements, unit, entry->bytes));
+    reject_checkpoint(fmt::format("its storage has {} elements of {} bytes, its entry in the archive has {} bytes", elements, unit, entry->bytes));
   if (count == 0) {
     view.offset = entry->offset;
     return view;
@@ -237,7 +237,7 @@ StoredView placed(const Pickle& pickle, const NamedTensor& named, std::uint64_t 
   const std::uint64_t room = elements * unit / size;  // in values
   const auto offset = static_cast<std::uint64_t>(tensor.offset);
   if (offset > room || span > room - offset)
-    reject(fmt::format("its values reach from {} to {} of a storage of {}", offset, offset + span, room));
+    reject_checkpoint(fmt::format("its values reach from {} to {} of a storage of {}", offset, offset + span, room));
   view.offset = entry->offset + offset * size;
   view.span_bytes = span * size;
   view.is_contiguous = is_contiguous(tensor);
@@ -262,9 +262,9 @@ std::vector<StoredView> named_tensors(const Pickle& pickle, std::uint64_t file_s
   std::vector<StoredView> views;
   std::set<std::string> names;
   for (const NamedTensor& named : Walk(pickle).tensors()) {
-    if (!is_utf8(named.name)) reject(fmt::format("the name of tensor {} is not UTF-8", views.size()));
+    if (!is_utf8(named.name)) reject_checkpoint(fmt::format("the name of tensor {} is not UTF-8", views.size()));
     try {
-      if (!names.insert(named.name).second) reject("two tensors have this name");
+      if (!names.insert(named.name).second) reject_checkpoint("two tensors have this name");
       views.push_back(placed(pickle, named, file_size, find));
     } catch (Error& error) {
       throw error.in(fmt::format("tensor '{}'", named.name));

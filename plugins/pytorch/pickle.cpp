@@ -24,7 +24,7 @@ constexpr std::size_t kMaxKeyBytes = 1024;    // of a storage; torch.save number
 constexpr std::uint64_t kMaxGrowth = 20;
 constexpr std::uint64_t kFreeBytes = 128u << 20;
 
-[[noreturn]] void reject(std::string message, std::string advice = "the file is damaged or of a kind that is not read; get it again") {
+[[noreturn]] void reject_pickle(std::string message, std::string advice = "the file is damaged or of a kind that is not read; get it again") {
   throw Error(ErrorKind::input, std::move(message), std::move(advice));
 }
 
@@ -41,7 +41,7 @@ bool is_storage_type(std::string_view global) {
 }
 
 bool is_dtype(std::string_view global) {
-  constexpr std::array<std::string_view, 24> kTypes = {"float64",
+  constexpr std::array<std::string_view, 24> kTorchTypes = {"float64",
                                                        "double",
                                                        "float32",
                                                        "float",
@@ -65,7 +65,7 @@ bool is_dtype(std::string_view global) {
                                                        "uint32",
                                                        "int64",
                                                        "uint64"};
-  return global.starts_with("torch ") && std::find(kTypes.begin(), kTypes.end(), global.substr(6)) != kTypes.end();
+  return global.starts_with("torch ") && std::find(kTorchTypes.begin(), kTorchTypes.end(), global.substr(6)) != kTorchTypes.end();
 }
 
 // All that a pickle may name. None of it is looked up or called: each is a case of Machine::reduce(), or a type.
@@ -85,7 +85,7 @@ class Machine {
 
  private:
   std::string_view take(std::uint64_t count) {
-    if (count > bytes_.size() - at_) reject(fmt::format("data.pkl breaks off at byte {}", bytes_.size()));
+    if (count > bytes_.size() - at_) reject_pickle(fmt::format("data.pkl breaks off at byte {}", bytes_.size()));
     const std::string_view taken = bytes_.substr(at_, count);
     at_ += count;
     return taken;
@@ -100,7 +100,7 @@ class Machine {
 
   std::string_view line() {
     const std::size_t end = bytes_.find('\n', at_);
-    if (end == std::string_view::npos) reject(fmt::format("data.pkl breaks off at byte {}", bytes_.size()));
+    if (end == std::string_view::npos) reject_pickle(fmt::format("data.pkl breaks off at byte {}", bytes_.size()));
     const std::string_view text = take(end - at_);
     take(1);
     return text;
@@ -110,27 +110,27 @@ class Machine {
   void spend(std::uint64_t bytes) {
     spent_ += bytes;
     const std::uint64_t room = kFreeBytes + kMaxGrowth * bytes_.size();
-    if (spent_ > room) reject(fmt::format("data.pkl has {} bytes and describes values that take more than {}", bytes_.size(), room));
+    if (spent_ > room) reject_pickle(fmt::format("data.pkl has {} bytes and describes values that take more than {}", bytes_.size(), room));
   }
 
   // A vector that grows may have twice the room that it needs.
   void spend_items(std::size_t values) { spend(2 * values * sizeof(Value)); }
 
   void push(Value value) {
-    if (stack_.size() >= kMaxStack) reject(fmt::format("data.pkl keeps more than {} values waiting", kMaxStack));
+    if (stack_.size() >= kMaxStack) reject_pickle(fmt::format("data.pkl keeps more than {} values waiting", kMaxStack));
     stack_.push_back(value);
   }
 
   Value pop() {
     const std::size_t bottom = marks_.empty() ? 0 : marks_.back();
-    if (stack_.size() <= bottom) reject(fmt::format("data.pkl takes a value that is not there, before byte {}", at_));
+    if (stack_.size() <= bottom) reject_pickle(fmt::format("data.pkl takes a value that is not there, before byte {}", at_));
     const Value value = stack_.back();
     stack_.pop_back();
     return value;
   }
 
   std::vector<Value> pop_to_mark() {
-    if (marks_.empty()) reject(fmt::format("data.pkl ends a list that was not begun, before byte {}", at_));
+    if (marks_.empty()) reject_pickle(fmt::format("data.pkl ends a list that was not begun, before byte {}", at_));
     std::vector<Value> values(stack_.begin() + static_cast<std::ptrdiff_t>(marks_.back()), stack_.end());
     stack_.resize(marks_.back());
     marks_.pop_back();
@@ -139,7 +139,7 @@ class Machine {
 
   Value& top(Kind kind, const char* what) {
     const std::size_t bottom = marks_.empty() ? 0 : marks_.back();
-    if (stack_.size() <= bottom || stack_.back().kind != kind) reject(fmt::format("data.pkl adds to no {}, before byte {}", what, at_));
+    if (stack_.size() <= bottom || stack_.back().kind != kind) reject_pickle(fmt::format("data.pkl adds to no {}, before byte {}", what, at_));
     return stack_.back();
   }
 
@@ -189,9 +189,9 @@ class Machine {
 
   void put(std::uint64_t place) {
     const std::size_t bottom = marks_.empty() ? 0 : marks_.back();
-    if (stack_.size() <= bottom) reject(fmt::format("data.pkl remembers a value that is not there, before byte {}", at_));
+    if (stack_.size() <= bottom) reject_pickle(fmt::format("data.pkl remembers a value that is not there, before byte {}", at_));
     if (place >= bytes_.size())
-      reject(fmt::format("data.pkl has {} bytes and remembers a value at place {}, before byte {}", bytes_.size(), place, at_));
+      reject_pickle(fmt::format("data.pkl has {} bytes and remembers a value at place {}, before byte {}", bytes_.size(), place, at_));
     if (place >= memo_.size()) {
       spend((place + 1 - memo_.size()) * sizeof(memo_[0]));
       memo_.resize(place + 1);
@@ -201,30 +201,30 @@ class Machine {
 
   void get(std::uint64_t place) {
     if (place >= memo_.size() || !memo_[place])
-      reject(fmt::format("data.pkl recalls value {}, which it did not remember, before byte {}", place, at_));
+      reject_pickle(fmt::format("data.pkl recalls value {}, which it did not remember, before byte {}", place, at_));
     push(*memo_[place]);
   }
 
   void set_items(const Value& dict, const std::vector<Value>& values) {
-    if (values.size() % 2 != 0) reject(fmt::format("data.pkl has a key without a value, before byte {}", at_));
+    if (values.size() % 2 != 0) reject_pickle(fmt::format("data.pkl has a key without a value, before byte {}", at_));
     spend_items(values.size());
     auto& items = pickle_.dicts[dict.index];
     for (std::size_t i = 0; i < values.size(); i += 2) items.emplace_back(values[i], values[i + 1]);
   }
 
   const std::vector<Value>& tuple(const Value& value, std::string_view what) const {
-    if (value.kind != Kind::tuple) reject(fmt::format("data.pkl has no tuple for {}, before byte {}", what, at_));
+    if (value.kind != Kind::tuple) reject_pickle(fmt::format("data.pkl has no tuple for {}, before byte {}", what, at_));
     return pickle_.lists[value.index];
   }
 
   const std::string& text(const Value& value, Kind kind, std::string_view what) const {
-    if (value.kind != kind) reject(fmt::format("data.pkl has no name for {}, before byte {}", what, at_));
+    if (value.kind != kind) reject_pickle(fmt::format("data.pkl has no name for {}, before byte {}", what, at_));
     return pickle_.texts[value.index];
   }
 
   std::int64_t count(const Value& value, std::string_view what) const {
     if (value.kind != Kind::integer || value.integer < 0)
-      reject(fmt::format("data.pkl has {} for {}, expected a whole number that is not negative; before byte {}",
+      reject_pickle(fmt::format("data.pkl has {} for {}, expected a whole number that is not negative; before byte {}",
                          value.kind == Kind::integer ? std::to_string(value.integer) : "no number", what, at_));
     return value.integer;
   }
@@ -232,7 +232,7 @@ class Machine {
   std::vector<std::int64_t> counts(const Value& value, std::string_view what) const {
     const std::vector<Value>& values = tuple(value, what);
     if (values.size() > kMaxDimensions)
-      reject(fmt::format("data.pkl has {} numbers for {}, allowed are {}", values.size(), what, kMaxDimensions));
+      reject_pickle(fmt::format("data.pkl has {} numbers for {}, allowed are {}", values.size(), what, kMaxDimensions));
     std::vector<std::int64_t> counts;
     for (const Value& each : values) counts.push_back(count(each, what));
     return counts;
@@ -242,12 +242,12 @@ class Machine {
     const Value id = pop();
     const std::vector<Value>& fields = tuple(id, "a storage");
     if (fields.size() < 5 || text(fields[0], Kind::text, "a storage") != "storage")
-      reject(fmt::format("data.pkl refers to something outside of it that is no storage, before byte {}", at_));
+      reject_pickle(fmt::format("data.pkl refers to something outside of it that is no storage, before byte {}", at_));
     const std::string& type = text(fields[1], Kind::global, "the type of a storage");
-    if (!is_storage_type(type)) reject(fmt::format("data.pkl has a storage of type '{}'", type));
+    if (!is_storage_type(type)) reject_pickle(fmt::format("data.pkl has a storage of type '{}'", type));
     const std::string& key = text(fields[2], Kind::text, "the key of a storage");
     if (key.size() > kMaxKeyBytes)
-      reject(fmt::format("data.pkl has a storage with a key of {} bytes, allowed are {}", key.size(), kMaxKeyBytes));
+      reject_pickle(fmt::format("data.pkl has a storage with a key of {} bytes, allowed are {}", key.size(), kMaxKeyBytes));
     spend(sizeof(Storage));
     pickle_.storages.push_back({fields[1].index, fields[2].index, count(fields[4], "the size of a storage")});
     push({Kind::storage, 0, pickle_.storages.size() - 1});
@@ -257,7 +257,7 @@ class Machine {
   Value rebuilt_tensor(const std::vector<Value>& arguments, bool has_dtype) {
     const std::size_t required = has_dtype ? 7 : 6;
     if (arguments.size() < required || arguments.size() > required + 1 || arguments[0].kind != Kind::storage)
-      reject(fmt::format("data.pkl builds a tensor from {} values, expected a storage and {} or {} more; before byte {}", arguments.size(),
+      reject_pickle(fmt::format("data.pkl builds a tensor from {} values, expected a storage and {} or {} more; before byte {}", arguments.size(),
                          required - 1, required, at_));
     TensorView tensor;
     tensor.storage = arguments[0].index;
@@ -265,7 +265,7 @@ class Machine {
     tensor.shape = counts(arguments[2], "the shape of a tensor");
     tensor.strides = counts(arguments[3], "the strides of a tensor");
     if (tensor.shape.size() != tensor.strides.size())
-      reject(fmt::format("data.pkl has a tensor with {} dimensions and {} strides", tensor.shape.size(), tensor.strides.size()));
+      reject_pickle(fmt::format("data.pkl has a tensor with {} dimensions and {} strides", tensor.shape.size(), tensor.strides.size()));
     if (has_dtype) {
       text(arguments[6], Kind::global, "the type of a tensor");
       tensor.dtype = arguments[6].index;
@@ -290,7 +290,7 @@ class Machine {
     if (global == kRebuildParameter && !arguments.empty() && arguments[0].kind == Kind::tensor) return push(arguments[0]);
     if (global == kSize && arguments.size() == 1 && arguments[0].kind == Kind::tuple) return push(arguments[0]);
     if (global == kEncode) return push({Kind::other});
-    reject(fmt::format("data.pkl calls '{}' in a way that torch.save does not, before byte {}", global, at_));
+    reject_pickle(fmt::format("data.pkl calls '{}' in a way that torch.save does not, before byte {}", global, at_));
   }
 
   // Sets attributes: those of an OrderedDict are not part of the model (state_dict() leaves '_metadata' there).
@@ -303,7 +303,7 @@ class Machine {
     switch (opcode) {
       case 0x80: {  // PROTO
         const std::uint64_t protocol = number(1);
-        if (protocol < 2 || protocol > 5) reject(fmt::format("data.pkl is of pickle protocol {}, read are 2 to 5", protocol));
+        if (protocol < 2 || protocol > 5) reject_pickle(fmt::format("data.pkl is of pickle protocol {}, read are 2 to 5", protocol));
         return;
       }
       case 0x95:  // FRAME: only says how far to read ahead
@@ -314,7 +314,7 @@ class Machine {
         stopped_ = true;
         return;
       case '(':  // MARK
-        if (marks_.size() >= kMaxStack) reject(fmt::format("data.pkl begins more than {} lists in each other", kMaxStack));
+        if (marks_.size() >= kMaxStack) reject_pickle(fmt::format("data.pkl begins more than {} lists in each other", kMaxStack));
         marks_.push_back(stack_.size());
         return;
       case '0':  // POP
@@ -423,7 +423,7 @@ class Machine {
       case 'Q':  // BINPERSID
         return push_storage();
       default:
-        reject(fmt::format("data.pkl has the opcode {:#04x} at byte {}, which torch.save does not write for tensors", opcode, at_ - 1));
+        reject_pickle(fmt::format("data.pkl has the opcode {:#04x} at byte {}, which torch.save does not write for tensors", opcode, at_ - 1));
     }
   }
 
@@ -440,7 +440,7 @@ class Machine {
 }  // namespace
 
 Pickle read_pickle(std::string_view bytes) {
-  if (bytes.size() > kMaxPickleBytes) reject(fmt::format("data.pkl has {} bytes, allowed are {}", bytes.size(), kMaxPickleBytes));
+  if (bytes.size() > kMaxPickleBytes) reject_pickle(fmt::format("data.pkl has {} bytes, allowed are {}", bytes.size(), kMaxPickleBytes));
   return Machine(bytes).run();
 }
 

@@ -19,7 +19,7 @@ constexpr std::uint64_t kMaxDirectoryBytes = 256u << 20;
 constexpr std::uint32_t kLocal = 0x04034b50, kCentral = 0x02014b50, kEnd = 0x06054b50, kEnd64 = 0x06064b50, kLocator64 = 0x07064b50;
 constexpr std::uint64_t kLocalBytes = 30, kCentralBytes = 46, kEndBytes = 22, kEnd64Bytes = 56, kLocator64Bytes = 20;
 
-[[noreturn]] void reject(std::string message, std::string advice = "the archive is damaged or cut short; get the whole file") {
+[[noreturn]] void reject_archive(std::string message, std::string advice = "the archive is damaged or cut short; get the whole file") {
   throw Error(ErrorKind::input, std::move(message), std::move(advice));
 }
 
@@ -40,15 +40,15 @@ class Directory {
 
   std::map<std::string, ZipEntry> entries() {
     find();
-    if (bytes_ > kMaxDirectoryBytes) reject(fmt::format("its directory has {} bytes, allowed are {}", bytes_, kMaxDirectoryBytes));
+    if (bytes_ > kMaxDirectoryBytes) reject_archive(fmt::format("its directory has {} bytes, allowed are {}", bytes_, kMaxDirectoryBytes));
     const std::string directory = text(offset_, bytes_);
     std::map<std::string, ZipEntry> entries;
     std::uint64_t at = 0;
     for (std::uint64_t i = 0; i < count_; ++i) {
       auto [name, entry] = central_entry(directory, at);
-      if (!entries.emplace(name, entry).second) reject(fmt::format("its directory names '{}' twice", name));
+      if (!entries.emplace(name, entry).second) reject_archive(fmt::format("its directory names '{}' twice", name));
     }
-    if (at != bytes_) reject(fmt::format("its directory has {} bytes, of which its {} entries take {}", bytes_, count_, at));
+    if (at != bytes_) reject_archive(fmt::format("its directory has {} bytes, of which its {} entries take {}", bytes_, count_, at));
     require_apart(entries);
     return entries;
   }
@@ -56,7 +56,7 @@ class Directory {
  private:
   std::string text(std::uint64_t offset, std::uint64_t bytes) const {
     if (offset > file_size_ || bytes > file_size_ - offset)
-      reject(fmt::format("{} bytes from {} are asked for, the file has {}", bytes, offset, file_size_));
+      reject_archive(fmt::format("{} bytes from {} are asked for, the file has {}", bytes, offset, file_size_));
     std::string text(bytes, '\0');
     read_(offset, std::as_writable_bytes(std::span(text)));
     return text;
@@ -73,7 +73,7 @@ class Directory {
       take_end(tail.substr(at, kEndBytes), end);
       return;
     }
-    reject("it is a zip archive without its directory");
+    reject_archive("it is a zip archive without its directory");
   }
 
   void take_end(const std::string& record, std::uint64_t end) {
@@ -86,27 +86,27 @@ class Directory {
       if (u32(locator, 0) == kLocator64) {
         end = u64(locator, 8);
         const std::string record64 = text(end, kEnd64Bytes);
-        if (u32(record64, 0) != kEnd64) reject("its directory is not where the end of the file says");
+        if (u32(record64, 0) != kEnd64) reject_archive("its directory is not where the end of the file says");
         disks = u32(record64, 16);
         count_ = u64(record64, 32);
         bytes_ = u64(record64, 40);
         offset_ = u64(record64, 48);
       }
     }
-    if (disks != 0) reject("it is one part of a split archive", "join the parts first");
+    if (disks != 0) reject_archive("it is one part of a split archive", "join the parts first");
     if (offset_ > end || bytes_ > end - offset_)
-      reject(fmt::format("its directory of {} bytes starts at byte {}, beyond its end at {}", bytes_, offset_, end));
-    if (count_ > bytes_ / kCentralBytes) reject(fmt::format("its directory of {} bytes announces {} entries", bytes_, count_));
+      reject_archive(fmt::format("its directory of {} bytes starts at byte {}, beyond its end at {}", bytes_, offset_, end));
+    if (count_ > bytes_ / kCentralBytes) reject_archive(fmt::format("its directory of {} bytes announces {} entries", bytes_, count_));
   }
 
   // Moves `at` behind the entry.
   std::pair<std::string, ZipEntry> central_entry(std::string_view directory, std::uint64_t& at) const {
     if (directory.size() - at < kCentralBytes || u32(directory, at) != kCentral)
-      reject(fmt::format("its directory breaks off at byte {}", at));
+      reject_archive(fmt::format("its directory breaks off at byte {}", at));
     const std::string_view fixed = directory.substr(at, kCentralBytes);
     const std::uint64_t name_bytes = u16(fixed, 28), extra_bytes = u16(fixed, 30), comment_bytes = u16(fixed, 32);
     if (name_bytes + extra_bytes + comment_bytes > directory.size() - at - kCentralBytes)
-      reject(fmt::format("its directory breaks off at byte {}", at));
+      reject_archive(fmt::format("its directory breaks off at byte {}", at));
     std::string name(directory.substr(at + kCentralBytes, name_bytes));
     const std::string_view extra = directory.substr(at + kCentralBytes + name_bytes, extra_bytes);
     at += kCentralBytes + name_bytes + extra_bytes + comment_bytes;
@@ -117,10 +117,10 @@ class Directory {
     for (std::uint64_t* value : {&bytes, &compressed, &header})
       if (*value == kSaturated) wide.push_back(value);
     take_wide(extra, wide, name);
-    if ((u16(fixed, 8) & 1) != 0) reject(fmt::format("its entry '{}' is encrypted", name), "save the model again without encryption");
+    if ((u16(fixed, 8) & 1) != 0) reject_archive(fmt::format("its entry '{}' is encrypted", name), "save the model again without encryption");
     const std::uint64_t method = u16(fixed, 10);
     if (method == 0 && compressed != bytes)
-      reject(fmt::format("its entry '{}' is stored, but has two sizes: {} and {}", name, compressed, bytes));
+      reject_archive(fmt::format("its entry '{}' is stored, but has two sizes: {} and {}", name, compressed, bytes));
     return {name, {data_offset(name, header, compressed, method), compressed, method == 0}};
   }
 
@@ -135,18 +135,18 @@ class Directory {
       }
       extra.remove_prefix(4 + length);
     }
-    reject(fmt::format("its entry '{}' lacks its 64-bit sizes", name));
+    reject_archive(fmt::format("its entry '{}' lacks its 64-bit sizes", name));
   }
 
   std::uint64_t data_offset(const std::string& name, std::uint64_t header, std::uint64_t bytes, std::uint64_t method) const {
     const std::string local = text(header, kLocalBytes);
-    if (u32(local, 0) != kLocal) reject(fmt::format("its entry '{}' is not where the directory says", name));
+    if (u32(local, 0) != kLocal) reject_archive(fmt::format("its entry '{}' is not where the directory says", name));
     const std::uint64_t name_bytes = u16(local, 26);
     if (u16(local, 8) != method || name_bytes != name.size() || text(header + kLocalBytes, name_bytes) != name)
-      reject(fmt::format("its entry '{}' is another one where the directory says that it lies", name));
+      reject_archive(fmt::format("its entry '{}' is another one where the directory says that it lies", name));
     const std::uint64_t offset = header + kLocalBytes + name_bytes + u16(local, 28);
     if (offset > offset_ || bytes > offset_ - offset)
-      reject(fmt::format("its entry '{}' of {} bytes starts at byte {} and runs into the directory at {}", name, bytes, offset, offset_));
+      reject_archive(fmt::format("its entry '{}' of {} bytes starts at byte {} and runs into the directory at {}", name, bytes, offset, offset_));
     return offset;
   }
 
@@ -158,7 +158,7 @@ class Directory {
     });
     for (std::size_t i = 1; i < sorted.size(); ++i)
       if (sorted[i].first.offset < sorted[i - 1].first.offset + sorted[i - 1].first.bytes)
-        reject(fmt::format("its entries '{}' and '{}' overlap", sorted[i - 1].second, sorted[i].second));
+        reject_archive(fmt::format("its entries '{}' and '{}' overlap", sorted[i - 1].second, sorted[i].second));
   }
 
   const std::uint64_t file_size_;

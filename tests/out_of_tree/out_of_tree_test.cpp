@@ -35,13 +35,13 @@ TEST_P(OutOfTree, ItTakesTheLayersThatTheLayerConfigGivesIt) {
   ConvertOptions options;
   options.input = dir / "in.safetensors";
   options.output = dir / "out.safetensors";
-  options.threads = 4;
-  options.layer_config =
+  options.run.threads = 4;
+  options.layers.config =
       parse_layer_config(R"({"^towards$": {"optimizer": "acme.sign"}, "^away$": {"optimizer": "acme.sign", "options": {"away": true}}})");
   const at::Tensor weight = random_weight(33, 70, at::kFloat, 1);
   testing::write_model(options.input, {{"towards.weight", weight}, {"away.weight", weight}, {"nearest.weight", weight}});
   const auto source = host.open(options.input);
-  const ConvertReport report = run_plan(*source, make_plan(host, *source, options), options);
+  const ConvertReport report = run_plan(*source, make_plan(host, *source, options));
   const testing::ModelFile out = testing::read_model(options.output);
   const at::Tensor ratio = weight.div(scale_of(weight));
   EXPECT_TRUE(out.tensors.at("towards.weight").equal(ratio.trunc().to(at::kChar)));
@@ -58,7 +58,7 @@ TEST_P(OutOfTree, ItsOptionsAreCheckedLikeThoseOfTheBuiltInPlugins) {
   ConvertOptions options;
   options.input = dir / "in.safetensors";
   testing::write_model(options.input, {{"l.weight", random_weight(16, 16, at::kFloat, 1)}});
-  options.layer_config = parse_layer_config(R"({"l": {"optimizer": "acme.sign", "options": {"away": "yes"}}})");
+  options.layers.config = parse_layer_config(R"({"l": {"optimizer": "acme.sign", "options": {"away": "yes"}}})");
   const auto source = host.open(options.input);
   try {
     make_plan(host, *source, options);

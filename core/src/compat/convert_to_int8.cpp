@@ -7,6 +7,7 @@
 #include <qmill/core/scaling.h>
 #include <qmill/error.h>
 #include <qmill/names.h>
+#include <qmill/round_to_nearest.h>
 
 #include <fmt/format.h>
 
@@ -142,7 +143,7 @@ ConvertOptions options_of(const ConvertToInt8Options& given, const Host& host) {
   options.target.storage.full_precision_matrix_mult = given.full_precision_matrix_mult;
   options.target.storage.legacy_input_scale = given.include_input_scale;
   options.written.save_quant_metadata = given.save_quant_metadata;
-  if (given.no_learned_rounding) options.target.quantizer = "rtn";
+  if (given.no_learned_rounding) options.target.quantizer = plain_rounding().info().name;
   options.seed = given.seed;
   set_quantizer_options(given, options);
   set_layers(given, host, options);

@@ -1,8 +1,11 @@
 #include "compat/converter_kwargs.h"
 
+#include "plan/automatic.h"
+
 #include <qmill/core/scaling.h>
 #include <qmill/error.h>
 #include <qmill/names.h>
+#include <qmill/round_to_nearest.h>
 
 #include <fmt/format.h>
 
@@ -19,8 +22,13 @@ class Kwargs {
   void read() {
     if (const OptionValue* name = find("optimizer")) {
       const std::string optimizer = text("optimizer", *name);
-      if (same_name(options_.target.quantizer, "rtn") && !same_name(optimizer, "rtn") && !same_name(optimizer, "simple"))
-        throw Error(ErrorKind::usage, fmt::format("no_learned_rounding is optimizer rtn, but optimizer is '{}'", optimizer), "choose one");
+      const std::string& plain = plain_rounding().info().name;
+      const auto is_plain = [&](const std::string& wanted) {
+        const Quantizer* found = host_.find_quantizer(wanted);
+        return found != nullptr && same_name(found->info().name, plain);
+      };
+      if (same_name(options_.target.quantizer, plain) && !is_plain(optimizer))
+        throw Error(ErrorKind::usage, fmt::format("no_learned_rounding is optimizer {}, but optimizer is '{}'", plain, optimizer), "choose one");
       options_.target.quantizer = optimizer;
     }
     if (const OptionValue* name = find("format")) options_.target.format = text("format", *name);
@@ -82,6 +90,7 @@ class Kwargs {
     std::vector<std::string> known(std::begin(kOwn), std::end(kOwn));
     std::string owners;
     bool is_set = false;
+    const std::vector<const Quantizer*> calibrated = calibrated_quantizers(host_);
     for (const Quantizer* quantizer : host_.quantizers()) {
       const QuantizerInfo& info = quantizer->info();
       for (const OptionSpec& option : info.options) {
@@ -89,7 +98,7 @@ class Kwargs {
         if (!same_name(option.name, name)) continue;
         owners += fmt::format("{}'{}'", owners.empty() ? "" : ", ", info.name);
         const bool runs =
-            is_auto ? same_name(info.name, "gptq") || same_name(info.name, "rtn") : quantizer == host_.find_quantizer(options_.target.quantizer);
+            is_auto ? info.rounds_to_nearest || (!calibrated.empty() && quantizer == calibrated.front()) : quantizer == host_.find_quantizer(options_.target.quantizer);
         if (!runs && !others_may_run) continue;
         Options checked(info.options);
         checked.set(info.name, option.name, value);

@@ -1,7 +1,7 @@
 // Per-layer choices, from a JSON file. See docs/layer-config.md for its grammar.
 #pragma once
 
-#include <qmill/format.h>
+#include <qmill/storage_options.h>
 #include <qmill/options.h>
 
 #include <filesystem>

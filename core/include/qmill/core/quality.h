@@ -1,7 +1,7 @@
 // How close stored weights are to their source.
 #pragma once
 
-#include <qmill/format.h>
+#include <qmill/stored_format.h>
 #include <qmill/numerics/row_kernels.h>
 
 #include <optional>
