@@ -24,8 +24,8 @@ void add_names(std::vector<std::string>& names, const std::vector<const Thing*>&
 
 // Those that can be written.
 void add_formats(std::vector<std::string>& names, const Host& host) {
-  for (const Format* format : host.formats())
-    if (!format->info().is_read_only) names.push_back(format->info().name);
+  for (const StoredFormat* format : host.formats())
+    if (as_writable(*format) != nullptr) names.push_back(format->info().name);
 }
 
 std::vector<std::string> values_of(const Flag& flag, const Host& host) {

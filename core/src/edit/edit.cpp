@@ -133,7 +133,7 @@ class Editor {
     layer.weight = *weight->second;
     for (const auto& [suffix, tensor] : tensors)
       if (tensor != weight->second) layer.others.push_back(*tensor);
-    for (const Format* format : host_.formats())
+    for (const StoredFormat* format : host_.formats())
       if (auto layout = guard(format->info().name, "recognise", layer.weight.name, [&] { return format->recognise(layer); })) return layout;
     return std::nullopt;
   }

@@ -1,7 +1,7 @@
 #include <qmill/core/option_table.h>
 
 #include "options/rows.h"
-#include "plan/target.h"
+#include "plan/automatic.h"
 
 #include <qmill/error.h>
 #include <qmill/names.h>
@@ -109,7 +109,7 @@ std::vector<std::string> OptionValues::list(std::string_view name) const {
 
 OptionTable::OptionTable(const Host& host) : host_(host) {
   add_file_rows(rows_);
-  add_storage_rows(rows_, host);
+  add_storage_rows(rows_);
   add_input_rows(rows_);
   add_layer_rows(rows_, host);
   add_run_rows(rows_);
@@ -164,7 +164,10 @@ void OptionTable::stand_for(OptionValues& values) const {
 bool OptionTable::may_run(const Quantizer& quantizer, const OptionValues& values) const {
   const std::string name = values.text("optimizer");
   if (others_may_run(values)) return true;
-  if (same_name(name, "auto")) return may_be_automatic(host_, quantizer);
+  if (same_name(name, "auto")) {
+    const std::vector<const Quantizer*> calibrated = calibrated_quantizers(host_);
+    return quantizer.info().rounds_to_nearest || (!calibrated.empty() && &quantizer == calibrated.front());
+  }
   return host_.find_quantizer(name) == &quantizer;
 }
 

@@ -46,7 +46,7 @@ class RowGroup {
 inline constexpr double kLargestInteger = 4611686018427387904;  // 2^62: sums with it do not overflow
 
 void add_file_rows(Rows& rows);
-void add_storage_rows(Rows& rows, const Host& host);
+void add_storage_rows(Rows& rows);
 void add_input_rows(Rows& rows);  // calibration, LoRAs
 void add_layer_rows(Rows& rows, const Host& host);
 void add_run_rows(Rows& rows);

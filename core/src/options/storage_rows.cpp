@@ -3,12 +3,13 @@
 #include <qmill/core/scaling.h>
 #include <qmill/error.h>
 #include <qmill/names.h>
+#include <qmill/round_to_nearest.h>
 
 #include <fmt/format.h>
 
 namespace qmill {
 
-void add_storage_rows(Rows& rows, const Host& host) {
+void add_storage_rows(Rows& rows) {
   RowGroup format(rows, "Format");
   OptionRow& name = format.value("format", "NAME", std::string("int8"), "int8, int4 or fp16, or a format of a plugin",
                                  [](ConvertOptions& options, const OptionValues& values) { options.target.format = values.text("format"); });
@@ -40,7 +41,7 @@ void add_storage_rows(Rows& rows, const Host& host) {
       quantizer.value("optimizer", "NAME", std::string("auto"), "the quantization algorithm: auto, or one of qmill plugins list",
                       [](ConvertOptions& options, const OptionValues& values) { options.target.quantizer = values.text("optimizer"); });
   optimizer.is_common = true;
-  const std::string rounding = "optimizer=" + host.plain_rounding().info().name;
+  const std::string rounding = "optimizer=" + plain_rounding().info().name;
   quantizer.toggle("simple", false, "plain rounding, whatever is known of the inputs").stands_for = rounding;
   quantizer.toggle("no_learned_rounding", false, "another name of `simple`").stands_for = rounding;
   OptionRow& seed = quantizer.value("manual_seed", "N", std::int64_t{0},
@@ -51,8 +52,8 @@ void add_storage_rows(Rows& rows, const Host& host) {
 }
 
 const Quantizer* settle_storage(ConvertOptions& options, const OptionValues& values, const Host& host) {
-  const Format& format = host.format(options.target.format);
-  if (values.given("convrot") && format.grid() == nullptr)
+  const WritableFormat& format = host.format(options.target.format);
+  if (values.given("convrot") && as_coded(format) == nullptr)
     throw Error(ErrorKind::usage,
                 fmt::format("`convrot` rotates what codes are chosen for, but format '{}' has none", options.target.format));
   std::optional<Scaling> scaling;

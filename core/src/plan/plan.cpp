@@ -141,22 +141,24 @@ class Planner {
   }
 
   void quantize(Decision& decision, const Verdict& verdict) {
+    const std::optional<float> input_scale =
+        options_.calibration.static_activations ? calibration_->input_scale(decision.source) : std::nullopt;
     ResolvedTarget resolved;
     try {
-      resolved = resolver_.resolve(verdict.choice, decision.source);
+      resolved = resolver_.resolve(verdict.choice, decision.source, input_scale.value_or(1.0f));
     } catch (Error& error) {
       throw error.in(verdict.reason.empty() ? fmt::format("rule {}", verdict.rule)
                                             : fmt::format("rule {} '{}'", verdict.rule, verdict.reason));
     }
     decision.quantizer = resolved.quantizer;
     decision.target = std::move(resolved.target);
-    set_input_scale(decision);
     const std::string& name = decision.quantizer->info().name;
     decision.label = decision.target.format->label(decision.target.layout);
     decision.action = Action::quantize;
     decision.outputs = guard(name, "plan", "", [&] { return decision.quantizer->plan(decision.values, decision.target); });
     if (decision.outputs.empty() || decision.outputs.front().name != decision.source.name)
       throw Error(ErrorKind::plugin, fmt::format("plugin '{}' plans no tensor '{}'", name, decision.source.name));
+    if (options_.calibration.static_activations && !input_scale && stores_input_scale(decision)) ++layers_without_input_scale_;
     if (decision.outputs == std::vector<TensorInfo>{decision.source}) return keep(decision, verdict.rule, "is stored so already");
     if (!verdict.heuristic) return;
     if (const std::string reason = analysis_.inefficient(decision, resolved.wanted_scaling); !reason.empty())
@@ -221,12 +223,9 @@ class Planner {
                                            layers_without_input_scale_));
   }
 
-  // The scale of the inputs that the calibration data name.
-  void set_input_scale(Decision& decision) {
-    if (!options_.calibration.static_activations || !decision.target.layout.legacy_input_scale) return;
-    const std::optional<float> scale = calibration_->input_scale(decision.source);
-    decision.target.layout.input_scale = scale.value_or(1.0f);
-    if (!scale) ++layers_without_input_scale_;
+  static bool stores_input_scale(const Decision& decision) {
+    const std::string name = layer_base(decision.source.name) + ".scale_input";
+    return std::any_of(decision.outputs.begin(), decision.outputs.end(), [&](const TensorInfo& tensor) { return tensor.name == name; });
   }
 
   void add_calibration_warnings() {

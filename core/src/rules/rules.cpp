@@ -22,8 +22,8 @@ void set_type(LayerChoice& choice, const Host& host, std::string_view option, co
     choice.quantizer = type;
   } else {
     std::vector<std::string> known;
-    for (const Format* format : host.formats())
-      if (!format->info().is_read_only) known.push_back(format->info().name);
+    for (const StoredFormat* format : host.formats())
+      if (as_writable(*format) != nullptr) known.push_back(format->info().name);
     for (const Quantizer* quantizer : host.quantizers()) known.push_back(quantizer->info().name);
     throw Error(ErrorKind::usage, unknown_name_message("format or quantizer", type, known)).in(std::string(option));
   }
