@@ -64,22 +64,24 @@ std::vector<std::string> idle_options(const ConvertOptions& options) {
   return remarks;
 }
 
-std::vector<std::string> idle_quantizer_options(const TargetOptions& options, const std::vector<Decision>& decisions) {
+std::vector<std::string> idle_quantizer_options(const ConvertOptions& options, const std::vector<Decision>& decisions) {
   const auto runs = [&](const std::string& name) {
     return std::any_of(decisions.begin(), decisions.end(), [&](const Decision& decision) {
       return decision.action == Action::quantize && same_name(decision.quantizer->info().name, name);
     });
   };
   std::map<std::string, std::pair<bool, std::string>> by_option;  // whether one of its quantizers runs; their names
-  for (const auto& [owner, values] : options.quantizer_options)
+  for (const auto& [owner, values] : options.target.quantizer_options)
     for (const auto& [option, value] : values) {
       auto& [is_used, owners] = by_option[canonical_name(option)];
-      is_used = is_used || runs(owner);
+      const bool is_of_casts = options.written.clamp_overflow && value == OptionValue(std::string("clamp"));  // of kept tensors, too
+      is_used = is_used || is_of_casts || runs(owner);
       owners += fmt::format("{}'{}'", owners.empty() ? "" : ", ", owner);
     }
   std::vector<std::string> warnings;
   for (const auto& [option, use] : by_option)
-    if (!use.first) warnings.push_back(fmt::format("the option '{}' of {} changes nothing: no layer is quantized by it", option, use.second));
+    if (!use.first) warnings.push_back(fmt::format("the option '{}' of {} changes nothing: no layer is quantized by {}", option, use.second,
+                                                       use.second.find(',') == std::string::npos ? "it" : "any of them"));
   return warnings;
 }
 

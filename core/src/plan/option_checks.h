@@ -16,6 +16,6 @@ void check_device(std::string_view device);
 std::vector<std::string> idle_options(const ConvertOptions& options);
 
 // Options of quantizers that were set and change nothing, because no layer is quantized by one that has them.
-std::vector<std::string> idle_quantizer_options(const TargetOptions& options, const std::vector<Decision>& decisions);
+std::vector<std::string> idle_quantizer_options(const ConvertOptions& options, const std::vector<Decision>& decisions);
 
 }  // namespace qmill
