@@ -1,7 +1,6 @@
 // convert for several models: one after the other in one process, and on after a failure.
 #include "commands.h"
 #include "convert_flags.h"
-#include "convert_model.h"
 #include "json_output.h"
 #include "progress.h"
 #include "simple_command.h"
@@ -9,7 +8,6 @@
 #include "text.h"
 
 #include <qmill/core/batch.h>
-#include <qmill/core/decoded_source.h>
 #include <qmill/core/logging.h>
 #include <qmill/core/process.h>
 #include <qmill/error.h>
@@ -123,11 +121,11 @@ std::vector<Job> jobs_of(const Arguments& arguments, const Command& command, con
 // Files that this program wrote lie beside their sources.
 bool is_made_by_qmill(const TensorSource& source) { return source.metadata().contains("qmill.quantizer"); }
 
-std::string done_text(const PlannedModel& model, const ConvertReport& report, const ConvertOptions& options) {
+std::string done_text(const Plan& plan, const ConvertReport& report) {
   const std::vector<LayerQuality> layers = qualities(report);
-  const QualitySummary summary = summarize(layers, options.quality_threshold);
-  return fmt::format("{}, {} -> {}, {}, SQNR {}, {:.2f} s", options.output.string(), bytes_text(report.bytes_read),
-                     bytes_text(report.bytes_written), count_text(model.plan.count(Action::quantize), "layer"),
+  const QualitySummary summary = summarize(layers, plan.options.quality_threshold);
+  return fmt::format("{}, {} -> {}, {}, SQNR {}, {:.2f} s", plan.options.output.string(), bytes_text(report.bytes_read),
+                     bytes_text(report.bytes_written), count_text(plan.count(Action::quantize), "layer"),
                      decibel_text(summary.mean_sqnr_db), report.seconds);
 }
 
@@ -143,34 +141,28 @@ void make_output_folder(const Arguments& arguments) {
 Outcome convert_one(const Job& job, const Host& host, const Arguments& arguments, bool is_dry) {
   const ConvertOptions& options = job.options;
   Outcome outcome;
-  std::unique_ptr<TensorSource> source = open_source(host, options);
-  if (job.was_found && is_made_by_qmill(*source)) {
+  Conversion conversion(host, options);
+  if (job.was_found && is_made_by_qmill(conversion.source())) {
     outcome.status = Outcome::Status::skipped;
     outcome.text = "qmill made it";
     return outcome;
   }
-  const PlannedModel model = plan_model(host, std::move(source), options, !is_dry);
-  require_layers(model, options);
+  if (!is_dry) conversion.check_destination();  // before a heuristic reads everything
+  const Plan& plan = conversion.plan(&watch_interrupts());
+  conversion.require_selection();
   if (is_dry) {
     outcome.status = Outcome::Status::planned;
-    outcome.text = fmt::format("{}, {}, {}", options.output.string(), bytes_text(model.plan.output.file_bytes),
-                               count_text(model.plan.count(Action::quantize), "layer"));
-    outcome.report = plan_json(model.plan);
-    outcome.warnings = model.plan.warnings;
+    outcome.text = fmt::format("{}, {}, {}", options.output.string(), bytes_text(plan.output.file_bytes),
+                               count_text(plan.count(Action::quantize), "layer"));
+    outcome.report = Json::parse(plan.json());
+    outcome.warnings = plan.warnings;
     return outcome;
   }
   make_output_folder(arguments);
-  RunHooks hooks;
-  hooks.cancel = &watch_interrupts();
-  ConvertReport report;
-  {
-    ProgressBar bar;
-    if (logs(LogLevel::normal)) hooks.progress = [&](const Progress& progress) { bar.update(progress); };
-    report = run_model(model, options, hooks);
-  }
-  outcome.text = done_text(model, report, options);
-  outcome.report = report_json(model.plan, report, options);
-  outcome.warnings = warnings(model.plan, report, options);
+  const ConvertReport report = run_with_progress(conversion);
+  outcome.text = done_text(plan, report);
+  outcome.report = Json::parse(report_json(plan, report));
+  outcome.warnings = warnings(plan, report);
   return outcome;
 }
 

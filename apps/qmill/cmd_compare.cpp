@@ -1,7 +1,7 @@
 #include "commands.h"
-#include "json_output.h"
 #include "simple_command.h"
 
+#include <qmill/core/compare.h>
 #include <qmill/core/process.h>
 #include <qmill/error.h>
 
@@ -26,7 +26,7 @@ int run_compare(const Words& words) {
     throw error.in(fmt::format("'{}'", file));
   }
   if (arguments.on("json"))
-    print_json(quality_json(layers));
+    fmt::print("{}\n", quality_json(layers));
   else
     fmt::print("{}", quality_report_text(std::move(layers), arguments.number("quality-threshold")));
   return kDone;

@@ -1,13 +1,10 @@
 // convert and plan.
 #include "commands.h"
 #include "convert_flags.h"
-#include "convert_model.h"
-#include "json_output.h"
 #include "progress.h"
 #include "simple_command.h"
 #include "summary.h"
 
-#include <qmill/core/decoded_source.h>
 #include <qmill/core/logging.h>
 #include <qmill/core/process.h>
 #include <qmill/core/text_output.h>
@@ -30,64 +27,45 @@ void log_refused_plugins(const Host& host) {
       log(LogLevel::verbose, fmt::format("plugin '{}' refused: {}", candidate.file.string(), candidate.reason));
 }
 
-// What a report must not replace: all that the run reads, and what it writes.
-std::vector<std::filesystem::path> files_of_run(const TensorSource& source, const ConvertOptions& options) {
-  std::vector<std::filesystem::path> files = source.files();
-  files.insert(files.end(), {options.input, options.output, options.calibration.data, options.calibration.lora});
-  files.insert(files.end(), options.merge.paths.begin(), options.merge.paths.end());
-  std::erase_if(files, [](const std::filesystem::path& file) { return file.empty(); });
-  return files;
-}
-
-void write_report(const std::string& file, const Json& report, const TensorSource& source, const ConvertOptions& options) {
+void write_report(const std::string& file, const std::string& report, const ConvertOptions& options, const std::vector<std::filesystem::path>& files) {
   try {
-    publish_text(file, report.dump(2) + "\n", files_of_run(source, options), options.run.overwrite);
+    publish_text(file, report + "\n", files, options.run.overwrite);
   } catch (const Error& error) {
     Error located(error.kind(), fmt::format("cannot write the report: {}", error.message()), "the converted file is complete");
     throw located.in(fmt::format("'{}'", file));
   }
 }
 
-void print_plan(const Plan& plan, const ConvertOptions& options, bool as_json) {
-  if (as_json)
-    print_json(plan_json(plan));
-  else
-    fmt::print("{}", plan_text(plan, options));
-}
-
 // Printed, or with --output in a file of its own.
-int make_template(const TensorSource& source, const ConvertOptions& options, bool has_output) {
-  const std::string text = layer_config_template(source);
+int make_template(const Conversion& conversion, bool has_output) {
+  const ConvertOptions& options = conversion.options();
+  const std::string text = layer_config_template(conversion.source());
   if (!has_output) {
     fmt::print("{}", text);
     return kDone;
   }
-  std::vector<std::filesystem::path> inputs = source.files();
-  inputs.push_back(options.input);
-  publish_text(options.output, text, inputs, options.run.overwrite);
+  publish_text(options.output, text, conversion.input_files(), options.run.overwrite);
   return kDone;
 }
 
-int convert(const PlannedModel& model, const ConvertOptions& options, const Arguments& arguments) {
-  const Plan& plan = model.plan;
-  RunHooks hooks;
-  hooks.cancel = &watch_interrupts();
-  ConvertReport report;
-  {
-    ProgressBar bar;
-    if (logs(LogLevel::normal)) hooks.progress = [&](const Progress& progress) { bar.update(progress); };
-    report = run_model(model, options, hooks);
-  }
-  if (arguments.given("report")) write_report(arguments.text("report"), report_json(plan, report, options), *model.source, options);
+int convert(Conversion& conversion, const Arguments& arguments) {
+  const Plan& plan = conversion.plan();
+  const ConvertOptions& options = conversion.options();
+  std::vector<std::filesystem::path> files = conversion.input_files();
+  files.push_back(options.output);
+  if (arguments.given("report")) check_text_output(arguments.text("report"), files, options.run.overwrite);
+  log_decisions(plan);
+  const ConvertReport report = run_with_progress(conversion);
+  if (arguments.given("report")) write_report(arguments.text("report"), report_json(plan, report), options, files);
   if (arguments.on("json")) {
-    print_json(report_json(plan, report, options));
+    fmt::print("{}\n", report_json(plan, report));
     return kDone;
   }
   if (arguments.on("report-quality")) fmt::print("{}\n", quality_report_text(qualities(report), options.quality_threshold));
   if (logs(LogLevel::normal))
-    fmt::print("{}", convert_summary(plan, report, options));
+    fmt::print("{}", convert_summary(plan, report));
   else
-    for (const std::string& warning : warnings(plan, report, options)) log(LogLevel::minimal, "warning: " + warning);
+    for (const std::string& warning : warnings(plan, report)) log(LogLevel::minimal, "warning: " + warning);
   return kDone;
 }
 
@@ -99,19 +77,16 @@ int run(const Words& words, const std::string& name) {
   if (shows_help(command, arguments)) return kDone;
   set_verbosity(arguments);
   log_refused_plugins(host);
-  const ConvertOptions options = convert_options(arguments, host);
-  std::unique_ptr<TensorSource> source = open_source(host, options);
+  Conversion conversion(host, convert_options(arguments, host));
   const std::string dry_run = arguments.given("dry-run") ? arguments.choice("dry-run", {"analyze", "create-template"})
                               : name == "plan"           ? "analyze"
                                                          : "";
-  if (dry_run == "create-template") return make_template(*source, options, arguments.given("output") || arguments.operands().size() > 1);
-  const PlannedModel model = plan_model(host, std::move(source), options, dry_run.empty());
-  if (!dry_run.empty()) print_plan(model.plan, options, arguments.on("json"));
-  require_layers(model, options);
-  if (!dry_run.empty()) return kDone;
-  if (arguments.given("report")) check_text_output(arguments.text("report"), files_of_run(*model.source, options), options.run.overwrite);
-  log_decisions(model.plan);
-  return convert(model, options, arguments);
+  if (dry_run == "create-template") return make_template(conversion, arguments.given("output") || arguments.operands().size() > 1);
+  if (dry_run.empty()) conversion.check_destination();  // before a heuristic reads everything
+  const Plan& plan = conversion.plan(&watch_interrupts());
+  if (!dry_run.empty()) fmt::print("{}{}", arguments.on("json") ? plan.json() : plan_text(plan), arguments.on("json") ? "\n" : "");
+  conversion.require_selection();
+  return dry_run.empty() ? convert(conversion, arguments) : kDone;
 }
 
 }  // namespace

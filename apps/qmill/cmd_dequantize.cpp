@@ -23,11 +23,11 @@ DequantizeOptions dequantize_options(const Arguments& arguments) {
   DequantizeOptions options;
   options.input = operands[0];
   options.output = operands.size() == 2 ? operands[1] : arguments.text("output");
-  options.overwrite = arguments.on("overwrite");
+  options.run.overwrite = arguments.on("overwrite");
   const std::string dtype = arguments.choice("dtype", {"bf16", "f16", "f32"});
   options.dtype = dtype == "bf16" ? DType::bf16 : dtype == "f16" ? DType::f16 : DType::f32;
-  options.threads = static_cast<int>(arguments.integer("threads", 0, 1024));
-  options.sync = arguments.on("sync");
+  options.run.threads = static_cast<int>(arguments.integer("threads", 0, 1024));
+  options.run.sync = arguments.on("sync");
   if (options.output.empty()) options.output = default_dequantized(options);
   return options;
 }

@@ -12,8 +12,6 @@
 namespace qmill::app {
 namespace {
 
-constexpr std::size_t kMaxLines = 5;  // of one rule; the rest is counted
-
 const char* effect_name(Effect effect) { return effect == Effect::stops ? "stops" : effect == Effect::doubt ? "doubt" : "none"; }
 
 Json verify_json(const std::string& file, const VerifyReport& report) {

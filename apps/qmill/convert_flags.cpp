@@ -3,7 +3,7 @@
 #include "flag_pages.h"
 #include "help.h"
 
-#include <qmill/core/plan.h>
+#include <qmill/core/conversion.h>
 #include <qmill/core/scaling.h>
 #include <qmill/error.h>
 #include <qmill/names.h>
@@ -255,7 +255,7 @@ const Quantizer* set_format(ConvertOptions& options, const Arguments& arguments,
     throw Error(ErrorKind::usage, fmt::format("--convrot rotates what codes are chosen for, but format '{}' has none", options.target.format));
   std::optional<Scaling> mode;
   if (arguments.given("scaling-mode")) mode = parse_scaling(arguments.choice("scaling-mode", kScalings));
-  const Quantizer* const block_size_owner = choose_scaling(options, host, mode, block_size(arguments, "block-size"));
+  const Quantizer* const block_size_owner = choose_scaling(options.target, host, mode, block_size(arguments, "block-size"));
   storage.rotation = parse_rotation(arguments.text("convrot"));
   storage.naming = arguments.on("comfy-quant") ? Naming::comfy : Naming::legacy;
   storage.full_precision_matrix_mult = arguments.on("full-precision-matrix-mult");

@@ -1,14 +1,11 @@
 #include "json_output.h"
 
 #include "help.h"
-#include "summary.h"
 
-#include <qmill/core/process.h>
 #include <qmill/names.h>
 
 #include <fmt/format.h>
 
-#include <cmath>
 #include <set>
 
 namespace qmill::app {

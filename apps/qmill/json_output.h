@@ -3,8 +3,6 @@
 
 #include "arguments.h"
 
-#include <qmill/core/convert.h>
-#include <qmill/core/plan.h>
 #include <qmill/core/stored_layers.h>
 
 #include <nlohmann/json.hpp>
@@ -13,9 +11,6 @@ namespace qmill::app {
 
 using Json = nlohmann::ordered_json;
 
-Json plan_json(const Plan& plan);
-Json quality_json(const std::vector<LayerQuality>& layers);                                      // compare
-Json report_json(const Plan& plan, const ConvertReport& report, const ConvertOptions& options);  // convert
 Json inspect_json(const TensorSource& source, const std::vector<StoredLayerEntry>& layers);
 Json plugins_json(const Host& host);
 Json plugin_json(const Host& host, const PluginCandidate& plugin);  // with the options of its quantizers

@@ -2,6 +2,7 @@
 
 #include "text.h"
 
+#include <qmill/core/logging.h>
 #include <qmill/core/process.h>
 
 #include <fmt/format.h>
@@ -45,6 +46,14 @@ void ProgressBar::update(const Progress& progress) {
   fmt::print(stderr, "\r{} {}\x1b[K", bar(done), text);
   std::fflush(stderr);
   is_visible_ = true;
+}
+
+ConvertReport run_with_progress(Conversion& conversion) {
+  RunHooks hooks;
+  hooks.cancel = &watch_interrupts();
+  ProgressBar bar;
+  if (logs(LogLevel::normal)) hooks.progress = [&](const Progress& progress) { bar.update(progress); };
+  return conversion.run(hooks);
 }
 
 }  // namespace qmill::app

@@ -1,7 +1,7 @@
 // A bar on a terminal, a line now and then elsewhere; on stderr.
 #pragma once
 
-#include <qmill/core/convert.h>
+#include <qmill/core/conversion.h>
 
 #include <chrono>
 
@@ -21,5 +21,8 @@ class ProgressBar {
   Clock::time_point shown_;
   bool is_visible_ = false;
 };
+
+// Runs it, with a bar unless less than normal is to be said; Ctrl-C ends it.
+ConvertReport run_with_progress(Conversion& conversion);
 
 }  // namespace qmill::app

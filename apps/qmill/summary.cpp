@@ -13,8 +13,6 @@
 namespace qmill::app {
 namespace {
 
-constexpr std::size_t kMaxLines = 5;  // of one kind of remark; the rest is counted
-
 std::string line(std::string_view label, const std::string& text) { return fmt::format("  {:<10} {}\n", label, printable(text)); }
 
 std::uint64_t bytes_of(const std::vector<TensorInfo>& tensors) {
@@ -186,9 +184,9 @@ std::string size_line(std::uint64_t before, std::uint64_t after) {
                                   100.0 * static_cast<double>(after) / static_cast<double>(std::max<std::uint64_t>(1, before))));
 }
 
-std::string quality_line(const ConvertReport& report, const ConvertOptions& options) {
+std::string quality_line(const Plan& plan, const ConvertReport& report) {
   const std::vector<LayerQuality> layers = qualities(report);  // the summary points into it
-  const QualitySummary summary = summarize(layers, options.quality_threshold);
+  const QualitySummary summary = summarize(layers, plan.options.quality_threshold);
   if (summary.worst == nullptr) return line("quality", "every layer is stored exactly");
   std::string text = fmt::format("SQNR {} on average, worst {} ({})", decibel_text(summary.mean_sqnr_db),
                                  decibel_text(summary.worst->sqnr_db), summary.worst->name);
@@ -197,9 +195,9 @@ std::string quality_line(const ConvertReport& report, const ConvertOptions& opti
 }
 
 // Of layers with rows that were kept apart: these are judged by it, the others by SQNR.
-std::string output_line(const ConvertReport& report, const ConvertOptions& options) {
+std::string output_line(const Plan& plan, const ConvertReport& report) {
   const std::vector<LayerQuality> layers = qualities(report);  // the summary points into it
-  const QualitySummary summary = summarize(layers, options.quality_threshold);
+  const QualitySummary summary = summarize(layers, plan.options.quality_threshold);
   if (!summary.mean_output_error) return "";
   std::string text = fmt::format("error {} on rows that were kept apart", percent_text(*summary.mean_output_error));
   if (summary.worst_output != nullptr)
@@ -210,12 +208,6 @@ std::string output_line(const ConvertReport& report, const ConvertOptions& optio
 }
 
 }  // namespace
-
-std::vector<LayerQuality> qualities(const ConvertReport& report) {
-  std::vector<LayerQuality> qualities;
-  for (const LayerReport& layer : report.layers) qualities.push_back(layer.quality);
-  return qualities;
-}
 
 std::string decision_line(const Decision& decision) {
   std::string how;
@@ -230,21 +222,14 @@ std::string decision_line(const Decision& decision) {
                      printable(decision.source.name), decision.source.shape_text(), printable(rule));
 }
 
-std::vector<std::string> warnings(const Plan& plan, const ConvertReport& report, const ConvertOptions& options) {
-  std::vector<std::string> warnings = plan.warnings;
-  for (const LayerReport& layer : report.layers)
-    if (is_below(layer.quality, options.quality_threshold)) warnings.push_back(shortfall_text(layer.quality, options.quality_threshold));
-  return warnings;
-}
-
-std::string plan_text(const Plan& plan, const ConvertOptions& options) {
+std::string plan_text(const Plan& plan) {
   std::string text;
   std::uint64_t before = 0;
   for (const Decision& decision : plan.decisions) {
     before += static_cast<std::uint64_t>(decision.source.bytes());
     if (decision.is_layer || decision.action != Action::copy) text += decision_line(decision) + "\n";
   }
-  text += fmt::format("\n{}\n", options.output.string());
+  text += fmt::format("\n{}\n", plan.options.output.string());
   text += layer_lines(plan) + merge_lines(plan) + quantizer_line(plan) + size_line(before, plan.output.file_bytes);
   text += line(
       "", fmt::format("exactly {} bytes{}", plan.output.file_bytes, plan.read_data ? "; layers were read to judge them (--heur)" : ""));
@@ -252,20 +237,20 @@ std::string plan_text(const Plan& plan, const ConvertOptions& options) {
   return text;
 }
 
-std::string convert_summary(const Plan& plan, const ConvertReport& report, const ConvertOptions& options) {
+std::string convert_summary(const Plan& plan, const ConvertReport& report) {
   std::vector<std::pair<std::string, std::string>> notes = layout_notes(plan);
   for (const LayerReport& layer : report.layers)
     for (const std::string& note : layer.notes) notes.emplace_back(layer.quality.name, note);
-  std::string text = fmt::format("{}\n", options.output.string());
+  std::string text = fmt::format("{}\n", plan.options.output.string());
   text += layer_lines(plan) + merge_lines(plan) + quantizer_line(plan);
-  if (options.seed < 0) text += line("seed", fmt::format("{} (drawn; also in the file)", plan.seed));
+  if (plan.options.seed < 0) text += line("seed", fmt::format("{} (drawn; also in the file)", plan.seed));
   text += size_line(report.bytes_read, report.bytes_written);
   text += line("time",
                fmt::format("{:.2f} s, {}/s, peak memory {}", report.seconds,
                            bytes_text(static_cast<std::uint64_t>(static_cast<double>(report.bytes_read) / std::max(report.seconds, 1e-9))),
                            bytes_text(peak_memory_bytes())));
-  text += quality_line(report, options) + output_line(report, options) + reader_line(plan) + lines("note", counted(notes)) +
-          lines("note", plan.remarks) + lines("warning", warnings(plan, report, options));
+  text += quality_line(plan, report) + output_line(plan, report) + reader_line(plan) + lines("note", counted(notes)) +
+          lines("note", plan.remarks) + lines("warning", warnings(plan, report));
   return text;
 }
 

@@ -1,12 +1,15 @@
-// Numbers as people read them.
+// Numbers and names as people read them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 
 namespace qmill::app {
+
+inline constexpr std::size_t kMaxLines = 5;  // of one kind of remark; the rest is counted
 
 std::string bytes_text(std::uint64_t bytes);                     // "1.07 GB"
 std::string decibel_text(const std::optional<double>& decibel);  // "41.25 dB"; "exact" for nothing

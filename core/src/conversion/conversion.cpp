@@ -1,5 +1,7 @@
 #include <qmill/core/conversion.h>
 
+#include "plan/input_files.h"
+
 #include <qmill/core/decoded_source.h>
 
 #include <fmt/format.h>
@@ -20,6 +22,8 @@ Conversion::~Conversion() = default;
 Conversion::Conversion(Conversion&&) noexcept = default;
 
 Error& Conversion::in_model(Error& error) const { return error.in(fmt::format("'{}'", options_.input.string())); }
+
+std::vector<std::filesystem::path> Conversion::input_files() const { return qmill::input_files(*source_, options_); }
 
 void Conversion::check_destination() const { qmill::check_destination(*source_, options_); }
 

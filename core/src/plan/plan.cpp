@@ -181,7 +181,7 @@ class Planner {
   void require_known_cast() const {
     const std::optional<DType>& dtype = options_.written.keep_dtype;
     if (dtype && *dtype != DType::f32 && *dtype != DType::bf16 && *dtype != DType::f16)
-      throw Error(ErrorKind::usage, fmt::format("--keep-dtype is {}; allowed: f32, bf16, f16", dtype_name(*dtype)));
+      throw Error(ErrorKind::usage, fmt::format("`keep_dtype` is {}; allowed: f32, bf16, f16", dtype_name(*dtype)));
   }
 
   static std::unique_ptr<ValueSource> values_of(const TensorSource& source, const std::shared_ptr<const Merge>& merge) {
@@ -203,7 +203,7 @@ class Planner {
     if (!layers.empty())
       plan_.warnings.push_back(fmt::format("the source was quantized ({}): what that lost stays lost", formats_text(layers)));
     else if (options_.dequantize_source)
-      plan_.warnings.push_back("--dequantize-source changes nothing: no layer of the source is quantized");
+      plan_.warnings.push_back("`dequantize_source` changes nothing: no layer of the source is quantized");
   }
 
   static std::shared_ptr<const Merge> open_merge(const Host& host, const TensorSource& source, const ConvertOptions& options) {
@@ -216,7 +216,7 @@ class Planner {
     plan_.remarks = options_.remarks;
     for (std::string& remark : idle_options(options_)) plan_.remarks.push_back(std::move(remark));
     if (plan_.calibration_account && plan_.calibration_account->unused_rows != 0)
-      plan_.remarks.push_back(fmt::format("{} calibration rows are not used: of each layer at most {} are (--calib-samples)",
+      plan_.remarks.push_back(fmt::format("{} calibration rows are not used: of each layer at most {} are (`calib_samples`)",
                                           plan_.calibration_account->unused_rows, options_.calibration.samples));
     if (layers_without_input_scale_ != 0)
       plan_.warnings.push_back(fmt::format("the calibration data have no input_scale for {} quantized layers: their .scale_input is 1",
@@ -239,13 +239,13 @@ class Planner {
     }
     if (!account.with_channels.empty())
       plan_.warnings.push_back(
-          fmt::format("of {} only channel statistics are known, such as '{}': nothing uses them without --smoothquant "
+          fmt::format("of {} only channel statistics are known, such as '{}': nothing uses them without `smoothquant` "
                       "and channel_max",
                       account.with_channels.size() == 1 ? "1 layer" : fmt::format("{} layers", account.with_channels.size()),
                       account.with_channels.front()));
     if (options_.calibration.smoothquant && account.smoothed.empty())
       plan_.warnings.push_back(
-          "--smoothquant changes nothing: no layer has channel_max without rows or a Hessian, which weight the columns "
+          "`smoothquant` changes nothing: no layer has channel_max without rows or a Hessian, which weight the columns "
           "already");
   }
 
@@ -330,7 +330,7 @@ void require_selection(const Plan& plan) {
   std::string why = fmt::format("{} tensors, {} layers", plan.decisions.size(), layers);
   for (const auto& [rule, count] : rules) why += fmt::format(", {} kept by {}", count, rule);
   throw Error(ErrorKind::input, fmt::format("0 layers selected ({})", why),
-              "a layer is a floating matrix named *.weight; --dry-run shows which rule keeps it");
+              "a layer is a floating matrix named *.weight; `dry_run` shows which rule keeps it");
 }
 
 std::string layer_config_template(const TensorSource& source) {

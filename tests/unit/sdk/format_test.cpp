@@ -4,7 +4,7 @@
 #include <formats.h>
 #include <model_file.h>
 
-#include <qmill/coded_format.h>
+#include <qmill/layer_context.h>
 
 #include <ATen/ops/empty.h>
 #include <gmock/gmock.h>

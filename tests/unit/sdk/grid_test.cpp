@@ -42,6 +42,13 @@ Grid e4m3() {
   return table_of(all, -126);
 }
 
+// Many values that are no small float.
+Grid stretched() {
+  Grid grid = e4m3();
+  for (float& value : grid.values) value *= 1.25f;
+  return grid;
+}
+
 // So close together that several codes change among values with the same first bits.
 Grid crowded() {
   std::vector<float> values;
@@ -61,7 +68,7 @@ int slow_nearest(const Grid& grid, float x) {
   return std::isinf(x) ? (x < 0 ? grid.lowest : grid.highest) : best;
 }
 
-std::vector<Grid> tables() { return {e2m1(), uneven_grid(), e4m3(), crowded(), table_of({-1, 2}, 0)}; }
+std::vector<Grid> tables() { return {e2m1(), uneven_grid(), e4m3(), stretched(), crowded(), table_of({-1, 2}, 0)}; }
 
 // Values, midpoints, their neighbours, what is far outside, zeros, denormals.
 std::vector<float> inputs_for(const Grid& grid) {

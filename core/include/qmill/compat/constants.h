@@ -1,6 +1,7 @@
 // Constants and names of types that the API speaks in.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/core/default_host.h>
 
 #include <ATen/core/Tensor.h>
@@ -23,7 +24,7 @@ using HessianMatrix = at::Tensor;  // floating [in_features, in_features]: X^T X
 using FilterFlags = std::map<std::string, bool>;  // filter -> whether it is used
 
 // The model filters that the default host finds: which tensors each keeps, and removes. [any-thread]
-class ModelFilters {
+class QMILL_CORE_API ModelFilters {
  public:
   std::vector<std::string> names() const;
   bool contains(std::string_view name) const;  // '-' and '_' are the same

@@ -1,6 +1,7 @@
 // One conversion, from file to file, with the parameters that Python users of such tools know.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/compat/constants.h>
 #include <qmill/core/convert.h>
 
@@ -67,8 +68,8 @@ struct ConvertToInt8Options {
 
 // As the command convert does, with the default host. Warnings, and with report_quality the quality of every layer, are logged
 // (qmill/core/logging.h). Throws Error; then nothing is at output_file that was not there before.
-ConvertReport convert_to_int8(const ConvertToInt8Options& options);
+QMILL_CORE_API ConvertReport convert_to_int8(const ConvertToInt8Options& options);
 // With plugins of another host, and to be followed or ended on the way.
-ConvertReport convert_to_int8(const Host& host, const ConvertToInt8Options& options, const RunHooks& hooks = {});
+QMILL_CORE_API ConvertReport convert_to_int8(const Host& host, const ConvertToInt8Options& options, const RunHooks& hooks = {});
 
 }  // namespace qmill

@@ -1,6 +1,7 @@
 // Single weights, without files: the quantizers of the default host behind the names that Python users know.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/compat/constants.h>
 #include <qmill/core/memory.h>
 #include <qmill/options.h>
@@ -69,7 +70,7 @@ struct GPTQInt8ConverterOptions {
 // not installed. convert() takes a floating weight [N,K] on the CPU; it throws Error(usage) for shapes and types that do not fit,
 // Error(numeric) for values that are not finite. Codes and scales are in the basis of the weight, unless store_transformed asks for
 // another. [any-thread]
-class Int8Converter {
+class QMILL_CORE_API Int8Converter {
  public:
   ConvertedWeight convert(const WeightTensor& weight, const ConverterInputs& inputs = {}) const;
   virtual ~Int8Converter();
@@ -82,17 +83,17 @@ class Int8Converter {
   std::shared_ptr<const State> state_;
 };
 
-class QuIPInt8Converter final : public Int8Converter {
+class QMILL_CORE_API QuIPInt8Converter final : public Int8Converter {
  public:
   explicit QuIPInt8Converter(const QuIPInt8ConverterOptions& options = {}, const Host& host = default_host());
 };
 
-class LearnedRoundingConverter final : public Int8Converter {
+class QMILL_CORE_API LearnedRoundingConverter final : public Int8Converter {
  public:
   explicit LearnedRoundingConverter(const LearnedRoundingConverterOptions& options = {}, const Host& host = default_host());
 };
 
-class GPTQInt8Converter final : public Int8Converter {
+class QMILL_CORE_API GPTQInt8Converter final : public Int8Converter {
  public:
   explicit GPTQInt8Converter(const GPTQInt8ConverterOptions& options = {}, const Host& host = default_host());
 };

@@ -1,11 +1,12 @@
 // The quality report for tensors at hand, without files: the same figures and the same text as those of a conversion.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/core/quality.h>
 
 namespace qmill {
 
-class QualityReporter {
+class QMILL_CORE_API QualityReporter {
  public:
   explicit QualityReporter(double threshold = 30.0);  // dB
 

@@ -1,6 +1,7 @@
 // A model's tensors by name, for code that looks at files itself.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/core/default_host.h>
 #include <qmill/tensor.h>
 
@@ -13,7 +14,7 @@
 namespace qmill {
 
 // Opens whatever a loader of the host does: a .safetensors file, an index, a folder of shards. One thread at a time.
-class UnifiedSafetensorsLoader {
+class QMILL_CORE_API UnifiedSafetensorsLoader {
  public:
   // low_memory: tensors are read when they are asked for; else all are read now. Throws Error(io, input) that names the file;
   // Error(unsupported) for a tensor whose type LibTorch lacks, from the call that would read it.

@@ -1,6 +1,7 @@
 // Which model a file holds, by the names of its tensors.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/core/host.h>
 
 #include <optional>
@@ -17,6 +18,6 @@ struct Architecture {
 
 // The first fingerprint that fits, of all filters that the host can load; nothing: none does. Reads names and shapes only, of each tensor a
 // few times. Throws Error(plugin) from filters that are code. [any-thread]
-std::optional<Architecture> recognise(const Host& host, const TensorSource& source);
+QMILL_CORE_API std::optional<Architecture> recognise(const Host& host, const TensorSource& source);
 
 }  // namespace qmill

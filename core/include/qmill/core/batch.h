@@ -1,6 +1,8 @@
 // Several models in one go: which files of a folder are models, and which LoRAs go with each.
 #pragma once
 
+#include <qmill/core/export.h>
+
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -10,13 +12,13 @@ namespace qmill {
 
 // Files of `folder` whose name matches `pattern` (* and ?), by name; shards that an index beside them names count as that one index.
 // Hidden files are left out. Throws Error(usage) when there is none, Error(io) when the folder cannot be read.
-std::vector<std::filesystem::path> find_models(const std::filesystem::path& folder, std::string_view pattern);
+QMILL_CORE_API std::vector<std::filesystem::path> find_models(const std::filesystem::path& folder, std::string_view pattern);
 
 // A path as it is, or, when nothing has that name and its last part has * or ?, what matches it. Throws Error(usage) when nothing does.
-std::vector<std::filesystem::path> expand_model(const std::filesystem::path& path);
+QMILL_CORE_API std::vector<std::filesystem::path> expand_model(const std::filesystem::path& path);
 
 // LoRAs by model. A mapping is a JSON object: names of models to a path or a list of paths; keys that begin with '_' are comments.
-class LoraMapping {
+class QMILL_CORE_API LoraMapping {
  public:
   // `file`: the mapping, or empty for none; `folder`: where LoRAs are looked for, or empty. Throws Error(input) that names the entry, also
   // for a key that is there twice; Error(io).

@@ -1,6 +1,7 @@
 // Calibration data for front ends: what of it a plan uses, and statistics made from sample rows.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/core/host.h>
 
 #include <atomic>
@@ -61,6 +62,6 @@ struct StatisticsReport {
 // Publishes options.output, complete, or throws and leaves nothing there: for every `LAYER.input` its Hessian, mean, channel_max,
 // channel_mean and input_scale. One layer is in memory at a time. Throws Error(usage) when the output is the input, or exists and may not
 // be overwritten.
-StatisticsReport write_statistics(const Host& host, const StatisticsOptions& options, const std::atomic<bool>* cancel = nullptr);
+QMILL_CORE_API StatisticsReport write_statistics(const Host& host, const StatisticsOptions& options, const std::atomic<bool>* cancel = nullptr);
 
 }  // namespace qmill

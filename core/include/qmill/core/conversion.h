@@ -17,6 +17,9 @@ class QMILL_CORE_API Conversion {
   const ConvertOptions& options() const { return options_; }
   const TensorSource& source() const { return *source_; }
 
+  // All files that are read: of the source, calibration data, LoRAs.
+  std::vector<std::filesystem::path> input_files() const;
+
   // Throws Error(usage) when the output is an input, or exists and may not be overwritten.
   void check_destination() const;
 

@@ -1,6 +1,7 @@
 // Models that are quantized already, presented as what readers compute from them.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/core/stored_layers.h>
 
 namespace qmill {
@@ -10,12 +11,12 @@ namespace qmill {
 // one layer at a time (of a layer whose rows depend on each other, its values too). Throws Error(input) like stored_layers(),
 // Error(unsupported) naming the layer that no format decodes; reading throws Error(numeric) with the count for a layer with values that are
 // not finite.
-std::unique_ptr<TensorSource> decoded(const Host& host, std::unique_ptr<TensorSource> source);
+QMILL_CORE_API std::unique_ptr<TensorSource> decoded(const Host& host, std::unique_ptr<TensorSource> source);
 
 // The layers that decoded() decodes; empty for every other source.
-const std::vector<StoredLayerEntry>& decoded_layers(const TensorSource& source);
+QMILL_CORE_API const std::vector<StoredLayerEntry>& decoded_layers(const TensorSource& source);
 
 // "float8_e4m3fn, 96 layers; int8_tensorwise, 1 layer"
-std::string formats_text(const std::vector<StoredLayerEntry>& layers);
+QMILL_CORE_API std::string formats_text(const std::vector<StoredLayerEntry>& layers);
 
 }  // namespace qmill

@@ -1,11 +1,12 @@
 // The host of functions that are not given one.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/core/host.h>
 
 namespace qmill {
 
 // Made at the first call, with the folders of QMILL_PLUGIN_PATH, the user and the installation; lives as long as the process. [any-thread]
-const Host& default_host();
+QMILL_CORE_API const Host& default_host();
 
 }  // namespace qmill

@@ -1,6 +1,7 @@
 // Changes what quantization markers say; no weight, scale or other tensor changes.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/core/host.h>
 
 #include <atomic>
@@ -27,15 +28,15 @@ struct EditReport {
 
 // "{...}" or "'key': value, ..." as the text of a JSON object. Keys and texts stand in single or double quotes, a single word needs none;
 // values are as in JSON. Throws Error(usage) that says where it goes wrong, and for a key that is there twice.
-std::string parse_added_keys(std::string_view text);
+QMILL_CORE_API std::string parse_added_keys(std::string_view text);
 
 // <stem>_edited.safetensors beside the input.
-std::filesystem::path default_edited_output(const std::filesystem::path& input);
+QMILL_CORE_API std::filesystem::path default_edited_output(const std::filesystem::path& input);
 
 // Publishes edit.output, complete, or throws and leaves nothing there: marker tensor and header entry of a layer that changed are
 // identical, every other tensor is copied byte for byte. A marker that is no JSON object is kept, with a warning.
 // Throws Error(usage) for keys that would make a layer unreadable, a destination that may not be written, and a wrong pattern; Error(input)
 // when no marker matches or nothing would change.
-EditReport edit_markers(const Host& host, const MarkerEdit& edit, const std::atomic<bool>* cancel = nullptr);
+QMILL_CORE_API EditReport edit_markers(const Host& host, const MarkerEdit& edit, const std::atomic<bool>* cancel = nullptr);
 
 }  // namespace qmill

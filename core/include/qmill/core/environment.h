@@ -1,6 +1,7 @@
 // Environment variables that stand in for options. An option beats its variable.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/core/memory.h>
 
 namespace qmill {
@@ -19,6 +20,6 @@ struct Environment {
 };
 
 // Reads the variables now. Throws Error(usage) that names the variable, its value and what is allowed.
-Environment read_environment();
+QMILL_CORE_API Environment read_environment();
 
 }  // namespace qmill

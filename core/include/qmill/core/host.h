@@ -2,6 +2,7 @@
 #pragma once
 
 #include <qmill/coded_format.h>
+#include <qmill/core/export.h>
 #include <qmill/loader.h>
 #include <qmill/model_filter.h>
 #include <qmill/quantizer.h>
@@ -42,11 +43,11 @@ struct PluginCandidate {
   std::string version;  // known once loaded
 };
 
-std::string plugin_status_name(PluginCandidate::Status status);
+QMILL_CORE_API std::string plugin_status_name(PluginCandidate::Status status);
 
 // Reads the tags of all candidates when it is made; loads a library only when something that it offers is asked for, and
 // never unloads one. Names: '-' and '_' are the same. Thread-safe, but for the objects handed out, which say so themselves.
-class Host {
+class QMILL_CORE_API Host {
  public:
   // `plugin_dirs` come first in the search order.
   explicit Host(const std::vector<std::filesystem::path>& plugin_dirs = {});
@@ -60,6 +61,9 @@ class Host {
   const Quantizer& quantizer(std::string_view name) const;
   const ModelFilter& filter(std::string_view name) const;
   const WritableFormat& format(std::string_view name) const;  // Error(usage), too, for one that is only read
+
+  // Rounding to nearest, by which others are measured: the SDK's, unless a plugin offers one of the same name.
+  const Quantizer& plain_rounding() const;
 
   const Quantizer* find_quantizer(std::string_view name) const;  // null instead of Error(usage)
   const StoredFormat* find_format(std::string_view name) const;

@@ -1,6 +1,7 @@
 // Per-layer choices, from a JSON file. See docs/layer-config.md for its grammar.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/storage_options.h>
 #include <qmill/options.h>
 
@@ -39,11 +40,11 @@ struct LayerConfig {
 };
 
 // Throws Error(input) that names the entry and lists what is allowed; Error(io).
-LayerConfig load_layer_config(const std::filesystem::path& file);
-LayerConfig parse_layer_config(std::string_view json);
+QMILL_CORE_API LayerConfig load_layer_config(const std::filesystem::path& file);
+QMILL_CORE_API LayerConfig parse_layer_config(std::string_view json);
 
 // The exclusion, else the most specific pattern, that matches `base` (a name without ".weight"), or null. `whole`: the pattern must match
 // all of it.
-const LayerPattern* most_specific(const LayerConfig& config, std::string_view base, bool whole);
+QMILL_CORE_API const LayerPattern* most_specific(const LayerConfig& config, std::string_view base, bool whole);
 
 }  // namespace qmill

@@ -1,6 +1,8 @@
 // What is said while it happens: on stderr, a line each, beginning with "qmill: ". Results are returned, never logged.
 #pragma once
 
+#include <qmill/core/export.h>
+
 #include <string_view>
 
 namespace qmill {
@@ -13,14 +15,14 @@ enum class LogLevel {
 };
 
 // DEBUG, VERBOSE, NORMAL or MINIMAL, for the whole process; at first it is NORMAL. Throws Error(usage) that lists them. [any-thread]
-void setup_logging(std::string_view level);
-void setup_logging(LogLevel level);
+QMILL_CORE_API void setup_logging(std::string_view level);
+QMILL_CORE_API void setup_logging(LogLevel level);
 
-LogLevel parse_log_level(std::string_view level);
-LogLevel log_level();
+QMILL_CORE_API LogLevel parse_log_level(std::string_view level);
+QMILL_CORE_API LogLevel log_level();
 inline bool logs(LogLevel level) { return level >= log_level(); }
 
 // Writes `text`, without a line end of its own, if logs(level). [any-thread]
-void log(LogLevel level, std::string_view text);
+QMILL_CORE_API void log(LogLevel level, std::string_view text);
 
 }  // namespace qmill

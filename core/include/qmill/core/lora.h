@@ -18,7 +18,7 @@ struct LoraToMerge {
 };
 
 // "FILE" or "FILE:0.8"; a file that has the whole text as its name is meant first. Throws Error(usage) for an empty name.
-LoraToMerge parse_lora_to_merge(const std::string& text);
+QMILL_CORE_API LoraToMerge parse_lora_to_merge(const std::string& text);
 
 // What one file changes. Layers are named as in the model, without ".weight"; tensors of the file as there.
 struct MergedLora {

@@ -1,6 +1,8 @@
 // How much of a model may be in memory at once. None of this changes a byte of the output.
 #pragma once
 
+#include <qmill/core/export.h>
+
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -19,8 +21,8 @@ enum class StreamingMode {
 };
 
 // Throws Error(usage) that lists what is allowed: off, minimal, balanced, aggressive, auto.
-StreamingMode parse_streaming_mode(std::string_view name);
-std::string_view streaming_mode_name(StreamingMode mode);
+QMILL_CORE_API StreamingMode parse_streaming_mode(std::string_view name);
+QMILL_CORE_API std::string_view streaming_mode_name(StreamingMode mode);
 
 // Values of a matrix above which a step of a quantizer is done in pieces (Step in qmill/layer_context.h); absent: never.
 struct StreamingThresholds {
@@ -31,7 +33,7 @@ struct StreamingThresholds {
 };
 
 // From the names "hadamard", "hessian", "ldlq", "ortho". Throws Error(usage) for another name, or a value below 1.
-StreamingThresholds streaming_thresholds(const std::map<std::string, std::optional<std::int64_t>>& by_name);
+QMILL_CORE_API StreamingThresholds streaming_thresholds(const std::map<std::string, std::optional<std::int64_t>>& by_name);
 
 struct MemoryOptions {
   std::optional<StreamingMode> mode;  // absent: what STREAMING_AGGRESSIVENESS says, else balanced
@@ -50,6 +52,6 @@ struct MemoryPolicy {
 
 // `model_bytes`: of the source. `free_bytes`: free_memory_bytes() of process.h. Throws Error(usage) for options that contradict each other,
 // and for a variable whose value is not allowed.
-MemoryPolicy memory_policy(const MemoryOptions& options, std::uint64_t model_bytes, std::uint64_t free_bytes);
+QMILL_CORE_API MemoryPolicy memory_policy(const MemoryOptions& options, std::uint64_t model_bytes, std::uint64_t free_bytes);
 
 }  // namespace qmill

@@ -1,6 +1,7 @@
 // How close stored weights are to their source.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/stored_format.h>
 #include <qmill/numerics/row_kernels.h>
 
@@ -25,22 +26,22 @@ struct LayerQuality {
   std::int64_t output_rows = 0;  // rows of X
 };
 
-LayerQuality layer_quality(std::string name, const FormatLabel& label, const ErrorSums& sums);
+QMILL_CORE_API LayerQuality layer_quality(std::string name, const FormatLabel& label, const ErrorSums& sums);
 
 // What a verdict about a layer rests on. Calibrated quantizers give up SQNR of the weights for outputs that are closer: where
 // there are inputs, the outputs are judged, and the bar is what plain rounding does to them.
 enum class Judgment { weights, outputs };
 
-Judgment judgment(const LayerQuality& layer);
+QMILL_CORE_API Judgment judgment(const LayerQuality& layer);
 
 // By weights: SQNR below `threshold` (dB). By outputs: an error of more than 1.02 times plain rounding's. NaN is below.
-bool is_below(const LayerQuality& layer, double threshold);
+QMILL_CORE_API bool is_below(const LayerQuality& layer, double threshold);
 
 // Of a layer that is_below: "a.q has 12.00 dB, below 30.00 dB".
-std::string shortfall_text(const LayerQuality& layer, double threshold);
+QMILL_CORE_API std::string shortfall_text(const LayerQuality& layer, double threshold);
 
 // The signal-to-noise ratio that --fail-below is about, dB: of the outputs where their error is known, else of the weights. Nothing: exact.
-std::optional<double> signal_to_noise_db(const LayerQuality& layer);
+QMILL_CORE_API std::optional<double> signal_to_noise_db(const LayerQuality& layer);
 
 struct QualitySummary {
   std::size_t layers = 0;
@@ -57,15 +58,15 @@ struct QualitySummary {
   const LayerQuality* worst_output = nullptr;  // by its own quotient
 };
 
-QualitySummary summarize(const std::vector<LayerQuality>& layers, double threshold);
+QMILL_CORE_API QualitySummary summarize(const std::vector<LayerQuality>& layers, double threshold);
 
 // output_error / rounding_output_error; 1 when both are zero. Nothing unless both are known.
-std::optional<double> output_vs_rounding(const LayerQuality& layer);
+QMILL_CORE_API std::optional<double> output_vs_rounding(const LayerQuality& layer);
 
 // The table that the existing tools' users know, sorted by name; with columns about outputs when any are known.
-std::string quality_report_text(std::vector<LayerQuality> layers, double threshold);
+QMILL_CORE_API std::string quality_report_text(std::vector<LayerQuality> layers, double threshold);
 
 // The layers and their means as JSON (docs/json.md), indented.
-std::string quality_json(const std::vector<LayerQuality>& layers);
+QMILL_CORE_API std::string quality_json(const std::vector<LayerQuality>& layers);
 
 }  // namespace qmill

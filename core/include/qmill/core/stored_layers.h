@@ -1,6 +1,7 @@
 // What a file holds, quantized or not: its layers, how they are stored.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/core/host.h>
 
 #include <string>
@@ -17,10 +18,10 @@ struct StoredLayerEntry {
 };
 
 // Whether its values are codes that a format decodes.
-bool is_quantized(const StoredLayerEntry& layer);
+QMILL_CORE_API bool is_quantized(const StoredLayerEntry& layer);
 
 // Reads markers, no other data. Throws Error(input) for a layer whose marker and tensors contradict each other, or whose
 // marker and header entry differ (readers would decode it wrongly).
-std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource& source);
+QMILL_CORE_API std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource& source);
 
 }  // namespace qmill

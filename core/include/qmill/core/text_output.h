@@ -1,6 +1,8 @@
 // Small text files that appear complete or not at all.
 #pragma once
 
+#include <qmill/core/export.h>
+
 #include <filesystem>
 #include <string_view>
 #include <vector>
@@ -8,10 +10,10 @@
 namespace qmill {
 
 // What publish_text checks before it writes.
-void check_text_output(const std::filesystem::path& output, const std::vector<std::filesystem::path>& inputs, bool overwrite);
+QMILL_CORE_API void check_text_output(const std::filesystem::path& output, const std::vector<std::filesystem::path>& inputs, bool overwrite);
 
 // Throws Error(usage) when `output` is one of `inputs` or a folder, or exists and may not be overwritten; Error(io).
-void publish_text(const std::filesystem::path& output, std::string_view text, const std::vector<std::filesystem::path>& inputs,
+QMILL_CORE_API void publish_text(const std::filesystem::path& output, std::string_view text, const std::vector<std::filesystem::path>& inputs,
                   bool overwrite);
 
 }  // namespace qmill

@@ -1,6 +1,7 @@
 // Plays the rules of the programs that load quantized models, on a file that is there.
 #pragma once
 
+#include <qmill/core/export.h>
 #include <qmill/loader.h>
 
 #include <atomic>
@@ -33,7 +34,7 @@ struct VerifyReport {
   std::vector<ReaderVerdict> readers;  // ComfyUI first
   std::size_t tensors = 0;
   std::size_t layers = 0;  // with a marker
-  bool loads() const;      // in mainline ComfyUI
+  QMILL_CORE_API bool loads() const;  // in mainline ComfyUI
 };
 
 struct VerifyOptions {
@@ -41,6 +42,6 @@ struct VerifyOptions {
 };
 
 // The rules are those of safetensors files: throws Error(unsupported) that names a file which is none, and what reading throws.
-VerifyReport verify_model(const TensorSource& source, const VerifyOptions& options = {}, const std::atomic<bool>* cancel = nullptr);
+QMILL_CORE_API VerifyReport verify_model(const TensorSource& source, const VerifyOptions& options = {}, const std::atomic<bool>* cancel = nullptr);
 
 }  // namespace qmill
