@@ -7,6 +7,8 @@
 #include <qmill/core/conversion.h>
 #include <qmill/round_to_nearest.h>
 
+#include <gtest/gtest.h>
+
 #include <cstdlib>
 
 namespace qmill {
