@@ -1,8 +1,8 @@
 // The Host finds plugins, decides which of them may run, and hands out what they offer.
 #pragma once
 
-#include <qmill/core/export.h>
 #include <qmill/coded_format.h>
+#include <qmill/core/export.h>
 #include <qmill/loader.h>
 #include <qmill/model_filter.h>
 #include <qmill/quantizer.h>
