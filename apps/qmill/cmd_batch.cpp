@@ -174,7 +174,7 @@ Outcome try_one(const Job& job, const Host& host, const Arguments& arguments, bo
     return convert_one(job, host, arguments, is_dry);
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::cancelled) throw;
-    failure.text = error.what();
+    failure.text = as_flags(error.what());
   } catch (const std::bad_alloc&) {
     failure.text = "out of memory";
   } catch (const std::exception& error) {
@@ -254,7 +254,7 @@ int run_batch(const Words& words) {
     if (as_json) continue;
     fmt::print("{:<7}  {}: {}\n", status_name(outcome.status), job.options.input.string(), outcome.text);
     for (const std::string& warning : outcome.warnings)
-      fmt::print(stderr, "qmill: warning: '{}': {}\n", job.options.input.string(), warning);
+      fmt::print(stderr, "qmill: warning: '{}': {}\n", job.options.input.string(), as_flags(warning));
     std::fflush(stdout);
   }
   const std::size_t failed = counts.contains(Outcome::Status::failed) ? counts.at(Outcome::Status::failed) : 0;

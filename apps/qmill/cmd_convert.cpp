@@ -4,6 +4,7 @@
 #include "progress.h"
 #include "simple_command.h"
 #include "summary.h"
+#include "text.h"
 
 #include <qmill/core/logging.h>
 #include <qmill/core/process.h>
@@ -65,7 +66,7 @@ int convert(Conversion& conversion, const Arguments& arguments) {
   if (logs(LogLevel::normal))
     fmt::print("{}", convert_summary(plan, report));
   else
-    for (const std::string& warning : warnings(plan, report)) log(LogLevel::minimal, "warning: " + warning);
+    for (const std::string& warning : warnings(plan, report)) log(LogLevel::minimal, "warning: " + as_flags(warning));
   return kDone;
 }
 

@@ -29,8 +29,8 @@ void print_list(const Host& host) {
     if (!candidate.reason.empty()) fmt::print("{:<11}   {}\n", "", candidate.reason);
   }
   fmt::print("\nFormats of the program itself:");
-  for (const Format* format : builtin_formats())
-    fmt::print(" {}{}", format->info().name, format->info().is_read_only ? " (read only)" : "");
+  for (const StoredFormat* format : builtin_formats())
+    fmt::print(" {}{}", format->info().name, as_writable(*format) == nullptr ? " (read only)" : "");
   fmt::print("\n");
 }
 
@@ -48,7 +48,7 @@ void print_quantizer(const QuantizerInfo& info) {
     fmt::print("    {:<16} {}; {} [{}]\n", option.name, option.help, option.allowed(), option_text(option.initial));
 }
 
-void print_format(const Format& format) {
+void print_format(const StoredFormat& format) {
   fmt::print("format {}: {}\n", format.info().name, format.info().summary);
   if (!format.info().aliases.empty()) fmt::print("  also called {}\n", fmt::join(format.info().aliases, ", "));
 }
@@ -85,7 +85,7 @@ int print_info(const Host& host, const std::string& name, bool as_json) {
     return kDone;
   }
   if (const Quantizer* quantizer = host.find_quantizer(name)) return print_info(host, quantizer->info().name, as_json);  // an alias
-  if (const Format* format = host.find_format(name); format != nullptr && !as_json) {
+  if (const StoredFormat* format = host.find_format(name); format != nullptr && !as_json) {
     print_format(*format);
     return kDone;
   }

@@ -2,8 +2,6 @@
 
 #include "help.h"
 
-#include <qmill/names.h>
-
 #include <algorithm>
 
 namespace qmill::app {
@@ -26,8 +24,8 @@ void add_names(std::vector<std::string>& names, const std::vector<const Thing*>&
 
 // Those that can be written.
 void add_formats(std::vector<std::string>& names, const Host& host) {
-  for (const Format* format : host.formats())
-    if (!format->info().is_read_only) names.push_back(format->info().name);
+  for (const StoredFormat* format : host.formats())
+    if (as_writable(*format) != nullptr) names.push_back(format->info().name);
 }
 
 std::vector<std::string> values_of(const Flag& flag, const Host& host) {
@@ -45,8 +43,6 @@ std::vector<std::string> values_of(const Flag& flag, const Host& host) {
     add_names(values, host.quantizers());
     std::sort(values.begin(), values.end());
     values.erase(std::unique(values.begin(), values.end()), values.end());
-  } else if (flag.name == "scaling-mode" || flag.name == "custom-scaling-mode") {
-    values = {"row", "tensor", "block", "axis"};
   } else {
     values = named_values(flag);
   }
@@ -56,15 +52,10 @@ std::vector<std::string> values_of(const Flag& flag, const Host& host) {
 }  // namespace
 
 void add_pages(std::vector<Flag>& flags, const Host& host) {
-  const std::vector<const ModelFilter*> filters = host.filters();
-  const auto is_filter = [&](const Flag& flag) {
-    const auto is_this = [&](const ModelFilter* filter) { return same_name(filter->info().name, flag.name); };
-    return flag.name == "filter" || (flag.value.empty() && std::any_of(filters.begin(), filters.end(), is_this));
-  };
   for (Flag& flag : flags) {
     if (flag.choices.empty()) flag.choices = values_of(flag, host);
     if (!flag.topics.empty()) continue;
-    flag.topics = {is_filter(flag) ? "filters" : group_topic(flag.group)};
+    flag.topics = {flag.name == "filter" ? "filters" : group_topic(flag.group)};
     if (is_advanced(flag.topics.front())) flag.topics.emplace_back("advanced");
     if (is_experimental(flag)) flag.topics.emplace_back("experimental");
   }

@@ -91,7 +91,7 @@ int run_words(Words words) {
   try {
     return dispatch(std::move(words));
   } catch (const Error& error) {
-    fmt::print(stderr, "qmill: error: {}\n", printable(error.what()));
+    fmt::print(stderr, "qmill: error: {}\n", printable(as_flags(error.what())));
     return status_of(error);
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "qmill: error: out of memory; use --in-flight with a smaller number\n");

@@ -3,6 +3,7 @@
 #include "text.h"
 
 #include <qmill/core/process.h>
+#include <qmill/core/readers.h>
 #include <qmill/names.h>
 
 #include <fmt/format.h>
@@ -13,7 +14,9 @@
 namespace qmill::app {
 namespace {
 
-std::string line(std::string_view label, const std::string& text) { return fmt::format("  {:<10} {}\n", label, printable(text)); }
+std::string line(std::string_view label, const std::string& text) {
+  return fmt::format("  {:<10} {}\n", label, printable(as_flags(text)));
+}
 
 std::uint64_t bytes_of(const std::vector<TensorInfo>& tensors) {
   std::uint64_t bytes = 0;
@@ -95,17 +98,8 @@ std::vector<std::pair<std::string, std::string>> layout_notes(const Plan& plan) 
 }
 
 std::string reader_line(const Plan& plan) {
-  std::string since;
-  for (const Decision& decision : plan.decisions) {
-    if (decision.action != Action::quantize) continue;
-    if (!decision.label.loads_in_comfyui)
-      return line("readers", fmt::format("mainline ComfyUI does not load {}{}", decision.label.name,
-                                         decision.target.layout.naming == Naming::legacy  ? " with legacy names"
-                                         : decision.target.layout.scaling == Scaling::row ? ""
-                                                                                          : "; --scaling-mode row does"));
-    since = std::max(since, decision.label.since);
-  }
-  return since.empty() ? "" : line("readers", fmt::format("ComfyUI {} or newer", since));
+  const std::string readers = readers_text(plan);
+  return readers.empty() ? "" : line("readers", readers);
 }
 
 std::string rows_text(const std::vector<CalibratedRows>& layers) {

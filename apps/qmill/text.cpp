@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace qmill::app {
 
 std::string bytes_text(std::uint64_t bytes) {
@@ -33,6 +35,48 @@ std::string printable(std::string_view text) {
       result += c;
   }
   return result;
+}
+
+std::string hyphens(std::string name) {
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
+namespace {
+
+// Options with the value off that are no switches.
+constexpr std::string_view kModes[] = {"convrot", "streaming_mode", "scale_search", "bf16_compute"};
+
+// The flag that says `option`; empty: it is no option.
+std::string flag_text(std::string_view option) {
+  const std::size_t space = option.find(' ');
+  const std::string_view name = option.substr(0, space);
+  const auto is_of_name = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_'; };
+  if (name.empty() || !std::all_of(name.begin(), name.end(), is_of_name)) return {};
+  const std::string flag = hyphens(std::string(name));
+  if (space == std::string_view::npos) return "--" + flag;
+  const std::string_view value = option.substr(space + 1);
+  if (std::find(std::begin(kModes), std::end(kModes), name) == std::end(kModes)) {
+    if (value == "off") return "--no-" + flag;
+    if (value == "on") return "--" + flag;
+  }
+  return fmt::format("--{} {}", flag, value);
+}
+
+}  // namespace
+
+std::string as_flags(std::string_view text) {
+  std::string result;
+  while (!text.empty()) {
+    const std::size_t open = text.find('`');
+    const std::size_t close = open == std::string_view::npos ? open : text.find('`', open + 1);
+    if (close == std::string_view::npos) break;
+    const std::string flag = flag_text(text.substr(open + 1, close - open - 1));
+    result += text.substr(0, open);
+    result += flag.empty() ? std::string(text.substr(open, close + 1 - open)) : flag;
+    text.remove_prefix(close + 1);
+  }
+  return result + std::string(text);
 }
 
 }  // namespace qmill::app

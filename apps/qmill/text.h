@@ -19,4 +19,11 @@ std::string count_text(std::size_t count, const char* noun);     // "1 layer", "
 // Names come from files: control characters as "\\n" or "\\x1b", so that they neither break lines nor command a terminal.
 std::string printable(std::string_view text);
 
+// "merge_lora_scale" -> "merge-lora-scale".
+std::string hyphens(std::string name);
+
+// Core names options in backticks, which are flags here: `comfy_quant off` -> --no-comfy-quant, `convrot off` -> --convrot off,
+// `calib_samples` -> --calib-samples.
+std::string as_flags(std::string_view text);
+
 }  // namespace qmill::app

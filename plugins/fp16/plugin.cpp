@@ -27,11 +27,11 @@ class Fp16Quantizer final : public qmill::Quantizer {
     const qmill::CastResult result = qmill::cast_values(weight, values, clamp);
     if (result.not_finite != 0)
       throw qmill::Error(qmill::ErrorKind::numeric, fmt::format("{} of {} values are not finite", result.not_finite, weight.numel()),
-                         "repair the source, or keep this layer as it is with --exclude-layers");
+                         "repair the source, or keep this layer as it is with `exclude_layers`");
     if (result.overflowed != 0 && !clamp)
       throw qmill::Error(qmill::ErrorKind::numeric,
                          fmt::format("{} of {} values are beyond the range of F16 (65504)", result.overflowed, weight.numel()),
-                         "use --fp16-overflow clamp, or keep this layer as it is with --exclude-layers");
+                         "use `fp16_overflow clamp`, or keep this layer as it is with `exclude_layers`");
     if (result.overflowed != 0)
       context.note(fmt::format("{} value{} clamped to the range of F16", result.overflowed, result.overflowed == 1 ? "" : "s"));
     return {{{context.weight().name, values}}, {}};

@@ -44,6 +44,7 @@ class GptqQuantizer final : public qmill::GridQuantizer {
                     {"block_size", qmill::kBlockColumns, "columns in a block: speed only", 1}};
     for (qmill::OptionSpec& option : qmill::calibrated_options()) info.options.push_back(std::move(option));
     info.uses_calibration = true;
+    info.cost = 20;
     return info;
   }
 };

@@ -87,7 +87,8 @@ CodedWeight round_under_inputs(const at::Tensor& weight, const Grid& grid, const
   const SampleJudge judge(at::index_select(weight, 0, picked), rows, layout, inputs, grid, context);
   SampleJudge::Verdict verdict = judge.verdict(judge.sample_of(best));
   const auto keep_if_better = [&](const at::Tensor& codes) {
-    CodedWeight tried{codes, best.scales, best.statistics};
+    CodedWeight tried = best;
+    tried.codes = codes;
     const SampleJudge::Verdict found = judge.verdict(judge.sample_of(tried));
     if (!judge.prefers(found, verdict)) return;
     verdict = found;
@@ -113,7 +114,9 @@ CodedWeight round_under_inputs(const at::Tensor& weight, const Grid& grid, const
 CodedWeight round_along_directions(const at::Tensor& weight, const Grid& grid, const Layout& layout, const Settings& settings,
                                    LayerContext& context) {
   context.note("without calibration data it follows the weight's own dominant directions, which may raise the error on real inputs");
-  const CodedWeight nearest = qmill::round_onto(weight, qmill::tile_scales(weight, grid, layout, context), grid, layout, context);
+  const qmill::TileScales scales = qmill::tile_scales(weight, grid, layout, context);
+  CodedWeight nearest = qmill::round_onto(weight, scales.values, grid, layout, context);
+  nearest.common_scale = scales.common;
   CodedWeight result = nearest;
   if (settings.iterations == 0) return result;
   const TileRounder rounder(weight, result.scales, grid, layout);
@@ -159,6 +162,7 @@ LearnedQuantizer::LearnedQuantizer(Variant variant) : variant_(variant) {
   }
   info_.options = option_schema(variant);
   info_.uses_calibration = true;
+  info_.cost = variant == Variant::original ? 60 : 2000;
 }
 
 CodedWeight LearnedQuantizer::choose_codes(at::Tensor weight, const Grid& grid, const Layout& layout, LayerContext& context) const {

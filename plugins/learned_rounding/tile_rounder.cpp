@@ -2,7 +2,6 @@
 
 #include <qmill/numerics/products.h>
 #include <qmill/numerics/rounding.h>
-#include <qmill/numerics/row_kernels.h>
 
 #include <algorithm>
 #include <array>
@@ -16,6 +15,7 @@ TileRounder::TileRounder(const at::Tensor& weight, const at::Tensor& scales, con
     : weight_(weight.const_data_ptr<float>()),
       scales_(scales.const_data_ptr<float>()),
       grid_(grid),
+      rounder_(grid),
       rows_(weight.size(0)),
       columns_(weight.size(1)),
       tile_rows_(layout.tile_rows),
@@ -39,11 +39,7 @@ void TileRounder::round_shifted(std::int64_t row, float* shift, std::int8_t* cod
     // A tile of zeros has nothing to be shifted by: any shift is many of its steps.
     if (scale <= qmill::kSmallestScale) std::fill_n(values, count, 0.0f);
     for (std::int64_t k = 0; k < count; ++k) values[k] = w[k] - values[k];
-    if (grid_.values.empty()) {
-      qmill::round_codes(values, count, scale, grid_.lowest, grid_.highest, out);
-    } else {
-      for (std::int64_t k = 0; k < count; ++k) out[k] = static_cast<std::int8_t>(grid_.nearest(values[k] / scale));
-    }
+    rounder_.round(values, count, scale, out);
   });
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <qmill/layer_context.h>
+#include <qmill/numerics/grid_rounder.h>
 
 namespace learned_rounding {
 
@@ -34,6 +35,7 @@ class TileRounder {
   const float* weight_;
   const float* scales_;
   const qmill::Grid& grid_;
+  const qmill::GridRounder rounder_;
   const std::int64_t rows_;
   const std::int64_t columns_;
   const std::int64_t tile_rows_;

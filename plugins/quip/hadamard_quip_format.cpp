@@ -28,6 +28,18 @@ constexpr std::int64_t kColumnsPerStrip = 16;                           // colum
 
 std::int64_t padded(std::int64_t side) { return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(side))); }
 
+struct HadamardQuipData final : qmill::FormatData {
+  std::int64_t rows = 0;  // of the decoded weight
+  std::int64_t columns = 0;
+  bool full_precision_matrix_mult = false;
+
+  std::string text() const override {
+    return fmt::format("{}x{}{}", rows, columns, full_precision_matrix_mult ? " full precision" : "");
+  }
+};
+
+const HadamardQuipData& data_of(const Layout& layout) { return qmill::data_of<HadamardQuipData>(layout); }
+
 std::string text_of(const TensorInfo* tensor) {
   return tensor == nullptr ? "missing" : fmt::format("{} {}", qmill::dtype_name(tensor->dtype), tensor->shape_text());
 }
@@ -57,27 +69,29 @@ Layout HadamardQuipFormat::layout(const TensorInfo& weight, const qmill::Storage
   if (weight.shape.size() != 2 || weight.elements() == 0)
     throw Error(ErrorKind::unsupported,
                 fmt::format("{} stores matrices with values; '{}' is {}", kHadamardQuip, weight.name, weight.shape_text()));
-  if (wanted.scaling != qmill::Scaling::row)
-    throw Error(ErrorKind::usage, fmt::format("{} has one scale per row; found {} scaling", kHadamardQuip, scaling_name(wanted.scaling)),
-                "use --scaling-mode row, or another format");
+  if (const qmill::Scaling scaling = wanted.scaling.value_or(qmill::Scaling::row); scaling != qmill::Scaling::row)
+    throw Error(ErrorKind::usage, fmt::format("{} has one scale per row; found {} scaling", kHadamardQuip, scaling_name(scaling)),
+                "use `scaling_mode row`, or another format");
   if (wanted.naming != qmill::Naming::comfy)
     throw Error(ErrorKind::usage,
                 fmt::format("{} needs ComfyUI names, whose marker says which shape is decoded; found legacy names", kHadamardQuip),
-                "use --comfy-quant, or another format");
-  if (wanted.rotation.mode == qmill::Rotation::Mode::any || wanted.rotation.mode == qmill::Rotation::Mode::fixed)
+                "use `comfy_quant on`, or another format");
+  if (wanted.rotation.must_rotate())
     throw Error(ErrorKind::usage,
                 fmt::format("{} has a basis of its own; found rotation '{}'", kHadamardQuip, rotation_text(wanted.rotation)),
-                "leave out --convrot, or use another format");
-  Layout layout;
-  layout.rows = weight.shape[0];
-  layout.columns = weight.shape[1];
-  if (layout.rows > kLargestSide || layout.columns > kLargestSide)
+                "leave out `convrot`, or use another format");
+  const auto data = std::make_shared<HadamardQuipData>();
+  data->rows = weight.shape[0];
+  data->columns = weight.shape[1];
+  data->full_precision_matrix_mult = wanted.full_precision_matrix_mult;
+  if (data->rows > kLargestSide || data->columns > kLargestSide)
     throw Error(ErrorKind::unsupported, fmt::format("{} stores at most {} rows or columns; '{}' is {}", kHadamardQuip, kLargestSide,
                                                     weight.name, weight.shape_text()));
-  layout.tile_columns = padded(layout.columns);
-  layout.full_precision_matrix_mult = wanted.full_precision_matrix_mult;
-  const std::int64_t rows = padded(layout.rows);
-  if (rows != layout.rows || layout.tile_columns != layout.columns)
+  Layout layout;
+  layout.data = data;
+  layout.tile_columns = padded(data->columns);
+  const std::int64_t rows = padded(data->rows);
+  if (rows != data->rows || layout.tile_columns != data->columns)
     layout.note =
         fmt::format("padded to {} x {}: {:.2f} bytes per value", rows, layout.tile_columns,
                     static_cast<double>(rows) * static_cast<double>(layout.tile_columns) / static_cast<double>(weight.elements()));
@@ -88,17 +102,17 @@ qmill::FormatLabel HadamardQuipFormat::label(const Layout& layout) const {
   qmill::FormatLabel label;
   label.name = kHadamardQuip;
   label.summary = "int8 row, random Hadamard basis";
-  label.loads_in_comfyui = false;
-  nlohmann::ordered_json marker = {{"format", kHadamardQuip}, {"shape", {layout.rows, layout.columns}}};
-  if (layout.full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
+  const HadamardQuipData& data = data_of(layout);
+  nlohmann::ordered_json marker = {{"format", kHadamardQuip}, {"shape", {data.rows, data.columns}}};
+  if (data.full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
   label.marker = marker.dump();
   return label;
 }
 
 std::vector<TensorInfo> HadamardQuipFormat::outputs(const TensorInfo& weight, const Layout& layout) const {
   const std::string base = qmill::layer_base(weight.name);
-  const std::int64_t rows = padded(layout.rows);
-  const std::int64_t columns = padded(layout.columns);
+  const std::int64_t rows = padded(data_of(layout).rows);
+  const std::int64_t columns = padded(data_of(layout).columns);
   return {{weight.name, DType::i8, {rows, columns}},
           {base + ".weight_scale", DType::f32, {rows, 1}},
           {base + ".hadamard_quip", DType::i8, {}},
@@ -108,10 +122,6 @@ std::vector<TensorInfo> HadamardQuipFormat::outputs(const TensorInfo& weight, co
           {base + ".sign_col", DType::f32, {columns}},
           // Last: a file may have it in its header alone.
           {base + ".comfy_quant", DType::u8, {static_cast<std::int64_t>(label(layout).marker.size())}}};
-}
-
-std::vector<qmill::StoredTensor> HadamardQuipFormat::encode(const qmill::CodedWeight&, const TensorInfo& weight, const Layout&) const {
-  throw Error(ErrorKind::internal, fmt::format("'{}' was to be stored as {} without its signs", weight.name, kHadamardQuip));
 }
 
 std::vector<qmill::StoredTensor> HadamardQuipFormat::store(const TransformedWeight& transformed, const TensorInfo& weight,
@@ -140,12 +150,14 @@ std::optional<Layout> HadamardQuipFormat::recognise(const qmill::StoredLayerInfo
   if (shape.empty())
     throw Error(ErrorKind::input,
                 fmt::format("the marker of layer '{}' has no 'shape' of two integers from 1 to {}", layer.base, kLargestSide));
+  const auto data = std::make_shared<HadamardQuipData>();
+  data->rows = shape[0];
+  data->columns = shape[1];
   Layout layout;
-  layout.rows = shape[0];
-  layout.columns = shape[1];
-  layout.tile_columns = padded(layout.columns);
+  layout.data = data;
+  layout.tile_columns = padded(data->columns);
   const auto full_precision = marker.find("full_precision_matrix_mult");
-  layout.full_precision_matrix_mult = full_precision != marker.end() && full_precision->is_boolean() && full_precision->get<bool>();
+  data->full_precision_matrix_mult = full_precision != marker.end() && full_precision->is_boolean() && full_precision->get<bool>();
 
   std::vector<TensorInfo> expected = outputs({layer.base + ".weight", DType::f32, shape}, layout);
   expected.front().name = layer.weight.name;
@@ -162,7 +174,7 @@ std::optional<Layout> HadamardQuipFormat::recognise(const qmill::StoredLayerInfo
 }
 
 TensorInfo HadamardQuipFormat::original(const qmill::StoredLayerInfo& layer, const Layout& layout) const {
-  return {layer.weight.name, layer.weight.dtype, {layout.rows, layout.columns}};
+  return {layer.weight.name, layer.weight.dtype, {data_of(layout).rows, data_of(layout).columns}};
 }
 
 void HadamardQuipFormat::decode_rows(std::span<const at::Tensor> tensors, const Layout& layout, std::int64_t begin, std::int64_t end,
@@ -182,23 +194,24 @@ void HadamardQuipFormat::decode_rows(std::span<const at::Tensor> tensors, const 
   const auto* sign_col = tensors[6].const_data_ptr<float>();
 
   // Columns that are cropped need no more than the transform of their row.
-  const at::Tensor half = at::empty({rows, layout.columns}, at::kFloat);
+  const std::int64_t kept = data_of(layout).columns;
+  const at::Tensor half = at::empty({rows, kept}, at::kFloat);
   auto* halves = half.mutable_data_ptr<float>();
   std::vector<float> scratch(static_cast<std::size_t>(std::max(columns, kColumnsPerStrip * rows)));
   for (std::int64_t row = 0; row < rows; ++row) {
     qmill::scale_codes(codes + row * columns, columns, scales[row], scratch.data());
     qmill::sylvester_transform(scratch.data(), columns);
-    for (std::int64_t k = 0; k < layout.columns; ++k) halves[row * layout.columns + k] = scratch[static_cast<std::size_t>(k)] * sign_col[k];
+    for (std::int64_t k = 0; k < kept; ++k) halves[row * kept + k] = scratch[static_cast<std::size_t>(k)] * sign_col[k];
   }
-  for (std::int64_t first = 0; first < layout.columns; first += kColumnsPerStrip) {
-    const std::int64_t last = std::min(layout.columns, first + kColumnsPerStrip);
+  for (std::int64_t first = 0; first < kept; first += kColumnsPerStrip) {
+    const std::int64_t last = std::min(kept, first + kColumnsPerStrip);
     for (std::int64_t row = 0; row < rows; ++row)
       for (std::int64_t k = first; k < last; ++k)
-        scratch[static_cast<std::size_t>((k - first) * rows + row)] = halves[row * layout.columns + k];
+        scratch[static_cast<std::size_t>((k - first) * rows + row)] = halves[row * kept + k];
     for (std::int64_t k = first; k < last; ++k) qmill::sylvester_transform(scratch.data() + (k - first) * rows, rows);
     for (std::int64_t row = begin; row < end; ++row)
       for (std::int64_t k = first; k < last; ++k)
-        out[(row - begin) * layout.columns + k] = scratch[static_cast<std::size_t>((k - first) * rows + row)] * sign_row[row];
+        out[(row - begin) * kept + k] = scratch[static_cast<std::size_t>((k - first) * rows + row)] * sign_row[row];
   }
 }
 

@@ -2,7 +2,7 @@
 // matrix divided by the root of its order. Signs and sizes are stored beside it. (QuIP#, arXiv 2402.04396.)
 #pragma once
 
-#include <qmill/format.h>
+#include <qmill/coded_format.h>
 
 namespace quip {
 
@@ -16,16 +16,13 @@ struct TransformedWeight {
   at::Tensor sign_col;  // F32 [N]
 };
 
-class HadamardQuipFormat final : public qmill::Format {
+// Without its signs a code says nothing, so this is no CodedFormat: only the quantizer beside it writes it.
+class HadamardQuipFormat final : public qmill::WritableFormat {
  public:
   const qmill::FormatInfo& info() const override;
   qmill::Layout layout(const qmill::TensorInfo& weight, const qmill::StorageOptions& wanted) const override;
   qmill::FormatLabel label(const qmill::Layout& layout) const override;
   std::vector<qmill::TensorInfo> outputs(const qmill::TensorInfo& weight, const qmill::Layout& layout) const override;
-  const qmill::Grid* grid() const override { return nullptr; }  // without its signs, a code says nothing
-  // Throws Error(internal): store() does this.
-  std::vector<qmill::StoredTensor> encode(const qmill::CodedWeight& coded, const qmill::TensorInfo& weight,
-                                          const qmill::Layout& layout) const override;
   std::optional<qmill::Layout> recognise(const qmill::StoredLayerInfo& layer) const override;
   qmill::TensorInfo original(const qmill::StoredLayerInfo& layer, const qmill::Layout& layout) const override;
   void decode_rows(std::span<const at::Tensor> tensors, const qmill::Layout& layout, std::int64_t begin, std::int64_t end,

@@ -102,7 +102,7 @@ at::Tensor transformed(const at::Tensor& weight, const SignedSylvester& rows, co
   });
   if (!is_finite)
     throw Error(ErrorKind::numeric, "values are so large that their transform is beyond the range of F32",
-                "store this layer in another layout, or keep it with --exclude-layers");
+                "store this layer in another layout, or keep it with `exclude_layers`");
   return result;
 }
 
@@ -132,6 +132,7 @@ qmill::QuantizerInfo make_info() {
   };
   for (qmill::OptionSpec& option : qmill::calibrated_options()) info.options.push_back(std::move(option));
   info.uses_calibration = true;
+  info.cost = 25;
   info.own_formats = {kHadamardQuip};
   return info;
 }
@@ -149,9 +150,8 @@ void QuipQuantizer::adapt(qmill::StorageWish& wish, const Options& options) cons
   const bool in_blocks = options.text("requant_scheme") == "block";
   const bool per_row = !in_blocks && options.boolean("requant_tensor_per_row");
   if (!options.boolean("store_transformed") && !is_full_format) {
-    if (wish.scaling_is_chosen || per_row) return;
-    const bool must_rotate = storage.rotation.mode == qmill::Rotation::Mode::any || storage.rotation.mode == qmill::Rotation::Mode::fixed;
-    if (must_rotate)
+    if (storage.scaling || per_row) return;
+    if (storage.rotation.must_rotate())
       contradict(in_blocks ? "quip option 'requant_scheme' block" : "quip option 'requant_tensor_per_row' off",
                  fmt::format("rotation '{}', which needs one scale per row", rotation_text(storage.rotation)), "leave out one of them");
     storage.scaling = in_blocks ? qmill::Scaling::block : qmill::Scaling::tensor;
@@ -162,14 +162,14 @@ void QuipQuantizer::adapt(qmill::StorageWish& wish, const Options& options) cons
   const char* advice = "leave out one of them";
   if (!options.boolean("hadamard"))
     contradict(what, "quip option 'hadamard' off: a dense random basis is not stored, so nothing could decode it", advice);
-  if (storage.scaling != qmill::Scaling::row)
-    contradict(what, fmt::format("{} scaling: it has one scale per row", scaling_name(storage.scaling)), advice);
+  if (const qmill::Scaling scaling = storage.scaling.value_or(qmill::Scaling::row); scaling != qmill::Scaling::row)
+    contradict(what, fmt::format("{} scaling: it has one scale per row", scaling_name(scaling)), advice);
   if (storage.naming == qmill::Naming::legacy) contradict(what, "legacy names, which cannot say how to decode it", advice);
   if (!is_full_format && !per_row)
     contradict(what, in_blocks ? "quip option 'requant_scheme' block" : "quip option 'requant_tensor_per_row' off", advice);
   if (is_full_format || options.text("transformed_layout") == "full") {
     const std::string full = is_full_format ? what : "quip option 'transformed_layout' full";
-    if (wish.rotation_is_chosen)
+    if (storage.rotation.is_chosen())
       contradict(full, fmt::format("rotation '{}': it has a basis of its own", rotation_text(storage.rotation)), advice);
     if (wish.format_is_chosen && !is_full_format)
       contradict(full, fmt::format("format '{}': it is {}", wish.format, kHadamardQuip), advice);
@@ -177,17 +177,17 @@ void QuipQuantizer::adapt(qmill::StorageWish& wish, const Options& options) cons
     storage.rotation = {};
     return;
   }
-  if (!wish.rotation_is_chosen) storage.rotation = {qmill::Rotation::Mode::any};
+  if (!storage.rotation.is_chosen()) storage.rotation = {qmill::Rotation::Mode::any};
   if (storage.rotation.mode == qmill::Rotation::Mode::off) contradict(what, "rotation 'off'", advice);
 }
 
 qmill::StoredLayer QuipQuantizer::quantize(const at::Tensor& weight, LayerContext& context) const {
   const auto& [format, layout, options] = context.target();
-  const auto* full = dynamic_cast<const HadamardQuipFormat*>(format);
-  if (full == nullptr) return GridQuantizer::quantize(weight, context);
+  if (format->info().name != kHadamardQuip) return GridQuantizer::quantize(weight, context);
 
   if (is_checkpointed(weight.size(1), options)) context.note("checkpointed does not apply: this layout mixes the rows of the whole weight");
-  const std::vector<qmill::TensorInfo> outputs = full->outputs(context.weight(), layout);
+  const HadamardQuipFormat full;
+  const std::vector<qmill::TensorInfo> outputs = full.outputs(context.weight(), layout);
   const std::int64_t given = options.integer("seed");
   const std::uint64_t seed = given < 0 ? context.seed() : qmill::seed_for(static_cast<std::uint64_t>(given), context.weight().name);
   const SignedSylvester rows(seed, "rows", outputs[0].shape[0]);
@@ -198,7 +198,7 @@ qmill::StoredLayer QuipQuantizer::quantize(const at::Tensor& weight, LayerContex
   padded.tile_columns = columns.size();
   const qmill::CodedWeight coded = qmill::round_calibrated(transformed(weight, rows, columns, context), qmill::Grid(), padded, inputs.get(),
                                                            how_to_round(options), context);
-  return {full->store({coded.codes, coded.scales, rows.signs(), columns.signs()}, context.weight(), layout), coded.statistics};
+  return {full.store({coded.codes, coded.scales, rows.signs(), columns.signs()}, context.weight(), layout), coded.statistics};
 }
 
 qmill::CodedWeight QuipQuantizer::choose_codes(at::Tensor weight, const qmill::Grid& grid, const qmill::Layout& layout,

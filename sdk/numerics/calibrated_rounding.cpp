@@ -12,8 +12,8 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <numeric>
@@ -44,7 +44,7 @@ class Parts {
     if (weight.part_rows < weight.rows) rows_ = std::min(weight.rows, (weight.part_rows + unit - 1) / unit * unit);
   }
 
-  // Scales by magnitude, and rows of the sample, from one pass over the weight.
+  // Wished scales, and rows of the sample, from one pass over the weight.
   at::Tensor survey(const Grid& grid, std::span<const std::int64_t> picked, at::Tensor& sample, LayerContext& context) const {
     const std::int64_t columns = weight_.columns;
     const std::int64_t bands = (weight_.rows + layout_.tile_rows - 1) / layout_.tile_rows;
@@ -54,7 +54,7 @@ class Parts {
     auto* out = sample.mutable_data_ptr<float>();
     for_each([&](std::int64_t begin, std::int64_t end, const at::Tensor& rows) {
       at::Tensor target = scales_of(scales, begin, end);
-      target.copy_(at::maximum(target, tile_scales(rows, grid, layout_, context)));
+      target.copy_(at::maximum(target, wished_scales(rows, grid, layout_, context)));
       for (; !picked.empty() && picked.front() < end; picked = picked.subspan(1), out += columns)
         std::copy_n(rows.const_data_ptr<float>() + (picked.front() - begin) * columns, columns, out);
     });
@@ -136,6 +136,7 @@ double best_damping(const LayerInputs& inputs, const SampleJudge& judge, const a
 }
 
 // Of several scales, the one that leaves each band of rows that share its scales the smallest objective.
+// round(scales that are wished for) rounds with those that are stored.
 template <class Round>
 CodedWeight search_scales(const at::Tensor& scales, const Grid& grid, const Layout& layout, Round round) {
   const std::span<const float> factors = count_of(grid) <= kFew ? std::span<const float>(kFewValues) : std::span<const float>(kManyValues);
@@ -178,6 +179,9 @@ FeedbackRounding round_plainly(const at::Tensor& weight, const at::Tensor& scale
 std::vector<OptionSpec> calibrated_options() {
   OptionSpec damping{"damping", std::string("auto"),
                      "added to the diagonal of the Hessian, times its mean; auto: chosen on the rows kept apart, 0.01 without such rows"};
+  damping.choices = {"auto"};
+  damping.takes_numbers = true;
+  damping.at_least = 0;
   damping.flag = "damping";
   OptionSpec search{"scale_search", std::string("auto"),
                     "mse: of a few scales the one with the smallest error under the Hessian; auto: for formats of at most 16 values"};
@@ -189,10 +193,8 @@ std::vector<OptionSpec> calibrated_options() {
 CalibratedRounding read_calibrated_options(const Options& options) {
   CalibratedRounding how;
   if (const std::string& damping = options.text("damping"); damping != "auto") {
-    char* end = nullptr;
-    how.damping = std::strtod(damping.c_str(), &end);
-    if (*end != '\0' || damping.empty() || !(*how.damping >= 0) || !std::isfinite(*how.damping))
-      throw Error(ErrorKind::usage, fmt::format("damping '{}' is not allowed; allowed: auto, or a number from 0", damping));
+    double& number = how.damping.emplace();
+    std::from_chars(damping.data(), damping.data() + damping.size(), number);  // the schema lets nothing else pass
   }
   if (const std::string& search = options.text("scale_search"); search != "auto")
     how.scale_search = search == "mse" ? ScaleSearch::mse : ScaleSearch::off;
@@ -215,32 +217,42 @@ CodedWeight round_calibrated(const WeightParts& weight, const Grid& grid, const 
   std::vector<std::int64_t> picked;
   if (is_informed) picked = SampleJudge::rows_of(weight.rows);
   at::Tensor sampled;
-  const at::Tensor scales = parts.survey(grid, picked, sampled, context);
+  const at::Tensor wished = parts.survey(grid, picked, sampled, context);
+  const TileScales scales = stored_scales(wished, grid);
+  // What is wished for a part of the weight is stored with what the whole has in common.
+  const auto on_grid = [&](const at::Tensor& other) {
+    return grid.scale_grid == nullptr ? other : grid.scale_grid->stored(other, scales.common);
+  };
+  const auto finished = [&](CodedWeight coded) {
+    coded.common_scale = scales.common;
+    return coded;
+  };
   const auto round_nearest = [&] {
-    return parts.round(scales, context,
+    return parts.round(scales.values, context,
                        [&](const at::Tensor& rows, const at::Tensor& given) { return round_onto(rows, given, grid, stored, context); });
   };
   if (!is_informed) {
     context.note(inputs == nullptr ? "no calibration data: its Hessian is the identity"
                                    : "its inputs were all zero: its Hessian is the identity");
-    if (!searches) return round_nearest();
-    return parts.round(scales, context, [&](const at::Tensor& rows, const at::Tensor& given) {
-      return search_scales(given, grid, stored, [&](const at::Tensor& tried) { return round_plainly(rows, tried, grid, stored, context); });
-    });
+    if (!searches) return finished(round_nearest());
+    return finished(parts.round(wished, context, [&](const at::Tensor& rows, const at::Tensor& given) {
+      return search_scales(given, grid, stored,
+                           [&](const at::Tensor& tried) { return round_plainly(rows, on_grid(tried), grid, stored, context); });
+    }));
   }
 
   const SampleJudge judge(sampled, weight.rows, stored, *inputs, grid, context);
-  const FactorOptions options{how.damping ? *how.damping : best_damping(*inputs, judge, scales, grid, how.activation_order, context),
+  const FactorOptions options{how.damping ? *how.damping : best_damping(*inputs, judge, scales.values, grid, how.activation_order, context),
                               how.activation_order};
   const std::shared_ptr<const HessianFactor> factor = shared_factor(*inputs, options, context);
-  CodedWeight coded = parts.round(scales, context, [&](const at::Tensor& rows, const at::Tensor& given) {
+  CodedWeight coded = parts.round(wished, context, [&](const at::Tensor& rows, const at::Tensor& given) {
     const auto round = [&](const at::Tensor& tried) {
-      return round_with_feedback(rows, tried, grid, stored, *factor, context, how.block_columns);
+      return round_with_feedback(rows, on_grid(tried), grid, stored, *factor, context, how.block_columns);
     };
     return searches ? search_scales(given, grid, stored, round) : round(given).coded;
   });
 
-  const SampleJudge::Verdict nearest = judge.verdict(round_onto(judge.weight(), judge.scales_of(scales), grid, judge.layout(), context));
+  const SampleJudge::Verdict nearest = judge.verdict(round_onto(judge.weight(), judge.scales_of(scales.values), grid, judge.layout(), context));
   SampleJudge::Verdict found = judge.verdict(judge.sample_of(coded));
   if (!judge.prefers(found, nearest) || inputs->too_few()) {
     context.note(inputs->too_few()      ? "rounded to nearest: its inputs are fewer than 20 rows"
@@ -257,7 +269,7 @@ CodedWeight round_calibrated(const WeightParts& weight, const Grid& grid, const 
   coded.statistics["block_columns"] = static_cast<double>(std::min(how.block_columns, weight.columns));
   if (parts.count() != 1) coded.statistics["pieces"] = static_cast<double>(parts.count());
   if (factor->dead_columns != 0) coded.statistics["dead_inputs"] = static_cast<double>(factor->dead_columns);
-  return coded;
+  return finished(std::move(coded));
 }
 
 std::int64_t rows_at_once(const at::Tensor& weight, const Layout& layout, const LayerContext& context) {
@@ -270,18 +282,19 @@ std::int64_t rows_at_once(const at::Tensor& weight, const Layout& layout, const 
 
 CodedWeight round_calibrated_in_parts(const at::Tensor& weight, std::int64_t part_rows, const CalibratedRounding& how,
                                       LayerContext& context) {
-  const auto& [format, layout, options] = context.target();
+  const Layout& layout = context.target().layout;
+  const Grid& grid = context.target().coded().grid();
   const std::int64_t rows = weight.size(0);
   const WeightParts parts{rows, weight.size(1), part_rows, [&](std::int64_t begin, std::int64_t end) {
                             try {
                               return to_stored_basis(weight.narrow(0, begin, end - begin), layout, context);
                             } catch (const Error& error) {
                               // The count and the place are of the part: those of the whole, where it can tell.
-                              if (error.kind() == ErrorKind::numeric) round_to_nearest(weight, *format->grid(), layout, context);
+                              if (error.kind() == ErrorKind::numeric) round_to_nearest(weight, grid, layout, context);
                               throw;
                             }
                           }};
-  return round_calibrated(parts, *format->grid(), layout, inputs_in_stored_basis(layout, context).get(), how, context);
+  return round_calibrated(parts, grid, layout, inputs_in_stored_basis(layout, context).get(), how, context);
 }
 
 }  // namespace qmill

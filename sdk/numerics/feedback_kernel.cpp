@@ -8,47 +8,75 @@
 #define HWY_TARGET_INCLUDE "feedback_kernel.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+#include "table_search-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace qmill {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Rounds one column in F64: of a value of a hundred steps, F32 keeps five digits of a step, and a tie that falls the other way
-// changes the rest of its row.
-HWY_INLINE void RoundColumn(const FeedbackBlock& block, std::int64_t k, const float* feedback, float* errors) {
-  using F64 = hn::CappedTag<double, kFeedbackRows>;
+// Columns are rounded in F64: of a value of a hundred steps, F32 keeps five digits of a step, and a tie that falls the other way changes
+// the rest of its row.
+using F64 = hn::CappedTag<double, kFeedbackRows>;
+HWY_INLINE std::int64_t F64Lanes() { return static_cast<std::int64_t>(hn::Lanes(F64())); }
+
+// What some rows of a column are to become: w + feedback, and the same in steps of the scale.
+struct Target {
+  hn::Vec<F64> weight;
+  hn::Vec<F64> value;
+  hn::Vec<F64> scale;
+};
+
+HWY_INLINE Target TargetOf(const FeedbackBlock& block, std::int64_t k, const float* feedback, std::int64_t i) {
   const F64 d;
   const hn::Rebind<float, F64> narrow;
+  const auto w = hn::PromoteTo(d, hn::LoadU(narrow, block.weights + k * block.stride + i));
+  return {w, hn::Add(w, hn::PromoteTo(d, hn::LoadU(narrow, feedback + i))),
+          hn::PromoteTo(d, hn::LoadU(narrow, block.scales + k * block.scale_stride + i))};
+}
+
+HWY_INLINE void Keep(const FeedbackBlock& block, std::int64_t k, std::int64_t i, const Target& target, hn::Vec<F64> decoded, float* errors) {
+  const F64 d;
+  const hn::Rebind<float, F64> narrow;
+  const auto miss = hn::Sub(target.value, decoded);
+  const auto cost = hn::Mul(hn::Set(d, block.pivots[k]), hn::Mul(miss, miss));
+  hn::StoreU(hn::Add(hn::LoadU(d, block.objectives + i), cost), d, block.objectives + i);
+  hn::StoreU(hn::DemoteTo(narrow, hn::Sub(target.weight, decoded)), narrow, errors + i);
+}
+
+HWY_INLINE void RoundToIntegers(const FeedbackBlock& block, std::int64_t k, const float* feedback, float* errors) {
+  const F64 d;
   const hn::Rebind<std::int32_t, F64> integers;
   const hn::Rebind<std::int8_t, F64> bytes;
-  const float* weights = block.weights + k * block.stride;
-  const float* scales = block.scales + k * block.scale_stride;
-  std::int8_t* codes = block.codes + k * block.stride;
-  const Grid& grid = *block.grid;
-  for (std::int64_t i = 0; i < kFeedbackRows; i += static_cast<std::int64_t>(hn::Lanes(d))) {
-    const auto w = hn::PromoteTo(d, hn::LoadU(narrow, weights + i));
-    const auto v = hn::Add(w, hn::PromoteTo(d, hn::LoadU(narrow, feedback + i)));
-    const auto s = hn::PromoteTo(d, hn::LoadU(narrow, scales + i));
-    auto q = hn::Div(v, s);
-    if (grid.values.empty()) {
-      q = hn::Min(hn::Max(hn::Round(q), hn::Set(d, grid.lowest)), hn::Set(d, grid.highest));
-      hn::StoreU(hn::DemoteTo(bytes, hn::DemoteTo(integers, q)), bytes, codes + i);
-    } else {
-      double lanes[kFeedbackRows];
-      hn::StoreU(q, d, lanes);
-      for (std::size_t lane = 0; lane < hn::Lanes(d); ++lane) {
-        const int code = grid.nearest(static_cast<float>(lanes[lane]));
-        codes[static_cast<std::size_t>(i) + lane] = static_cast<std::int8_t>(code);
-        lanes[lane] = static_cast<double>(grid.value(code));
-      }
-      q = hn::LoadU(d, lanes);
-    }
-    const auto decoded = hn::Mul(q, s);
-    const auto miss = hn::Sub(v, decoded);
-    const auto cost = hn::Mul(hn::Set(d, block.pivots[k]), hn::Mul(miss, miss));
-    hn::StoreU(hn::Add(hn::LoadU(d, block.objectives + i), cost), d, block.objectives + i);
-    hn::StoreU(hn::DemoteTo(narrow, hn::Sub(w, decoded)), narrow, errors + i);
+  const auto lowest = hn::Set(d, block.grid->lowest), highest = hn::Set(d, block.grid->highest);
+  for (std::int64_t i = 0; i < kFeedbackRows; i += F64Lanes()) {
+    const Target target = TargetOf(block, k, feedback, i);
+    const auto q = hn::Min(hn::Max(hn::Round(hn::Div(target.value, target.scale)), lowest), highest);
+    hn::StoreU(hn::DemoteTo(bytes, hn::DemoteTo(integers, q)), bytes, block.codes + k * block.stride + i);
+    Keep(block, k, i, target, hn::Mul(q, target.scale), errors);
+  }
+}
+
+// Values of a table are F32, and so are the places where its codes change.
+HWY_INLINE void RoundToTable(const FeedbackBlock& block, std::int64_t k, const float* feedback, float* errors) {
+  const F64 d;
+  const hn::Rebind<float, F64> narrow;
+  const hn::CappedTag<float, kFeedbackRows> d32;
+  const hn::Rebind<std::int8_t, decltype(d32)> bytes;
+  float values[kFeedbackRows];
+  for (std::int64_t i = 0; i < kFeedbackRows; i += F64Lanes()) {
+    const Target target = TargetOf(block, k, feedback, i);
+    hn::StoreU(hn::DemoteTo(narrow, hn::Div(target.value, target.scale)), narrow, values + i);
+  }
+  for (std::int64_t i = 0; i < kFeedbackRows; i += static_cast<std::int64_t>(hn::Lanes(d32))) {
+    auto value = hn::Zero(d32);
+    const auto codes = NearestInTable(d32, hn::LoadU(d32, values + i), *block.table, value);
+    hn::StoreU(hn::DemoteTo(bytes, codes), bytes, block.codes + k * block.stride + i);
+    hn::StoreU(value, d32, values + i);
+  }
+  for (std::int64_t i = 0; i < kFeedbackRows; i += F64Lanes()) {
+    const Target target = TargetOf(block, k, feedback, i);
+    Keep(block, k, i, target, hn::Mul(hn::PromoteTo(d, hn::LoadU(narrow, values + i)), target.scale), errors);
   }
 }
 
@@ -79,7 +107,10 @@ void RoundBlock(const FeedbackBlock& block) {
   float feedback[kFeedbackRows];
   for (std::int64_t k = 0; k < block.columns; ++k) {
     AddFeedback(errors.data(), block.coefficients + k * block.coefficient_stride, k, block.feedback + k * block.stride, feedback);
-    RoundColumn(block, k, feedback, errors.data() + k * kFeedbackRows);
+    if (block.table == nullptr)
+      RoundToIntegers(block, k, feedback, errors.data() + k * kFeedbackRows);
+    else
+      RoundToTable(block, k, feedback, errors.data() + k * kFeedbackRows);
   }
   for (std::int64_t k = 0; k < block.columns; ++k)
     std::copy_n(errors.data() + k * kFeedbackRows, kFeedbackRows, block.weights + k * block.stride);

@@ -1,7 +1,7 @@
 // The innermost loop of LDLQ: a few columns of a few rows, vectorized over the rows.
 #pragma once
 
-#include <qmill/format.h>
+#include "grid_table.h"
 
 namespace qmill {
 
@@ -10,6 +10,7 @@ inline constexpr std::int64_t kFeedbackRows = 16;  // rows that go together
 // Arrays are [columns][stride]: the values of one column lie together. A call works on kFeedbackRows rows of them.
 struct FeedbackBlock {
   const Grid* grid;
+  const GridTable* table;  // of that grid; null: integers
   std::int64_t columns;
   std::int64_t stride;
   float* weights;             // in: w; out: w - q

@@ -21,7 +21,7 @@ at::Tensor matrix(float* data, std::int64_t rows, std::int64_t columns) {
   return at::from_blob(data, {rows, columns}, at::TensorOptions().dtype(at::kFloat));
 }
 
-struct TileScales {
+struct ScalesOfTiles {
   const float* values;
   std::int64_t tiles;  // per band of rows
   const Layout& layout;
@@ -34,7 +34,7 @@ struct TileScales {
 // products take both operands as they lie.
 class Slice {
  public:
-  Slice(const at::Tensor& weight, std::int64_t begin, std::int64_t end, const TileScales& scales, const Grid& grid,
+  Slice(const at::Tensor& weight, std::int64_t begin, std::int64_t end, const ScalesOfTiles& scales, const Grid& grid, const GridTable* table,
         const HessianFactor& factor, std::int64_t block_columns)
       : outer_columns_(std::max(block_columns, kOuterColumns)),
         inner_columns_(block_columns),
@@ -44,6 +44,7 @@ class Slice {
         stride_((rows_ + kFeedbackRows - 1) / kFeedbackRows * kFeedbackRows),
         scales_(scales),
         grid_(grid),
+        table_(table),
         factor_(factor) {
     thread_local Scratch scratch;
     scratch_ = &scratch;
@@ -122,6 +123,7 @@ class Slice {
     for (std::int64_t row = 0; row < stride_; row += kFeedbackRows) {
       FeedbackBlock block;
       block.grid = &grid_;
+      block.table = table_;
       block.columns = last - first;
       block.stride = stride_;
       block.weights = scratch_->errors.data() + first * stride_ + row;
@@ -143,8 +145,9 @@ class Slice {
   const std::int64_t begin_;
   const std::int64_t rows_;
   const std::int64_t stride_;
-  const TileScales& scales_;
+  const ScalesOfTiles& scales_;
   const Grid& grid_;
+  const GridTable* const table_;
   const HessianFactor& factor_;
   Scratch* scratch_;
 };
@@ -158,12 +161,13 @@ FeedbackRounding round_with_feedback(const at::Tensor& weight, const at::Tensor&
   result.coded = {context.allocate(std::array{rows, weight.size(1)}, DType::i8), scales};
   result.objectives.resize(static_cast<std::size_t>(rows));
   auto* codes = result.coded.codes.mutable_data_ptr<std::int8_t>();
-  const TileScales tile_scales{scales.const_data_ptr<float>(), scales.size(1), layout};
+  const auto table = grid.values.empty() ? nullptr : std::make_unique<const GridTable>(grid);
+  const ScalesOfTiles tile_scales{scales.const_data_ptr<float>(), scales.size(1), layout};
   context.parallel((rows + kSliceRows - 1) / kSliceRows, [&](std::int64_t task) {
     context.check_cancelled();
     const OneThread one_thread;
     const std::int64_t begin = task * kSliceRows;
-    Slice slice(weight, begin, std::min(rows, begin + kSliceRows), tile_scales, grid, factor,
+    Slice slice(weight, begin, std::min(rows, begin + kSliceRows), tile_scales, grid, table.get(), factor,
                 std::max<std::int64_t>(1, std::min(block_columns, weight.size(1))));
     slice.round();
     slice.store(codes, result.objectives.data());

@@ -20,9 +20,9 @@ namespace qmill {
 namespace {
 
 // Rows of normal values that make a task.
-constexpr std::int64_t kRowsPerTask = 192;
+constexpr std::int64_t kSumRowsPerTask = 192;
 
-std::int64_t tasks_for(std::int64_t rows) { return (rows + kRowsPerTask - 1) / kRowsPerTask; }
+std::int64_t tasks_for(std::int64_t rows) { return (rows + kSumRowsPerTask - 1) / kSumRowsPerTask; }
 
 void require_arguments(const at::Tensor& weight, std::int64_t k, int power_iterations) {
   if (weight.dim() != 2 || weight.scalar_type() != at::kFloat || !weight.is_contiguous())
@@ -38,7 +38,7 @@ int safe_exponent(const at::Tensor& weight) {
   const float largest = largest_magnitude(weight.const_data_ptr<float>(), weight.numel());
   if (!std::isfinite(largest))
     throw Error(ErrorKind::numeric, "a weight with values that are not finite has no singular values",
-                "repair the source, or keep this layer as it is with --exclude-layers");
+                "repair the source, or keep this layer as it is with `exclude_layers`");
   if (largest == 0 || (largest > 1e-9f && largest < 1e9f)) return 0;
   int exponent = 0;
   std::frexp(largest, &exponent);
@@ -58,7 +58,7 @@ LowRank rescaled(LowRank result, int exponent) {
   if (exponent == 0) return result;
   result.s = times_power_of_two(result.s, exponent);
   if (!std::isfinite(largest_magnitude(result.s.const_data_ptr<float>(), result.s.numel())))
-    throw Error(ErrorKind::numeric, "a singular value is beyond the range of F32", "keep this layer as it is with --exclude-layers");
+    throw Error(ErrorKind::numeric, "a singular value is beyond the range of F32", "keep this layer as it is with `exclude_layers`");
   return result;
 }
 
@@ -79,7 +79,7 @@ class RangeFinder {
     at::Tensor result = matrix(rows, columns);
     auto* values = result.mutable_data_ptr<float>();
     context_.parallel(tasks_for(rows), [&](std::int64_t task) {
-      const std::int64_t first = task * kRowsPerTask, count = std::min(kRowsPerTask, rows - first);
+      const std::int64_t first = task * kSumRowsPerTask, count = std::min(kSumRowsPerTask, rows - first);
       normal_values(seed, count * columns, values + first * columns, first * columns);
     });
     return result;

@@ -9,16 +9,16 @@
 namespace qmill {
 namespace {
 
-constexpr std::int64_t kSliceRows = 192;  // fewer would leave the products below their full speed
+constexpr std::int64_t kProductRows = 192;  // fewer would leave the products below their full speed
 
 }  // namespace
 
 void multiply(const at::Tensor& a, const at::Tensor& b, at::Tensor& out, LayerContext& context) {
   const std::int64_t rows = a.size(0);
-  context.parallel((rows + kSliceRows - 1) / kSliceRows, [&](std::int64_t task) {
+  context.parallel((rows + kProductRows - 1) / kProductRows, [&](std::int64_t task) {
     context.check_cancelled();
     const OneThread one_thread;
-    const std::int64_t first = task * kSliceRows, count = std::min(kSliceRows, rows - first);
+    const std::int64_t first = task * kProductRows, count = std::min(kProductRows, rows - first);
     at::Tensor slice = out.narrow(0, first, count);
     at::mm_out(slice, a.narrow(0, first, count), b);
   });

@@ -1,6 +1,7 @@
 #include <qmill/numerics/rounding.h>
 
 #include <qmill/error.h>
+#include <qmill/numerics/grid_rounder.h>
 #include <qmill/numerics/row_kernels.h>
 
 #include <fmt/format.h>
@@ -74,9 +75,9 @@ struct Rows {
   }
   if (count == 0)
     throw Error(ErrorKind::numeric, "values are so large that their rotation is beyond the range of F32",
-                "store this layer without rotation, or keep it with --exclude-layers");
+                "store this layer without rotation, or keep it with `exclude_layers`");
   throw Error(ErrorKind::numeric, fmt::format("{} of {} values are not finite (first: {})", count, source.rows * source.columns, first),
-              "repair the source, or keep this layer as it is with --exclude-layers");
+              "repair the source, or keep this layer as it is with `exclude_layers`");
 }
 
 void require_finite(const std::atomic<bool>& finite, const Rows& source) {
@@ -107,11 +108,6 @@ void scales_of(const std::vector<float>& magnitudes, std::int64_t rows, std::int
   }
 }
 
-void round_run(const float* values, std::int64_t n, float scale, const Grid& grid, std::int8_t* codes) {
-  if (grid.values.empty()) return round_codes(values, n, scale, grid.lowest, grid.highest, codes);
-  for (std::int64_t i = 0; i < n; ++i) codes[i] = static_cast<std::int8_t>(grid.nearest(values[i] / scale));
-}
-
 at::Tensor measure_scales(const Rows& source, const Grid& grid, const Layout& layout, LayerContext& context) {
   const std::array<std::int64_t, 2> shape = scales_shape(source.rows, source.columns, layout);
   const std::int64_t tiles = shape[1];
@@ -135,6 +131,7 @@ void round_rows(const Rows& source, const at::Tensor& scales, const Grid& grid, 
                 std::int8_t* codes) {
   const std::int64_t columns = source.columns;
   const std::int64_t tiles = scales.size(1);
+  const GridRounder rounder(grid);
   const auto* all_scales = scales.const_data_ptr<float>();
   RowTasks(source.rows, columns).run(context, columns, [&](std::int64_t row, float* values) {
     source.load(row, values);
@@ -142,7 +139,7 @@ void round_rows(const Rows& source, const at::Tensor& scales, const Grid& grid, 
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
       const std::int64_t first = tile * layout.tile_columns;
       const std::int64_t n = std::min(layout.tile_columns, columns - first);
-      round_run(values + first, n, row_scales[tile], grid, codes + row * columns + first);
+      rounder.round(values + first, n, row_scales[tile], codes + row * columns + first);
     }
   });
 }
@@ -166,8 +163,12 @@ at::Tensor to_stored_basis(const at::Tensor& weight, const Layout& layout, Layer
   return rotated;
 }
 
-at::Tensor tile_scales(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context) {
+at::Tensor wished_scales(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context) {
   return measure_scales(Rows(weight, 0), grid, layout, context);
+}
+
+TileScales tile_scales(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context) {
+  return stored_scales(wished_scales(weight, grid, layout, context), grid);
 }
 
 CodedWeight round_to_nearest(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context) {
@@ -178,7 +179,8 @@ CodedWeight round_to_nearest(const at::Tensor& weight, const Grid& grid, const L
   auto* codes = coded.codes.mutable_data_ptr<std::int8_t>();
   const std::int64_t columns = source.columns;
 
-  if (layout.tile_rows == 1 && layout.tile_columns >= columns) {  // one scale per row: one pass
+  if (layout.tile_rows == 1 && layout.tile_columns >= columns && grid.scale_grid == nullptr) {  // one scale per row: one pass
+    const GridRounder rounder(grid);
     coded.scales = context.allocate(scales_shape(source.rows, columns, layout), DType::f32);
     auto* scales = coded.scales.mutable_data_ptr<float>();
     std::atomic<bool> finite = true;
@@ -187,13 +189,15 @@ CodedWeight round_to_nearest(const at::Tensor& weight, const Grid& grid, const L
       const float largest = largest_magnitude(values, columns);
       if (!std::isfinite(largest)) finite = false;
       scales[row] = scale_for(largest, grid);
-      round_run(values, columns, scales[row], grid, codes + row * columns);
+      rounder.round(values, columns, scales[row], codes + row * columns);
     });
     require_finite(finite, source);
     return coded;
   }
 
-  coded.scales = measure_scales(source, grid, layout, context);
+  const TileScales stored = stored_scales(measure_scales(source, grid, layout, context), grid);
+  coded.scales = stored.values;
+  coded.common_scale = stored.common;
   round_rows(source, coded.scales, grid, layout, context, codes);
   return coded;
 }

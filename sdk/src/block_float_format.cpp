@@ -16,6 +16,17 @@ namespace {
 constexpr std::int64_t kScaleRows = 128;
 constexpr std::int64_t kScaleColumns = 4;
 
+// Which part of the padded matrix is the weight.
+struct PaddedData final : FormatData {
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+  bool full_precision_matrix_mult = false;
+
+  std::string text() const override {
+    return fmt::format("{}x{}{}", rows, columns, full_precision_matrix_mult ? " full precision" : "");
+  }
+};
+
 std::int64_t rounded_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
 }  // namespace
@@ -27,8 +38,8 @@ std::int64_t swizzled_scale(std::int64_t row, std::int64_t block, std::int64_t s
 
 BlockFloatFormat::BlockFloatFormat(std::string name, std::string summary, DType code, int codes_per_byte, std::int64_t block,
                                    std::int64_t padding)
-    : ReadOnlyFormat({std::move(name), {}, std::move(summary), true}),
-      block_(block),
+    : block_(block),
+      info_{std::move(name), {}, std::move(summary), true},
       code_(code),
       codes_per_byte_(codes_per_byte),
       padding_(padding) {}
@@ -38,7 +49,7 @@ FormatLabel BlockFloatFormat::label(const Layout& layout) const {
   label.name = info().name;
   label.summary = fmt::format("{} block {}", label.name, block_);
   nlohmann::ordered_json marker = {{"format", label.name}};
-  if (layout.full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
+  if (data_of<PaddedData>(layout).full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
   label.marker = marker.dump();
   return label;
 }
@@ -66,32 +77,35 @@ std::optional<Layout> BlockFloatFormat::recognise(const StoredLayerInfo& layer) 
   const bool has_values = weight.shape.size() == 2 && weight.shape[0] > 0 && weight.shape[1] > 0 && weight.shape[0] <= kLargestSide &&
                           weight.shape[1] <= kLargestSide;
   if (weight.dtype != code_ || !has_values || weight.shape[0] % padding_ != 0 || weight.shape[1] * codes_per_byte_ % padding_ != 0)
-    throw contradiction(layer, weight.name, &weight,
+    throw contradiction(info(), layer, weight.name, &weight,
                         fmt::format("{} with rows and columns in multiples of {}", dtype_name(code_), padding_));
   Layout layout;
   layout.scaling = Scaling::block;
   layout.tile_columns = block_;
-  layout.full_precision_matrix_mult = says_true(marker, "full_precision_matrix_mult");
-  layout.rows = weight.shape[0];
-  layout.columns = weight.shape[1] * codes_per_byte_;
-  const std::vector<TensorInfo> expected = outputs({layer.weight.name, code_, {layout.rows, layout.columns}}, layout);
+  const auto data = std::make_shared<PaddedData>();
+  layout.data = data;
+  data->full_precision_matrix_mult = says_true(marker, "full_precision_matrix_mult");
+  data->rows = weight.shape[0];
+  data->columns = weight.shape[1] * codes_per_byte_;
+  const std::vector<TensorInfo> expected = outputs({layer.weight.name, code_, {data->rows, data->columns}}, layout);
   const TensorInfo* scale = find_other(layer, "weight_scale");
   if (scale == nullptr || !takes_scale(scale->dtype) || scale->shape != expected[1].shape)
-    throw contradiction(layer, layer.base + ".weight_scale", scale,
+    throw contradiction(info(), layer, layer.base + ".weight_scale", scale,
                         fmt::format("{} {}", dtype_name(expected[1].dtype), expected[1].shape_text()));
   if (has_tensor_scale()) {
     const TensorInfo* tensor_scale = find_other(layer, "weight_scale_2");
     if (tensor_scale == nullptr || tensor_scale->dtype != DType::f32 || tensor_scale->elements() != 1)
-      throw contradiction(layer, layer.base + ".weight_scale_2", tensor_scale, "F32 with one value");
+      throw contradiction(info(), layer, layer.base + ".weight_scale_2", tensor_scale, "F32 with one value");
   }
   const TensorInfo* bias = find_other(layer, "bias");
-  if (bias != nullptr && bias->shape.size() == 1 && bias->shape[0] < layout.rows && bias->shape[0] > layout.rows - padding_)
-    layout.rows = bias->shape[0];
+  if (bias != nullptr && bias->shape.size() == 1 && bias->shape[0] < data->rows && bias->shape[0] > data->rows - padding_)
+    data->rows = bias->shape[0];
   return layout;
 }
 
 TensorInfo BlockFloatFormat::original(const StoredLayerInfo& layer, const Layout& layout) const {
-  return {layer.weight.name, layer.weight.dtype, {layout.rows, layout.columns}};
+  const auto& data = data_of<PaddedData>(layout);
+  return {layer.weight.name, layer.weight.dtype, {data.rows, data.columns}};
 }
 
 Nvfp4Format::Nvfp4Format() : BlockFloatFormat("nvfp4", "4-bit floats with an E4M3 scale per 16 columns; read only", DType::u8, 2, 16, 16) {}
@@ -99,13 +113,14 @@ Nvfp4Format::Nvfp4Format() : BlockFloatFormat("nvfp4", "4-bit floats with an E4M
 void Nvfp4Format::decode_rows(std::span<const at::Tensor> tensors, const Layout& layout, std::int64_t begin, std::int64_t end,
                               float* out) const {
   constexpr float kMagnitudes[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+  const std::int64_t columns = data_of<PaddedData>(layout).columns;
   const std::int64_t bytes_per_row = tensors[0].size(1);
   const std::int64_t stored_blocks = tensors[1].size(1);
   const auto* codes = tensors[0].const_data_ptr<std::uint8_t>();
   const auto* scales = static_cast<const std::byte*>(tensors[1].const_data_ptr());
   const float tensor_scale = *tensors[2].const_data_ptr<float>();
-  for (std::int64_t row = begin; row < end; ++row, out += layout.columns) {
-    for (std::int64_t block = 0; block < layout.columns / block_; ++block) {
+  for (std::int64_t row = begin; row < end; ++row, out += columns) {
+    for (std::int64_t block = 0; block < columns / block_; ++block) {
       float scale = 0;
       load_f32(scales + swizzled_scale(row, block, stored_blocks), DType::f8_e4m3, 1, &scale);
       scale *= tensor_scale;
@@ -122,7 +137,7 @@ void Nvfp4Format::decode_rows(std::span<const at::Tensor> tensors, const Layout&
 Mxfp8Format::Mxfp8Format()
     : BlockFloatFormat("mxfp8", "8-bit floats with a power of two per 32 columns; read only", DType::f8_e4m3, 1, 32, 32) {}
 
-void Mxfp8Format::decode_rows(std::span<const at::Tensor> tensors, const Layout& layout, std::int64_t begin, std::int64_t end,
+void Mxfp8Format::decode_rows(std::span<const at::Tensor> tensors, const Layout&, std::int64_t begin, std::int64_t end,
                               float* out) const {
   constexpr int kBias = 127;
   constexpr int kNotANumber = 255;
@@ -130,7 +145,7 @@ void Mxfp8Format::decode_rows(std::span<const at::Tensor> tensors, const Layout&
   const std::int64_t stored_blocks = tensors[1].size(1);
   const auto* codes = static_cast<const std::byte*>(tensors[0].const_data_ptr());
   const auto* exponents = static_cast<const std::uint8_t*>(tensors[1].const_data_ptr());
-  for (std::int64_t row = begin; row < end; ++row, out += layout.columns) {
+  for (std::int64_t row = begin; row < end; ++row, out += columns) {
     load_f32(codes + row * columns, DType::f8_e4m3, columns, out);
     for (std::int64_t block = 0; block < columns / block_; ++block) {
       const int exponent = exponents[swizzled_scale(row, block, stored_blocks)];

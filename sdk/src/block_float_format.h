@@ -2,7 +2,7 @@
 // 32 columns). Rows and columns are stored padded with zeros, and the scales in the order that tensor cores read them in.
 #pragma once
 
-#include "read_only_format.h"
+#include <qmill/stored_format.h>
 
 namespace qmill {
 
@@ -11,8 +11,9 @@ std::int64_t swizzled_scale(std::int64_t row, std::int64_t block, std::int64_t s
 
 // What both share: marked by name, a matrix of scales, padded shapes. The number of columns before padding is in no file, that of rows
 // only in the bias: what decodes is cropped to the bias' length, and else has the padded shape.
-class BlockFloatFormat : public ReadOnlyFormat {
+class BlockFloatFormat : public StoredFormat {
  public:
+  const FormatInfo& info() const override { return info_; }
   FormatLabel label(const Layout& layout) const override;
   std::vector<TensorInfo> outputs(const TensorInfo& weight, const Layout& layout) const override;
   std::optional<Layout> recognise(const StoredLayerInfo& layer) const override;
@@ -27,6 +28,7 @@ class BlockFloatFormat : public ReadOnlyFormat {
   virtual bool takes_scale(DType dtype) const = 0;
   virtual bool has_tensor_scale() const = 0;
 
+  const FormatInfo info_;
   const DType code_;
   const int codes_per_byte_;
   const std::int64_t padding_;  // sides are stored as multiples of it

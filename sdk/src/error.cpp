@@ -1,5 +1,6 @@
 #include <qmill/error.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace qmill {
@@ -12,7 +13,7 @@ Error::Error(ErrorKind kind, std::string message, std::string advice)
 Error::~Error() = default;
 
 Error& Error::in(std::string context) {
-  contexts_.push_back(std::move(context));
+  if (std::find(contexts_.begin(), contexts_.end(), context) == contexts_.end()) contexts_.push_back(std::move(context));
   compose();
   return *this;
 }

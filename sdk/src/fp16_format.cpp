@@ -1,6 +1,5 @@
 #include "fp16_format.h"
 
-#include <qmill/error.h>
 #include <qmill/numerics/row_kernels.h>
 
 namespace qmill {
@@ -12,14 +11,10 @@ const FormatInfo& Fp16Format::info() const {
 
 Layout Fp16Format::layout(const TensorInfo&, const StorageOptions&) const { return {}; }
 
-FormatLabel Fp16Format::label(const Layout&) const { return {"fp16", "", "fp16", true, ""}; }
+FormatLabel Fp16Format::label(const Layout&) const { return {"fp16", "", "fp16"}; }
 
 std::vector<TensorInfo> Fp16Format::outputs(const TensorInfo& weight, const Layout&) const {
   return {{weight.name, DType::f16, weight.shape}};
-}
-
-std::vector<StoredTensor> Fp16Format::encode(const CodedWeight&, const TensorInfo& weight, const Layout&) const {
-  throw Error(ErrorKind::internal, "fp16 has no codes to encode; asked for '" + weight.name + "'");
 }
 
 std::optional<Layout> Fp16Format::recognise(const StoredLayerInfo& layer) const {

@@ -13,6 +13,15 @@
 namespace qmill {
 namespace {
 
+struct Fp8Data final : FormatData {
+  Naming naming = Naming::comfy;
+  bool full_precision_matrix_mult = false;
+
+  std::string text() const override {
+    return fmt::format("{}{}", naming == Naming::legacy ? "legacy " : "", full_precision_matrix_mult ? "full precision" : "");
+  }
+};
+
 std::string file_name(DType dtype) { return dtype == DType::f8_e4m3 ? "float8_e4m3fn" : "float8_e5m2"; }
 
 // The second dimension is all but the first: convolutions are matrices here.
@@ -31,7 +40,7 @@ void set_tile(Layout& layout, Scaling scaling, std::int64_t rows, std::int64_t c
 }  // namespace
 
 Fp8Format::Fp8Format(DType dtype)
-    : ReadOnlyFormat({file_name(dtype), {}, "8-bit floats with F32 scales; read only", true, true}), dtype_(dtype) {
+    : info_{file_name(dtype), {}, "8-bit floats with F32 scales; read only", true, true}, dtype_(dtype) {
   std::array<std::uint8_t, 256> codes;
   std::iota(codes.begin(), codes.end(), std::uint8_t{0});
   load_f32(codes.data(), dtype, codes.size(), values_.data());
@@ -40,11 +49,11 @@ Fp8Format::Fp8Format(DType dtype)
 FormatLabel Fp8Format::label(const Layout& layout) const {
   FormatLabel label;
   label.name = info().name;
-  label.loads_in_comfyui = layout.scaling == Scaling::tensor;
   label.summary = fmt::format("{} {}", label.name, scaling_name(layout.scaling));
-  if (layout.naming == Naming::legacy) return label;
+  const auto& data = data_of<Fp8Data>(layout);
+  if (data.naming == Naming::legacy) return label;
   nlohmann::ordered_json marker = {{"format", label.name}};
-  if (layout.full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
+  if (data.full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
   label.marker = marker.dump();
   return label;
 }
@@ -56,8 +65,9 @@ std::vector<TensorInfo> Fp8Format::outputs(const TensorInfo& weight, const Layou
   if (layout.scaling == Scaling::row) scales = {rows, 1};
   if (layout.scaling == Scaling::block) scales = {rows / layout.tile_rows, columns_of(weight.shape) / layout.tile_columns};
   std::vector<TensorInfo> outputs = {{weight.name, dtype_, weight.shape}};
-  outputs.push_back({base + (layout.naming == Naming::comfy ? ".weight_scale" : ".scale_weight"), DType::f32, scales});
-  if (layout.naming == Naming::comfy)
+  const bool is_marked = data_of<Fp8Data>(layout).naming == Naming::comfy;
+  outputs.push_back({base + (is_marked ? ".weight_scale" : ".scale_weight"), DType::f32, scales});
+  if (is_marked)
     outputs.push_back({base + ".comfy_quant", DType::u8, {static_cast<std::int64_t>(label(layout).marker.size())}});
   return outputs;
 }
@@ -66,21 +76,23 @@ std::optional<Layout> Fp8Format::recognise(const StoredLayerInfo& layer) const {
   const TensorInfo& weight = layer.weight;
   const bool is_marked = !layer.marker.empty();
   Layout layout;
+  const auto data = std::make_shared<Fp8Data>();
+  layout.data = data;
   if (is_marked) {
     const nlohmann::json marker = parse_marker(layer.marker);
     if (marked_format(marker) != info().name) return std::nullopt;
-    if (weight.dtype != dtype_) throw contradiction(layer, weight.name, &weight, dtype_name(dtype_));
-    layout.full_precision_matrix_mult = says_true(marker, "full_precision_matrix_mult");
+    if (weight.dtype != dtype_) throw contradiction(info(), layer, weight.name, &weight, dtype_name(dtype_));
+    data->full_precision_matrix_mult = says_true(marker, "full_precision_matrix_mult");
   }
   if (weight.dtype != dtype_ || weight.shape.empty()) return std::nullopt;
 
   const TensorInfo* scale = find_other(layer, "weight_scale");
   if (scale == nullptr && !is_marked) {
     scale = find_other(layer, "scale_weight");
-    layout.naming = Naming::legacy;
+    data->naming = Naming::legacy;
   }
   if (scale == nullptr || scale->dtype != DType::f32) {
-    if (is_marked) throw contradiction(layer, layer.base + ".weight_scale", scale, "F32 with one value");
+    if (is_marked) throw contradiction(info(), layer, layer.base + ".weight_scale", scale, "F32 with one value");
     return std::nullopt;  // plain values, or somebody else's
   }
   const std::int64_t rows = weight.shape[0];
@@ -89,7 +101,7 @@ std::optional<Layout> Fp8Format::recognise(const StoredLayerInfo& layer) const {
   if (scale->elements() == 1) {
     set_tile(layout, Scaling::tensor, rows, columns);
   } else if (is_marked) {
-    throw contradiction(layer, scale->name, scale, "F32 with one value");
+    throw contradiction(info(), layer, scale->name, scale, "F32 with one value");
   } else if (shape == std::vector<std::int64_t>{rows} || shape == std::vector<std::int64_t>{rows, 1}) {
     set_tile(layout, Scaling::row, 1, columns);
   } else if (shape.size() == 2 && weight.shape.size() == 2 && shape[0] > 0 && shape[1] > 0 && rows % shape[0] == 0 &&

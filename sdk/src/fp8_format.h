@@ -2,16 +2,17 @@
 // a file-level "scaled_fp8", and scales per row or block beside weights without a marker.
 #pragma once
 
-#include "read_only_format.h"
+#include <qmill/stored_format.h>
 
 #include <array>
 
 namespace qmill {
 
-class Fp8Format final : public ReadOnlyFormat {
+class Fp8Format final : public StoredFormat {
  public:
   explicit Fp8Format(DType dtype);  // f8_e4m3 or f8_e5m2
 
+  const FormatInfo& info() const override { return info_; }
   FormatLabel label(const Layout& layout) const override;
   std::vector<TensorInfo> outputs(const TensorInfo& weight, const Layout& layout) const override;
   std::optional<Layout> recognise(const StoredLayerInfo& layer) const override;
@@ -19,6 +20,7 @@ class Fp8Format final : public ReadOnlyFormat {
                    float* out) const override;
 
  private:
+  const FormatInfo info_;
   const DType dtype_;
   std::array<float, 256> values_;  // by code
 };

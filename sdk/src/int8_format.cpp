@@ -18,6 +18,24 @@ constexpr const char* kTensorwise = "int8_tensorwise";
 constexpr const char* kBlockwise = "int8_blockwise";
 constexpr const char* kAxiswise = "int8_axiswise";
 
+constexpr std::int64_t kBlockSize = 128;
+
+struct Int8Data final : FormatData {
+  Naming naming = Naming::comfy;
+  bool full_precision_matrix_mult = false;
+  bool has_input_scale = false;
+  float input_scale = 1;
+  bool vector_scale = false;
+
+  std::string text() const override {
+    std::string text = naming == Naming::comfy ? "comfy" : "legacy";
+    if (full_precision_matrix_mult) text += " full precision";
+    if (has_input_scale) text += fmt::format(" input {}", input_scale);
+    if (vector_scale) text += " vector";
+    return text;
+  }
+};
+
 std::string_view file_name(Scaling scaling) {
   switch (scaling) {
     case Scaling::block:
@@ -33,7 +51,7 @@ std::string_view file_name(Scaling scaling) {
 
 // Of one value.
 std::vector<std::int64_t> single_shape(const Layout& layout) {
-  return layout.vector_scale ? std::vector<std::int64_t>{1} : std::vector<std::int64_t>{};
+  return data_of<Int8Data>(layout).vector_scale ? std::vector<std::int64_t>{1} : std::vector<std::int64_t>{};
 }
 
 std::vector<std::int64_t> scale_shape(const TensorInfo& weight, const Layout& layout) {
@@ -96,52 +114,59 @@ const FormatInfo& Int8Format::info() const {
   return info;
 }
 
-std::optional<Scaling> Int8Format::implied_scaling(std::string_view name) const {
-  if (same_name(name, kBlockwise)) return Scaling::block;
-  if (same_name(name, kAxiswise)) return Scaling::axis;
-  return std::nullopt;
+std::vector<Scaling> Int8Format::scalings(std::string_view name) const {
+  if (same_name(name, kTensorwise)) return {Scaling::row, Scaling::tensor};
+  if (same_name(name, kBlockwise)) return {Scaling::block};
+  if (same_name(name, kAxiswise)) return {Scaling::axis};
+  return {Scaling::row, Scaling::tensor, Scaling::block, Scaling::axis};
 }
+
+bool Int8Format::can_rotate(Scaling scaling) const { return scaling == Scaling::row; }
 
 Layout Int8Format::layout(const TensorInfo& weight, const StorageOptions& wanted) const {
   if (weight.shape.size() != 2)
     throw Error(ErrorKind::unsupported, fmt::format("int8 stores matrices; '{}' has {} dimensions", weight.name, weight.shape.size()));
   if (weight.elements() == 0)
     throw Error(ErrorKind::unsupported, fmt::format("int8 stores matrices with values; '{}' is {}", weight.name, weight.shape_text()));
-  if (wanted.scaling == Scaling::block && wanted.block_size < 1)
-    throw Error(ErrorKind::usage, fmt::format("the block size is {}; allowed: an integer of at least 1", wanted.block_size));
+  const Scaling scaling = wanted.scaling.value_or(Scaling::row);
+  const std::int64_t block_size = wanted.block_size.value_or(kBlockSize);
+  if (scaling == Scaling::block && block_size < 1)
+    throw Error(ErrorKind::usage, fmt::format("the block size is {}; allowed: an integer of at least 1", block_size));
   if (wanted.vector_scale && wanted.naming == Naming::comfy)
     throw Error(ErrorKind::usage,
                 "a single scale of one dimension is for legacy names: ComfyUI takes it for one per row once a LoRA is applied",
-                "leave out --no-normalize-scales, or add --no-comfy-quant");
+                "use `normalize_scales on`, or `comfy_quant off`");
   if (wanted.rotation.mode == Rotation::Mode::fixed) parse_rotation(rotation_text(wanted.rotation));
-  const bool can_rotate = wanted.scaling == Scaling::row && wanted.naming == Naming::comfy;
-  const bool must_rotate = wanted.rotation.mode == Rotation::Mode::any || wanted.rotation.mode == Rotation::Mode::fixed;
-  if (must_rotate && !can_rotate)
+  const bool rotates = can_rotate(scaling) && wanted.naming == Naming::comfy;
+  if (wanted.rotation.must_rotate() && !rotates)
     throw Error(
         ErrorKind::usage,
         fmt::format("rotation '{}' needs row scaling and ComfyUI names; found {} scaling and {} names", rotation_text(wanted.rotation),
-                    scaling_name(wanted.scaling), wanted.naming == Naming::comfy ? "ComfyUI" : "legacy"),
-        "use --scaling-mode row --comfy-quant, or --convrot off");
+                    scaling_name(scaling), wanted.naming == Naming::comfy ? "ComfyUI" : "legacy"),
+        "use `scaling_mode row` and `comfy_quant on`, or `convrot off`");
 
   const std::int64_t n = weight.shape[0];
   const std::int64_t k = weight.shape[1];
   Layout layout;
-  layout.scaling = wanted.scaling;
-  layout.naming = wanted.naming;
-  layout.full_precision_matrix_mult = wanted.full_precision_matrix_mult;
-  layout.legacy_input_scale = wanted.legacy_input_scale && wanted.naming == Naming::legacy;
-  layout.vector_scale = wanted.vector_scale;
+  layout.scaling = scaling;
+  const auto data = std::make_shared<Int8Data>();
+  data->naming = wanted.naming;
+  data->full_precision_matrix_mult = wanted.full_precision_matrix_mult;
+  data->has_input_scale = wanted.legacy_input_scale && wanted.naming == Naming::legacy;
+  if (data->has_input_scale) data->input_scale = wanted.input_scale;
+  data->vector_scale = wanted.vector_scale;
+  layout.data = data;
   set_tile(layout, 1, k);
-  if (wanted.scaling == Scaling::tensor) set_tile(layout, n, k);
-  if (wanted.scaling == Scaling::block) {
-    if (n % wanted.block_size == 0 && k % wanted.block_size == 0) {
-      set_tile(layout, wanted.block_size, wanted.block_size);
+  if (scaling == Scaling::tensor) set_tile(layout, n, k);
+  if (scaling == Scaling::block) {
+    if (n % block_size == 0 && k % block_size == 0) {
+      set_tile(layout, block_size, block_size);
     } else {
       layout.scaling = Scaling::row;
-      layout.note = fmt::format("blocks of {} do not divide its shape: per row", wanted.block_size);
+      layout.note = fmt::format("blocks of {} do not divide its shape: per row", block_size);
     }
   }
-  if (can_rotate) {
+  if (rotates) {
     layout.rotation_group = rotation_group(wanted.rotation, k);
     if (layout.rotation_group == 0 && wanted.rotation.mode != Rotation::Mode::off)
       layout.note = fmt::format("{} does not divide its {} columns: not rotated", divisors(wanted.rotation), k);
@@ -152,12 +177,11 @@ Layout Int8Format::layout(const TensorInfo& weight, const StorageOptions& wanted
 FormatLabel Int8Format::label(const Layout& layout) const {
   FormatLabel label;
   label.name = file_name(layout.scaling);
-  label.loads_in_comfyui = layout.naming == Naming::comfy && (layout.scaling == Scaling::row || layout.scaling == Scaling::tensor);
-  if (label.loads_in_comfyui) label.since = "0.27.0";
   label.summary = fmt::format("int8 {}", scaling_name(layout.scaling));
   if (layout.scaling == Scaling::block) label.summary += fmt::format(" {}", layout.tile_rows);
   if (layout.rotation_group != 0) label.summary += fmt::format(", rotated {}", layout.rotation_group);
-  if (layout.naming == Naming::legacy) return label;
+  const auto& data = data_of<Int8Data>(layout);
+  if (data.naming == Naming::legacy) return label;
 
   nlohmann::ordered_json marker = {{"format", label.name}};
   if (layout.scaling == Scaling::block) marker["group_size"] = layout.tile_columns;
@@ -165,7 +189,7 @@ FormatLabel Int8Format::label(const Layout& layout) const {
     marker["convrot"] = true;
     marker["convrot_groupsize"] = layout.rotation_group;
   }
-  if (layout.full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
+  if (data.full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
   label.marker = marker.dump();
   return label;
 }
@@ -174,28 +198,30 @@ std::vector<TensorInfo> Int8Format::outputs(const TensorInfo& weight, const Layo
   const std::string base = layer_base(weight.name);
   std::vector<TensorInfo> outputs = {{weight.name, DType::i8, weight.shape}};
   const std::vector<std::int64_t> scales = scale_shape(weight, layout);
-  if (layout.naming == Naming::comfy) {
+  const auto& data = data_of<Int8Data>(layout);
+  if (data.naming == Naming::comfy) {
     outputs.push_back({base + ".weight_scale", DType::f32, scales});
     outputs.push_back({base + ".comfy_quant", DType::u8, {static_cast<std::int64_t>(label(layout).marker.size())}});
   } else {
     outputs.push_back({base + ".scale_weight", DType::f32, scales});
-    if (layout.legacy_input_scale) outputs.push_back({base + ".scale_input", DType::f32, single_shape(layout)});
+    if (data.has_input_scale) outputs.push_back({base + ".scale_input", DType::f32, single_shape(layout)});
   }
   return outputs;
 }
 
-const Grid* Int8Format::grid() const {
+const Grid& Int8Format::grid() const {
   static const Grid grid;
-  return &grid;
+  return grid;
 }
 
 std::vector<StoredTensor> Int8Format::encode(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const {
   const std::vector<TensorInfo> infos = outputs(weight, layout);
   std::vector<StoredTensor> stored = {{infos[0].name, coded.codes}, {infos[1].name, coded.scales.view(infos[1].shape)}};
-  if (layout.naming == Naming::comfy) {
+  const auto& data = data_of<Int8Data>(layout);
+  if (data.naming == Naming::comfy) {
     stored.push_back(marker_tensor(infos[2].name, label(layout).marker));
-  } else if (layout.legacy_input_scale) {
-    stored.push_back({infos[2].name, at::full(infos[2].shape, layout.input_scale, at::kFloat)});
+  } else if (data.has_input_scale) {
+    stored.push_back({infos[2].name, at::full(infos[2].shape, data.input_scale, at::kFloat)});
   }
   return stored;
 }
@@ -203,13 +229,15 @@ std::vector<StoredTensor> Int8Format::encode(const CodedWeight& coded, const Ten
 std::optional<Layout> Int8Format::recognise(const StoredLayerInfo& layer) const {
   if (layer.weight.dtype != DType::i8 || layer.weight.shape.size() != 2) return std::nullopt;
   Layout layout;
-  layout.naming = layer.marker.empty() ? Naming::legacy : Naming::comfy;
-  const char* const scale_suffix = layout.naming == Naming::comfy ? "weight_scale" : "scale_weight";
+  const auto data = std::make_shared<Int8Data>();
+  layout.data = data;
+  data->naming = layer.marker.empty() ? Naming::legacy : Naming::comfy;
+  const char* const scale_suffix = data->naming == Naming::comfy ? "weight_scale" : "scale_weight";
   const TensorInfo* scale = find_other(layer, scale_suffix);
-  layout.legacy_input_scale = layout.naming == Naming::legacy && find_other(layer, "scale_input") != nullptr;
-  const nlohmann::json marker = layout.naming == Naming::comfy ? parse_marker(layer.marker) : nlohmann::json::object();
+  data->has_input_scale = data->naming == Naming::legacy && find_other(layer, "scale_input") != nullptr;
+  const nlohmann::json marker = data->naming == Naming::comfy ? parse_marker(layer.marker) : nlohmann::json::object();
   const std::string format = marked_format(marker);
-  if (layout.naming == Naming::comfy) {
+  if (data->naming == Naming::comfy) {
     if (format.empty())
       throw Error(ErrorKind::input, fmt::format("the marker of layer '{}' is not a JSON object with a 'format'", layer.base));
     if (format != kTensorwise && format != kBlockwise && format != kAxiswise) return std::nullopt;
@@ -229,7 +257,7 @@ std::optional<Layout> Int8Format::recognise(const StoredLayerInfo& layer) const 
   const std::vector<std::int64_t>& shape = scale->shape;
   if (scale->elements() == 1 && shape.size() < 2 && format != kBlockwise && format != kAxiswise) {
     layout.scaling = Scaling::tensor;
-    layout.vector_scale = shape.size() == 1;
+    data->vector_scale = shape.size() == 1;
     set_tile(layout, n, k);
   } else if (shape == std::vector<std::int64_t>{n, 1} && format != kBlockwise) {
     layout.scaling = Scaling::row;
@@ -243,11 +271,11 @@ std::optional<Layout> Int8Format::recognise(const StoredLayerInfo& layer) const 
   } else {
     throw contradiction(fmt::format("one value, {} values or one per block of {}", n, layer.weight.shape_text()));
   }
-  if (layout.naming == Naming::comfy && format != file_name(layout.scaling)) throw contradiction(fmt::format("the scale of {}", format));
-  if (layout.scaling == Scaling::block && layout.naming == Naming::comfy &&
+  if (data->naming == Naming::comfy && format != file_name(layout.scaling)) throw contradiction(fmt::format("the scale of {}", format));
+  if (layout.scaling == Scaling::block && data->naming == Naming::comfy &&
       (positive_integer(marker, "group_size", layer.base) != layout.tile_columns || layout.tile_rows != layout.tile_columns))
     throw contradiction(fmt::format("one value per block of {}", marker["group_size"].get<std::int64_t>()));
-  layout.full_precision_matrix_mult = says_true(marker, "full_precision_matrix_mult");
+  data->full_precision_matrix_mult = says_true(marker, "full_precision_matrix_mult");
   if (const nlohmann::json& rotation = rotation_fields(marker); says_true(rotation, "convrot")) {
     layout.rotation_group = positive_integer(rotation, "convrot_groupsize", layer.base);
     if (!is_rotation_group(layout.rotation_group) || k % layout.rotation_group != 0 || layout.scaling != Scaling::row)

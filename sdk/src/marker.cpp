@@ -1,7 +1,5 @@
 #include "marker.h"
 
-#include <qmill/error.h>
-
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
@@ -52,6 +50,14 @@ const TensorInfo* find_other(const StoredLayerInfo& layer, std::string_view suff
   for (const TensorInfo& other : layer.others)
     if (other.name == name) return &other;
   return nullptr;
+}
+
+Error contradiction(const FormatInfo& format, const StoredLayerInfo& layer, std::string_view name, const TensorInfo* tensor,
+                    std::string_view expected) {
+  const std::string found =
+      tensor == nullptr ? std::string("missing") : fmt::format("{} {}", dtype_name(tensor->dtype), tensor->shape_text());
+  return Error(ErrorKind::input,
+               fmt::format("layer '{}' is marked {}, and '{}' is {}, expected {}", layer.base, format.name, name, found, expected));
 }
 
 }  // namespace qmill

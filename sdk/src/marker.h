@@ -1,7 +1,8 @@
 // What formats share about .comfy_quant markers and the regular-Hadamard basis that they name.
 #pragma once
 
-#include <qmill/format.h>
+#include <qmill/error.h>
+#include <qmill/stored_format.h>
 
 #include <nlohmann/json.hpp>
 
@@ -30,5 +31,9 @@ bool is_rotation_group(std::int64_t group);
 
 // The tensor BASE.SUFFIX of a layer, or null.
 const TensorInfo* find_other(const StoredLayerInfo& layer, std::string_view suffix);
+
+// The layer claims to be of `format`, and `tensor` (null: missing) is not `expected`.
+Error contradiction(const FormatInfo& format, const StoredLayerInfo& layer, std::string_view name, const TensorInfo* tensor,
+                    std::string_view expected);
 
 }  // namespace qmill

@@ -48,7 +48,10 @@ bool is_allowed(const OptionSpec& spec, const OptionValue& value) {
   const auto within = [&](double number) { return number >= spec.at_least && number <= spec.at_most; };
   if (const auto* number = std::get_if<std::int64_t>(&value)) return within(static_cast<double>(*number));
   if (const auto* number = std::get_if<double>(&value)) return std::isfinite(*number) && within(*number);
-  if (const auto* text = std::get_if<std::string>(&value))
+  const auto* text = std::get_if<std::string>(&value);
+  if (text != nullptr && spec.takes_numbers)
+    if (const auto number = parse_number<double>(*text)) return std::isfinite(*number) && within(*number);
+  if (text != nullptr)
     return spec.choices.empty() || std::find(spec.choices.begin(), spec.choices.end(), *text) != spec.choices.end();
   return true;
 }
@@ -80,6 +83,13 @@ std::string option_text(const OptionValue& value) {
 
 std::string OptionSpec::allowed() const {
   if (std::holds_alternative<bool>(initial)) return "true or false";
+  if (std::holds_alternative<std::string>(initial) && takes_numbers) {
+    OptionSpec number;
+    number.initial = 0.0;
+    number.at_least = at_least;
+    number.at_most = at_most;
+    return fmt::format("{}, or {}", fmt::join(choices, ", "), number.allowed());
+  }
   if (std::holds_alternative<std::string>(initial))
     return choices.empty() ? "any text" : fmt::format("one of {}", fmt::join(choices, ", "));
   std::string text = std::holds_alternative<double>(initial) ? "a number" : "an integer";

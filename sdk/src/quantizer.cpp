@@ -15,12 +15,12 @@ std::vector<TensorInfo> Quantizer::plan(const TensorInfo& weight, const LayerTar
 StoredLayer GridQuantizer::quantize(const at::Tensor& weight, LayerContext& context) const {
   const LayerTarget& target = context.target();
   const CodedWeight coded = code_weight(weight, context);
-  return {target.format->encode(coded, context.weight(), target.layout), coded.statistics};
+  return {target.coded().encode(coded, context.weight(), target.layout), coded.statistics};
 }
 
 CodedWeight GridQuantizer::code_weight(const at::Tensor& weight, LayerContext& context) const {
   const LayerTarget& target = context.target();
-  return choose_codes(to_stored_basis(weight, target.layout, context), *target.format->grid(), target.layout, context);
+  return choose_codes(to_stored_basis(weight, target.layout, context), target.coded().grid(), target.layout, context);
 }
 
 }  // namespace qmill

@@ -2,7 +2,6 @@
 
 #include "marker.h"
 
-#include <qmill/detection_layers.h>
 #include <qmill/error.h>
 #include <qmill/names.h>
 #include <qmill/numerics/row_kernels.h>
@@ -20,12 +19,18 @@ constexpr const char* kUnrotated = "int4_rowwise";
 constexpr std::int64_t kReaderStep = 64;     // readers of convrot_w4a4 take whole groups of these columns
 constexpr std::int64_t kUnnamedGroup = 256;  // of a marker that names none
 
+struct W4a4Data final : FormatData {
+  bool full_precision_matrix_mult = false;
+
+  std::string text() const override { return full_precision_matrix_mult ? "full precision" : ""; }
+};
+
 void require_expressible(const StorageOptions& wanted) {
-  if (wanted.scaling != Scaling::row)
-    throw Error(ErrorKind::usage, fmt::format("int4 has one scale per row; found {} scaling", scaling_name(wanted.scaling)),
-                "use --scaling-mode row, or --format int8");
+  if (const Scaling scaling = wanted.scaling.value_or(Scaling::row); scaling != Scaling::row)
+    throw Error(ErrorKind::usage, fmt::format("int4 has one scale per row; found {} scaling", scaling_name(scaling)),
+                "use `scaling_mode row`, or `format int8`");
   if (wanted.naming != Naming::comfy)
-    throw Error(ErrorKind::usage, "int4 has ComfyUI names only; found legacy names", "use --comfy-quant, or --format int8");
+    throw Error(ErrorKind::usage, "int4 has ComfyUI names only; found legacy names", "use `comfy_quant on`, or `format int8`");
   if (wanted.rotation.mode == Rotation::Mode::fixed) parse_rotation(rotation_text(wanted.rotation));
 }
 
@@ -74,9 +79,13 @@ std::int64_t marked_group(const nlohmann::json& marker, std::string_view base) {
 }  // namespace
 
 const FormatInfo& W4a4Format::info() const {
-  static const FormatInfo info = {"int4", {kRotated, "w4a4"}, "4-bit integers with an F32 scale per row, rotated", true};
+  static const FormatInfo info = {"int4", {kRotated, "w4a4"}, "4-bit integers with an F32 scale per row, rotated", true, false, "int8"};
   return info;
 }
+
+std::vector<Scaling> W4a4Format::scalings(std::string_view) const { return {Scaling::row}; }
+
+bool W4a4Format::can_rotate(Scaling scaling) const { return scaling == Scaling::row; }
 
 Layout W4a4Format::layout(const TensorInfo& weight, const StorageOptions& wanted) const {
   if (weight.shape.size() != 2)
@@ -91,30 +100,28 @@ Layout W4a4Format::layout(const TensorInfo& weight, const StorageOptions& wanted
   Layout layout;
   layout.tile_columns = columns;
   layout.rotation_group = rotation_group(columns, wanted.rotation);
-  layout.full_precision_matrix_mult = wanted.full_precision_matrix_mult;
+  const auto data = std::make_shared<W4a4Data>();
+  data->full_precision_matrix_mult = wanted.full_precision_matrix_mult;
+  layout.data = data;
   return layout;
 }
 
-std::optional<Substitute> W4a4Format::substitute(const TensorInfo& weight, const StorageOptions& wanted) const {
+std::string W4a4Format::misfit(const TensorInfo& weight, const StorageOptions& wanted) const {
   require_expressible(wanted);
-  if (weight.shape.size() != 2 || weight.elements() == 0) return std::nullopt;  // no matrix: int8 could not store it either
+  if (weight.shape.size() != 2 || weight.elements() == 0) return {};  // no matrix: the substitute could not store it either
   const std::int64_t columns = weight.shape[1];
-  if (const std::int64_t divisor = missing_divisor(columns, wanted.rotation); divisor != 0)
-    return Substitute{"int8", fmt::format("{} does not divide its {} columns: int8", divisor, columns)};
-  if (const DetectionLayer* layer = find_detection_layer(weight.name))
-    return Substitute{"int8", fmt::format("readers detect the model by its {} columns ({}): int8", columns, layer->models)};
-  return std::nullopt;
+  const std::int64_t divisor = missing_divisor(columns, wanted.rotation);
+  return divisor == 0 ? std::string() : fmt::format("{} does not divide its {} columns", divisor, columns);
 }
 
 FormatLabel W4a4Format::label(const Layout& layout) const {
   FormatLabel label;
-  label.loads_in_comfyui = layout.rotation_group != 0;
-  label.name = label.loads_in_comfyui ? kRotated : kUnrotated;
-  if (label.loads_in_comfyui) label.since = "0.28.0";
-  label.summary = label.loads_in_comfyui ? fmt::format("int4 row, rotated {}", layout.rotation_group) : "int4 row";
+  const bool is_rotated = layout.rotation_group != 0;
+  label.name = is_rotated ? kRotated : kUnrotated;
+  label.summary = is_rotated ? fmt::format("int4 row, rotated {}", layout.rotation_group) : "int4 row";
   nlohmann::ordered_json marker = {{"format", label.name}};
   if (layout.rotation_group != 0) marker["convrot_groupsize"] = layout.rotation_group;
-  if (layout.full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
+  if (data_of<W4a4Data>(layout).full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
   label.marker = marker.dump();
   return label;
 }
@@ -127,9 +134,9 @@ std::vector<TensorInfo> W4a4Format::outputs(const TensorInfo& weight, const Layo
           {base + ".comfy_quant", DType::u8, {static_cast<std::int64_t>(label(layout).marker.size())}}};
 }
 
-const Grid* W4a4Format::grid() const {
+const Grid& W4a4Format::grid() const {
   static const Grid grid = {-7, 7, {}};  // -8 has no opposite, and readers' own writers leave it out
-  return &grid;
+  return grid;
 }
 
 std::vector<StoredTensor> W4a4Format::encode(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const {
@@ -160,7 +167,9 @@ std::optional<Layout> W4a4Format::recognise(const StoredLayerInfo& layer) const 
                             layer.base, rows));
   Layout layout;
   layout.tile_columns = 2 * weight.shape[1];
-  layout.full_precision_matrix_mult = says_true(marker, "full_precision_matrix_mult");
+  const auto data = std::make_shared<W4a4Data>();
+  data->full_precision_matrix_mult = says_true(marker, "full_precision_matrix_mult");
+  layout.data = data;
   if (format == kUnrotated) return layout;
   layout.rotation_group = marked_group(marker, layer.base);
   if (!is_rotation_group(layout.rotation_group) || layout.tile_columns % layout.rotation_group != 0)

@@ -2,18 +2,20 @@
 // layout of our own, int4_rowwise.
 #pragma once
 
-#include <qmill/format.h>
+#include <qmill/coded_format.h>
 
 namespace qmill {
 
-class W4a4Format final : public Format {
+class W4a4Format final : public CodedFormat {
  public:
   const FormatInfo& info() const override;
+  std::vector<Scaling> scalings(std::string_view name) const override;
+  bool can_rotate(Scaling scaling) const override;
   Layout layout(const TensorInfo& weight, const StorageOptions& wanted) const override;
-  std::optional<Substitute> substitute(const TensorInfo& weight, const StorageOptions& wanted) const override;
+  std::string misfit(const TensorInfo& weight, const StorageOptions& wanted) const override;
   FormatLabel label(const Layout& layout) const override;
   std::vector<TensorInfo> outputs(const TensorInfo& weight, const Layout& layout) const override;
-  const Grid* grid() const override;
+  const Grid& grid() const override;
   std::vector<StoredTensor> encode(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const override;
   std::optional<Layout> recognise(const StoredLayerInfo& layer) const override;
   TensorInfo original(const StoredLayerInfo& layer, const Layout& layout) const override;

@@ -28,12 +28,14 @@ bool is_codebook(const at::Tensor& tensor) { return tensor.scalar_type() == at::
 
 }  // namespace
 
-W4a8Format::W4a8Format() : ReadOnlyFormat({kName, {}, "4-bit codes with scales per group and row, rotated; read only", true}) {}
+const FormatInfo& W4a8Format::info() const {
+  static const FormatInfo info = {kName, {}, "4-bit codes with scales per group and row, rotated; read only", true};
+  return info;
+}
 
 FormatLabel W4a8Format::label(const Layout& layout) const {
   FormatLabel label;
   label.name = kName;
-  label.since = "0.31.0";
   label.summary = fmt::format("{} group {}, rotated {}", kName, layout.tile_columns, layout.rotation_group);
   label.marker =
       nlohmann::ordered_json{{"format", kName}, {"group_size", layout.tile_columns}, {"convrot_groupsize", layout.rotation_group}}.dump();
@@ -59,39 +61,39 @@ std::optional<Layout> W4a8Format::recognise(const StoredLayerInfo& layer) const 
   const TensorInfo& weight = layer.weight;
   constexpr std::int64_t kLargestSide = std::int64_t{1} << 40;
   if (weight.dtype != DType::i8 || weight.shape.size() != 2 || weight.shape[0] < 1 || weight.shape[1] < 1 || weight.shape[1] > kLargestSide)
-    throw contradiction(layer, weight.name, &weight, "I8 [N,K/2]");
+    throw contradiction(info(), layer, weight.name, &weight, "I8 [N,K/2]");
   Layout layout;
-  layout.rows = weight.shape[0];
-  layout.columns = 2 * weight.shape[1];
+  const std::int64_t rows = weight.shape[0];
+  const std::int64_t columns = 2 * weight.shape[1];
   layout.scaling = Scaling::block;
   layout.tile_columns = optional_integer(marker, "group_size", kDefaultGroup, layer.base);
   layout.rotation_group = optional_integer(marker, "convrot_groupsize", kDefaultRotation, layer.base);
-  if (!is_rotation_group(layout.rotation_group) || layout.columns % layout.rotation_group != 0 || layout.columns % layout.tile_columns != 0)
+  if (!is_rotation_group(layout.rotation_group) || columns % layout.rotation_group != 0 || columns % layout.tile_columns != 0)
     throw Error(ErrorKind::input,
                 fmt::format("layer '{}' says that its groups have {} columns and its rotation {}, expected divisors of its {} columns",
-                            layer.base, layout.tile_columns, layout.rotation_group, layout.columns));
+                            layer.base, layout.tile_columns, layout.rotation_group, columns));
   const TensorInfo* relative = find_other(layer, "weight_s_rel");
-  const std::vector<std::int64_t> groups = {layout.rows, layout.columns / layout.tile_columns};
+  const std::vector<std::int64_t> groups = {rows, columns / layout.tile_columns};
   const bool takes_relative =
       relative != nullptr && (relative->dtype == DType::f8_e4m3 || relative->dtype == DType::u8 || relative->dtype == DType::f32);
   if (!takes_relative || relative->shape != groups)
-    throw contradiction(layer, layer.base + ".weight_s_rel", relative, fmt::format("F8_E4M3 {} x {}", groups[0], groups[1]));
+    throw contradiction(info(), layer, layer.base + ".weight_s_rel", relative, fmt::format("F8_E4M3 {} x {}", groups[0], groups[1]));
   const TensorInfo* channel = find_other(layer, "weight_s_channel");
-  if (channel == nullptr || channel->dtype != DType::f32 || channel->shape != std::vector<std::int64_t>{layout.rows})
-    throw contradiction(layer, layer.base + ".weight_s_channel", channel, fmt::format("F32 {}", layout.rows));
+  if (channel == nullptr || channel->dtype != DType::f32 || channel->shape != std::vector<std::int64_t>{rows})
+    throw contradiction(info(), layer, layer.base + ".weight_s_channel", channel, fmt::format("F32 {}", rows));
   const TensorInfo* codebook = find_other(layer, "weight_codebook");
   if (codebook != nullptr && (codebook->dtype != DType::f32 || codebook->shape != std::vector<std::int64_t>{kCodes}))
-    throw contradiction(layer, codebook->name, codebook, "F32 16");
+    throw contradiction(info(), layer, codebook->name, codebook, "F32 16");
   return layout;
 }
 
-TensorInfo W4a8Format::original(const StoredLayerInfo& layer, const Layout& layout) const {
-  return {layer.weight.name, layer.weight.dtype, {layout.rows, layout.columns}};
+TensorInfo W4a8Format::original(const StoredLayerInfo& layer, const Layout&) const {
+  return {layer.weight.name, layer.weight.dtype, {layer.weight.shape[0], 2 * layer.weight.shape[1]}};
 }
 
 void W4a8Format::decode_rows(std::span<const at::Tensor> tensors, const Layout& layout, std::int64_t begin, std::int64_t end,
                              float* out) const {
-  const std::int64_t columns = layout.columns;
+  const std::int64_t columns = 2 * tensors[0].size(1);
   const std::int64_t groups = columns / layout.tile_columns;
   const auto* packed = tensors[0].const_data_ptr<std::int8_t>();
   const auto* channel = tensors[2].const_data_ptr<float>();

@@ -1,14 +1,13 @@
 // 4-bit codes with scales per group and row, rotated, of other writers: ComfyUI's asym_w4a8_int8.
 #pragma once
 
-#include "read_only_format.h"
+#include <qmill/stored_format.h>
 
 namespace qmill {
 
-class W4a8Format final : public ReadOnlyFormat {
+class W4a8Format final : public StoredFormat {
  public:
-  W4a8Format();
-
+  const FormatInfo& info() const override;
   FormatLabel label(const Layout& layout) const override;
   std::vector<TensorInfo> outputs(const TensorInfo& weight, const Layout& layout) const override;
   std::optional<Layout> recognise(const StoredLayerInfo& layer) const override;

@@ -1,6 +1,7 @@
 // Rounding with feedback of one 4096 x 4096 layer, factorization included: our kernel, the customary implementation with LibTorch's
 // operators, and a matrix product to compare the number of operations with.
 #include "bench_context.h"
+#include "bench_grids.h"
 
 #include <qmill/numerics/ldlq.h>
 #include <qmill/numerics/rounding.h>
@@ -44,7 +45,7 @@ const Problem& problem() {
     p.hessian = at::mm(inputs.t(), inputs) / inputs.size(0);
     p.layout.tile_columns = kSide;
     qmill::bench::BenchContext context(1);
-    p.scales = qmill::tile_scales(p.weight, p.grid, p.layout, context).clone();
+    p.scales = qmill::tile_scales(p.weight, p.grid, p.layout, context).values.clone();
     return p;
   }();
   return made;
@@ -59,13 +60,14 @@ void square_product(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(at::mm_out(product, a, b));
 }
 
-void run_ldlq(benchmark::State& state) {
+void run_ldlq(benchmark::State& state, const qmill::Grid& grid = problem().grid) {
   const Problem& p = problem();
   qmill::bench::BenchContext context(static_cast<int>(state.range(0)));
+  const at::Tensor scales = p.scales * (p.grid.largest() / grid.largest());
   const auto run = [&] {
     context.on_worker([&] {
       const qmill::HessianFactor factor = qmill::factor_hessian(p.hessian, kSide, {kDamping, false}, context);
-      benchmark::DoNotOptimize(qmill::round_with_feedback(p.weight, p.scales, p.grid, p.layout, factor, context));
+      benchmark::DoNotOptimize(qmill::round_with_feedback(p.weight, scales, grid, p.layout, factor, context));
     });
   };
   run();  // a run of many layers works in memory that was used before
@@ -73,6 +75,9 @@ void run_ldlq(benchmark::State& state) {
 }
 
 void ldlq(benchmark::State& state) { run_ldlq(state); }
+void ldlq_int4(benchmark::State& state) { run_ldlq(state, qmill::bench::int4()); }
+void ldlq_e2m1(benchmark::State& state) { run_ldlq(state, qmill::bench::e2m1()); }
+void ldlq_e4m3(benchmark::State& state) { run_ldlq(state, qmill::bench::e4m3()); }
 
 // Somebody else keeps one processor busy.
 void ldlq_beside_a_busy_neighbour(benchmark::State& state) {
@@ -119,6 +124,9 @@ void ldlq_libtorch(benchmark::State& state) {
 
 BENCHMARK(square_product)->Arg(1)->Arg(2)->Iterations(1)->Repetitions(7)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK(ldlq)->Arg(1)->Arg(2)->Iterations(1)->Repetitions(7)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(ldlq_int4)->Arg(1)->Iterations(1)->Repetitions(3)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(ldlq_e2m1)->Arg(1)->Iterations(1)->Repetitions(3)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(ldlq_e4m3)->Arg(1)->Iterations(1)->Repetitions(3)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK(ldlq_beside_a_busy_neighbour)->Arg(2)->Iterations(1)->Repetitions(3)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK(ldlq_libtorch)->Arg(1)->Arg(2)->Iterations(1)->Repetitions(3)->UseRealTime()->Unit(benchmark::kMillisecond);
 

@@ -37,7 +37,7 @@ void quantize(benchmark::State& state, const char* name, const qmill::LayerCalib
   context.inputs = inputs;
   qmill::StorageOptions storage;
   storage.rotation = qmill::parse_rotation(rotation);
-  const qmill::Format& format = host().format("int8");
+  const qmill::WritableFormat& format = host().format("int8");
   context.where = {&format, format.layout(context.layer, storage), qmill::Options(quantizer.info().options)};
   for (auto _ : state) context.on_worker([&] { benchmark::DoNotOptimize(quantizer.quantize(weight(), context)); });
 }

@@ -30,6 +30,15 @@ def feedback(times):
     print(f"2 threads with one processor kept busy by another: {busy / times['ldlq/2']:.2f}x the quiet time")
 
 
+def tables(times):
+    print("\nTables of values against integers, bf16, one thread")
+    for name, integers in (("e2m1", "int4"), ("e4m3", "int8")):
+        plain = times["fused/bf16_row/1" if integers == "int8" else "fused/bf16_row_int4/1"]
+        ldlq = times["ldlq/1" if integers == "int8" else "ldlq_int4/1"]
+        print(f"{name}: plain rounding {times[f'fused/bf16_row_{name}/1'] / plain:.2f}x {integers}, "
+              f"LDLQ {times[f'ldlq_{name}/1'] / ldlq:.2f}x")
+
+
 def quantizers(times):
     print("\nWhole quantizers, a 3072 x 3072 layer, INT8, 2 threads")
     learned, published = times["learned_rounding/2"], 100 * times["published_loop/2"]
@@ -53,6 +62,7 @@ def main():
     speeds = {name: statistics.median(values) for name, values in speeds.items()}
     rounding(times, speeds)
     feedback(times)
+    tables(times)
     quantizers(times)
 
 

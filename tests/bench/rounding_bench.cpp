@@ -1,5 +1,6 @@
 // Plain rounding of one layer: the fused kernel, the same expression in LibTorch's operators, and memcpy of the source.
 #include "bench_context.h"
+#include "bench_grids.h"
 
 #include <qmill/numerics/rounding.h>
 
@@ -38,13 +39,13 @@ void memcpy_source(benchmark::State& state, at::ScalarType dtype) {
   count_source(state, source);
 }
 
-void fused(benchmark::State& state, at::ScalarType dtype, std::int64_t group) {
+void fused(benchmark::State& state, at::ScalarType dtype, std::int64_t group, const qmill::Grid& grid = {}) {
   const at::Tensor source = weight(dtype);
   qmill::bench::BenchContext context(static_cast<int>(state.range(0)));
   qmill::Layout layout;
   layout.tile_columns = kColumns;
   layout.rotation_group = group;
-  for (auto _ : state) benchmark::DoNotOptimize(qmill::round_to_nearest(source, qmill::Grid(), layout, context));
+  for (auto _ : state) benchmark::DoNotOptimize(qmill::round_to_nearest(source, grid, layout, context));
   count_source(state, source);
 }
 
@@ -80,6 +81,9 @@ BENCHMARK_CAPTURE(fused, bf16_rotated, at::kBFloat16, kGroup)->Arg(1)->Arg(2)->U
 BENCHMARK_CAPTURE(fused, f16_row, at::kHalf, 0)->Arg(1)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(fused, f32_row, at::kFloat, 0)->Arg(1)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(fused, f32_rotated, at::kFloat, kGroup)->Arg(1)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(fused, bf16_row_int4, at::kBFloat16, 0, qmill::bench::int4())->Arg(1)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(fused, bf16_row_e2m1, at::kBFloat16, 0, qmill::bench::e2m1())->Arg(1)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(fused, bf16_row_e4m3, at::kBFloat16, 0, qmill::bench::e4m3())->Arg(1)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(libtorch, bf16_row, at::kBFloat16, false)->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(libtorch, bf16_rotated, at::kBFloat16, true)->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
 

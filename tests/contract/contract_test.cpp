@@ -77,7 +77,7 @@ struct Pair {
 };
 
 // Whether it can be asked for, for a weight that suits every format.
-bool takes(const Format& format, const Storage& storage) {
+bool takes(const WritableFormat& format, const Storage& storage) {
   try {
     format.layout({"l.weight", DType::f32, {256, 1024}}, storage.options);
     return true;
@@ -89,17 +89,19 @@ bool takes(const Format& format, const Storage& storage) {
 std::vector<Pair> pairs() {
   std::vector<Pair> all;
   for (const Quantizer* quantizer : host().quantizers())
-    for (const Format* format : host().formats()) {
+    for (const StoredFormat* stored : host().formats()) {
+      const WritableFormat* format = as_writable(*stored);
+      if (format == nullptr) continue;
       const auto names = [&](const std::vector<std::string>& formats) {
         return std::any_of(formats.begin(), formats.end(), [&](const std::string& name) { return same_name(name, format->info().name); });
       };
       const QuantizerInfo& info = quantizer->info();
       const bool is_named = names(info.formats) || names(info.own_formats);
-      if (!is_named && (!info.formats.empty() || format->grid() == nullptr)) continue;
+      if (!is_named && (!info.formats.empty() || as_coded(*format) == nullptr)) continue;
       for (const Storage& storage : storages()) {
         if (!takes(*format, storage)) continue;
         all.push_back({quantizer->info().name, format->info().name, storage});
-        if (format->grid() == nullptr) break;  // no scales: one layout
+        if (as_coded(*format) == nullptr) break;  // no scales: one layout
       }
     }
   return all;
@@ -108,14 +110,14 @@ std::vector<Pair> pairs() {
 class Contract : public ::testing::TestWithParam<Pair> {
  protected:
   const Quantizer& quantizer() const { return host().quantizer(GetParam().quantizer); }
-  const Format& format() const { return host().format(GetParam().format); }
+  const WritableFormat& format() const { return host().format(GetParam().format); }
 
   // Those that the format stores itself; it stores some in every storage.
   std::vector<Sample> stored_samples() const {
     std::vector<Sample> stored = samples();
     std::erase_if(stored, [&](const Sample& sample) {
       const TensorInfo info = {"l.weight", dtype_of(sample.weight), sample.weight.sizes().vec()};
-      return format().substitute(info, GetParam().storage.options).has_value();
+      return !format().misfit(info, GetParam().storage.options).empty();
     });
     EXPECT_GE(stored.size(), 3u);
     return stored;
@@ -160,7 +162,7 @@ double rounding_error(const at::Tensor& weight, const Grid& grid, const Layout& 
   return error;
 }
 
-at::Tensor decode(const TensorInfo& weight, const StoredLayer& stored, const Format& format, const Layout& layout) {
+at::Tensor decode(const TensorInfo& weight, const StoredLayer& stored, const StoredFormat& format, const Layout& layout) {
   std::vector<at::Tensor> tensors;
   for (const StoredTensor& tensor : stored.tensors) tensors.push_back(tensor.data);
   at::Tensor decoded = at::zeros(weight.shape, at::kFloat);
@@ -168,7 +170,7 @@ at::Tensor decode(const TensorInfo& weight, const StoredLayer& stored, const For
   return decoded.to(at::kDouble);
 }
 
-double decode_error(const at::Tensor& weight, const StoredLayer& stored, const Format& format, const Layout& layout) {
+double decode_error(const at::Tensor& weight, const StoredLayer& stored, const StoredFormat& format, const Layout& layout) {
   const at::Tensor decoded = decode(info_of({"l.weight", weight}), stored, format, layout);
   return weight.to(at::kDouble).sub(decoded).square().sum().item<double>();
 }
@@ -179,10 +181,11 @@ double output_error(const at::Tensor& weight, const at::Tensor& decoded, const a
 }
 
 // What plain rounding makes of it: in the same format, or in INT8 where codes are not all that is stored.
-at::Tensor plainly_rounded(const at::Tensor& weight, const Format& format, const StorageOptions& storage) {
-  const Format& yardstick = format.grid() != nullptr ? format : host().format("int8");
+at::Tensor plainly_rounded(const at::Tensor& weight, const WritableFormat& format, const StorageOptions& storage) {
+  const bool is_coded = as_coded(format) != nullptr;
+  const WritableFormat& yardstick = is_coded ? format : host().format("int8");
   const TensorInfo info = info_of({"l.weight", weight});
-  TestContext context(info, {&yardstick, yardstick.layout(info, format.grid() != nullptr ? storage : StorageOptions{}), {}});
+  TestContext context(info, {&yardstick, yardstick.layout(info, is_coded ? storage : StorageOptions{}), {}});
   return decode(info, host().quantizer("rtn").quantize(weight, context), yardstick, context.target().layout);
 }
 
@@ -207,18 +210,18 @@ void expect_finite(const StoredLayer& stored) {
 
 // Judged by the objective of the quantizer if it has one, else by the weights.
 void expect_not_worse_than_rounding(const Sample& sample, const StoredLayer& stored, const LayerTarget& target) {
-  const Grid* grid = target.format->grid();
-  if (grid == nullptr) return;  // a cast: no codes to choose
+  const CodedFormat* coded = as_coded(*target.format);
+  if (coded == nullptr) return;  // a cast: no codes to choose
   const double error = decode_error(sample.weight, stored, *target.format, target.layout);
   EXPECT_TRUE(sample.name != std::string_view("zeros") || error == 0);
   if (stored.statistics.contains("objective")) return expect_as_good_as_rounding(stored.statistics);
-  const double rounding = rounding_error(sample.weight, *grid, target.layout);
+  const double rounding = rounding_error(sample.weight, coded->grid(), target.layout);
   // Decoding is in F32: what a value of 1 loses there, too, is no fault of the codes.
   EXPECT_LE(error, kAsGoodAsRounding * rounding + 1e-12 * static_cast<double>(sample.weight.numel()));
 }
 
 void expect_recognised(const Sample& sample, const StoredLayer& stored, const TestContext& context) {
-  const Format& format = *context.target().format;
+  const StoredFormat& format = *context.target().format;
   const Layout& layout = context.target().layout;
   StoredLayerInfo layer{"l", {}, {}, format.label(layout).marker};
   const std::vector<TensorInfo> outputs = format.outputs(context.weight(), layout);
@@ -264,7 +267,7 @@ TEST_P(Contract, WithRealInputsOutputsAreNotWorseThanThoseOfPlainRounding) {
       if (!rows.defined()) continue;
       EXPECT_LE(output_error(weight, decoded, rows), std::pow(kAsGoodOnRealInputs, 2) * output_error(weight, rounded, rows));
     }
-    if (quantizer().info().uses_calibration && format().grid() != nullptr) expect_as_good_as_rounding(stored.statistics);
+    if (quantizer().info().uses_calibration && as_coded(format()) != nullptr) expect_as_good_as_rounding(stored.statistics);
   }
 }
 

@@ -1,5 +1,5 @@
 #include <qmill/error.h>
-#include <qmill/format.h>
+#include <qmill/stored_format.h>
 
 #include <cstdlib>
 
@@ -10,7 +10,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const TensorInfo weight = {"x.weight", DType::i8, {128, 512}};
   for (const std::vector<std::int64_t>& scale : std::vector<std::vector<std::int64_t>>{{}, {128}, {128, 1}, {2, 8}, {0, 3}}) {
     const StoredLayerInfo layer = {"x", weight, {{"x.weight_scale", DType::f32, scale}, {"x.scale_weight", DType::f32, scale}}, marker};
-    for (const Format* format : builtin_formats()) {
+    for (const StoredFormat* format : builtin_formats()) {
       try {
         const std::optional<Layout> layout = format->recognise(layer);
         if (!layout) continue;

@@ -89,8 +89,9 @@ TEST(Mismatch, SaysBothSidesAndNothingWhenAllFits) {
   }
 }
 
-TEST(Mismatch, AnOlderMinorVersionOfTheSdkFits) {
-  EXPECT_EQ(mismatch(parse_tag(kText), parse_tag("sdk=1.7;torch=2.6;abi=libstdc++-cxx11;build=plain;name=host")), "");
+TEST(Mismatch, AnOlderMinorVersionOfTheSdkDoesNotFitEither) {
+  EXPECT_EQ(mismatch(parse_tag(kText), parse_tag("sdk=1.7;torch=2.6;abi=libstdc++-cxx11;build=plain;name=host")),
+            "built for SDK 1.0, this program runs 1.7");
 }
 
 TEST(Mismatch, AllReasonsAreInOneSentence) {

@@ -246,7 +246,7 @@ void Calibration::State::match_lora(const Host& host) {
   throw lora->located(Error(ErrorKind::input,
                             fmt::format("no pair of LoRA matrices matches a layer of the model{}",
                                         unmatched.empty() ? "" : fmt::format(": it has '{}'", unmatched.front())),
-                            "use a LoRA of this model, or leave out --calibration-lora"));
+                            "use a LoRA of this model, or leave out `calibration_lora`"));
 }
 
 void Calibration::State::decide() {
@@ -297,12 +297,12 @@ Calibration::Calibration(const Host& host, const TensorSource& model, const Cali
   state.options = options;
   state.seed = seed;
   if (options.smoothquant && options.data.empty())
-    throw Error(ErrorKind::usage, "--smoothquant weights columns by what the inputs are, but no inputs are given",
-                "add --calibration-data FILE (docs/calibration.md)");
+    throw Error(ErrorKind::usage, "`smoothquant` weights columns by what the inputs are, but no inputs are given",
+                "add `calibration_data FILE` (docs/calibration.md)");
   if (!(options.smoothquant_alpha >= 0 && options.smoothquant_alpha <= 1))
-    throw Error(ErrorKind::usage, fmt::format("--smoothquant-alpha is {}; allowed: a number from 0 to 1", options.smoothquant_alpha));
+    throw Error(ErrorKind::usage, fmt::format("`smoothquant_alpha` is {}; allowed: a number from 0 to 1", options.smoothquant_alpha));
   if (options.samples < 1)
-    throw Error(ErrorKind::usage, fmt::format("--calib-samples is {}; allowed: an integer of at least 1", options.samples));
+    throw Error(ErrorKind::usage, fmt::format("`calib_samples` is {}; allowed: an integer of at least 1", options.samples));
   state.find_layers(model);
   if (!options.data.empty()) {
     state.file.emplace(host, options.data);

@@ -166,7 +166,7 @@ void check_statistics_output(const CalibrationFile& file, const StatisticsOption
     throw Error(
         ErrorKind::usage,
         fmt::format("the output's name ends in '{}', expected .safetensors (everything) or .json (channel statistics only)", extension),
-        "choose another --output")
+        "choose another `output`")
         .in(fmt::format("'{}'", options.output.string()));
   std::vector<fs::path> inputs = file.source()->files();
   inputs.push_back(options.input);

@@ -1,10 +1,8 @@
 #include <qmill/compat/convert_to_int8.h>
 
-#include "compat/converter_kwargs.h"
-
 #include <qmill/core/conversion.h>
 #include <qmill/core/logging.h>
-#include <qmill/core/scaling.h>
+#include <qmill/core/option_table.h>
 #include <qmill/error.h>
 #include <qmill/names.h>
 
@@ -13,154 +11,119 @@
 namespace qmill {
 namespace {
 
-std::optional<Scaling> scaling_named(const char* parameter, const std::optional<std::string>& name) {
-  if (!name) return std::nullopt;
-  const std::optional<Scaling> scaling = parse_scaling(*name);
-  if (!scaling) throw Error(ErrorKind::usage, fmt::format("{} is '{}'; allowed: row, tensor, block, axis", parameter, *name));
-  return scaling;
-}
-
-void require_block_size(const char* parameter, const std::optional<std::int64_t>& size) {
-  if (size && *size < 1) throw Error(ErrorKind::usage, fmt::format("{} is {}; allowed: an integer of at least 1", parameter, *size));
-}
-
-// What was given, as the command line spells it, for the file's metadata: only what changes the file, and no paths.
-class Record {
+// The parameters as options of the table; what has the table's default is not given.
+class Given {
  public:
-  explicit Record(std::map<std::string, std::string>& record) : record_(record) {}
+  explicit Given(const OptionTable& table) : table_(table) {}
 
+  // `documented` is the parameter's default: with it, a table that lacks the option (its plugin is not installed) is no matter.
   template <class Value>
-  void add(const char* name, const Value& value, const Value& initial) {
-    if (value != initial) record_[name] = text(value);
+  void add(const char* name, const Value& value, const Value& documented) {
+    const OptionRow* row = table_.find(name);
+    if (row == nullptr ? value == documented : row->has_default && row->spec.initial == OptionValue(value)) return;
+    options_.push_back({name, value});
   }
   template <class Value>
   void add(const char* name, const std::optional<Value>& value) {
-    if (value) record_[name] = text(*value);
+    if (value) options_.push_back({name, *value});
   }
+  void add(const std::string& name, const OptionValue& value) { options_.push_back({name, value}); }
+
+  const std::vector<GivenOption>& options() const { return options_; }
 
  private:
-  static std::string text(bool value) { return value ? "on" : "off"; }
-  static std::string text(const std::string& value) { return value; }
-  static std::string text(std::int64_t value) { return fmt::to_string(value); }
-  static std::string text(double value) { return fmt::to_string(value); }
-
-  std::map<std::string, std::string>& record_;
+  const OptionTable& table_;
+  std::vector<GivenOption> options_;
 };
 
-std::string file_name(const std::string& path) { return std::filesystem::path(path).filename().string(); }
-
-std::map<std::string, std::string> recorded(const ConvertToInt8Options& given) {
-  const ConvertToInt8Options initial;
-  std::map<std::string, std::string> result;
-  Record record(result);
-  record.add("comfy-quant", given.comfy_quant, true);
-  for (const auto& [name, is_used] : given.filter_flags) record.add(name.c_str(), is_used, false);
-  record.add("calib-samples", given.calib_samples, initial.calib_samples);
-  record.add("manual-seed", given.seed, initial.seed);
-  record.add("fp16", given.fp16, false);
-  record.add("fallback", given.fallback);
-  record.add("custom-layers", given.custom_layers);
-  record.add("exclude-layers", given.exclude_layers);
-  record.add("custom-type", given.custom_type);
-  record.add("custom-block-size", given.custom_block_size);
-  record.add("custom-scaling-mode", given.custom_scaling_mode);
-  record.add("custom-simple", given.custom_simple, false);
-  record.add("custom-heur", given.custom_heur, false);
-  record.add("fallback-block-size", given.fallback_block_size);
-  record.add("fallback-simple", given.fallback_simple, false);
-  record.add("full-precision-matrix-mult", given.full_precision_matrix_mult, false);
-  record.add("heur", given.skip_inefficient_layers, false);
-  record.add("input-scale", given.include_input_scale, false);
-  record.add("no-learned-rounding", given.no_learned_rounding, false);
-  if (given.layer_config) result["layer-config"] = given.layer_config->origin.empty() ? "given" : file_name(given.layer_config->origin);
-  record.add("fullmatch", given.layer_config_fullmatch, false);
-  record.add("smoothquant", given.smoothquant, false);
-  record.add("smoothquant-alpha", given.smoothquant_alpha, initial.smoothquant_alpha);
-  if (given.calibration_data_path) result["calibration-data"] = file_name(*given.calibration_data_path);
-  if (given.calibration_lora_path) result["calibration-lora"] = file_name(*given.calibration_lora_path);
-  record.add("gptq-actorder", given.gptq_actorder, initial.gptq_actorder);
-  record.add("quip-actorder", given.quip_actorder, initial.quip_actorder);
-  record.add("quip-hadamard", given.quip_hadamard, initial.quip_hadamard);
-  record.add("quip-seed", given.quip_seed);
-  record.add("quip-store-transformed", given.quip_store_transformed, false);
-  record.add("quip-requant-scheme", given.quip_requant_scheme, initial.quip_requant_scheme);
-  record.add("quip-requant-tensor-per-row", given.quip_requant_tensor_per_row, true);
-  std::string loras;
-  for (const std::string& path : given.merge_lora_paths) loras += (loras.empty() ? "" : ",") + file_name(path);
-  if (!loras.empty()) result["merge-loras"] = loras;
-  if (given.merge_lora_path) result["merge-lora"] = file_name(*given.merge_lora_path);
-  record.add("merge-lora-scale", given.merge_lora_scale, initial.merge_lora_scale);
-  record.add("merge-lora-dampen", given.merge_lora_dampen, true);
-  for (const auto& [name, value] : given.converter_kwargs)
-    if (!same_name(name, "threads") && !same_name(name, "device")) result[name] = option_text(value);
-  return result;
-}
-
-void set_quantizer_options(const ConvertToInt8Options& given, ConvertOptions& options) {
-  options.target.quantizer_options["gptq"] = {{"actorder", given.gptq_actorder}, {"fast", given.gptq_fast}, {"turbo", given.gptq_turbo}};
-  options.target.quantizer_options["quip"] = {{"actorder", given.quip_actorder},
-                                       {"hadamard", given.quip_hadamard},
-                                       {"seed", given.quip_seed.value_or(-1)},
-                                       {"store_transformed", given.quip_store_transformed},
-                                       {"requant_scheme", given.quip_requant_scheme},
-                                       {"requant_tensor_per_row", given.quip_requant_tensor_per_row},
-                                       {"checkpointed", given.quip_checkpointed},
-                                       {"checkpoint_threshold", given.quip_checkpoint_threshold},
-                                       {"checkpoint_segments", given.quip_checkpoint_segments}};
-}
-
-void set_layers(const ConvertToInt8Options& given, const Host& host, ConvertOptions& options) {
+void add_layers(const ConvertToInt8Options& given, const Host& host, Given& options) {
   for (const auto& [name, is_used] : given.filter_flags) {
     if (!same_name(name, "auto")) host.filter(name);  // a name that does not exist is a slip even when it is off
-    if (is_used) options.layers.filters.push_back(name);
+    if (is_used) options.add("filter", name);
   }
-  options.layers.exclude = given.exclude_layers.value_or("");
-  require_block_size("fallback_block_size", given.fallback_block_size);
-  require_block_size("custom_block_size", given.custom_block_size);
-  options.layers.fallback = {given.fallback.value_or(""), given.fallback_block_size, given.fallback_simple};
-  options.layers.custom = {given.custom_layers.value_or(""),
-                    given.custom_type.value_or(""),
-                    given.custom_block_size,
-                    scaling_named("custom_scaling_mode", given.custom_scaling_mode),
-                    given.custom_simple,
-                    given.custom_heur};
-  options.layers.skip_inefficient = given.skip_inefficient_layers;
-  options.layers.config = given.layer_config;
-  options.layers.config_fullmatch = given.layer_config_fullmatch;
-  options.quality_threshold = given.quality_threshold;
+  options.add("exclude_layers", given.exclude_layers);
+  options.add("fallback", given.fallback);
+  options.add("fallback_block_size", given.fallback_block_size);
+  options.add("fallback_simple", given.fallback_simple, false);
+  options.add("custom_layers", given.custom_layers);
+  options.add("custom_type", given.custom_type);
+  options.add("custom_block_size", given.custom_block_size);
+  options.add("custom_scaling_mode", given.custom_scaling_mode);
+  options.add("custom_simple", given.custom_simple, false);
+  options.add("custom_heur", given.custom_heur, false);
+  options.add("heur", given.skip_inefficient_layers, false);
+  options.add("fullmatch", given.layer_config_fullmatch, false);
+  options.add("quality_threshold", given.quality_threshold, 30.0);
+}
+
+void add_inputs(const ConvertToInt8Options& given, Given& options) {
+  options.add("calib_samples", given.calib_samples, std::int64_t{6144});
+  options.add("calibration_data", given.calibration_data_path);
+  options.add("calibration_lora", given.calibration_lora_path);
+  options.add("smoothquant", given.smoothquant, false);
+  options.add("smoothquant_alpha", given.smoothquant_alpha, 0.5);
+  for (const std::string& path : given.merge_lora_paths) options.add("merge_loras", OptionValue(path));
+  options.add("merge_lora", given.merge_lora_path);
+  options.add("merge_lora_scale", given.merge_lora_scale, 1.0);
+  options.add("merge_lora_dampen", given.merge_lora_dampen, true);
+}
+
+void add_quantizers(const ConvertToInt8Options& given, Given& options) {
+  options.add("manual_seed", given.seed, std::int64_t{0});
+  options.add("no_learned_rounding", given.no_learned_rounding, false);
+  options.add("gptq_actorder", given.gptq_actorder, false);
+  options.add("gptq_fast", given.gptq_fast, true);
+  options.add("gptq_turbo", given.gptq_turbo, false);
+  options.add("quip_actorder", given.quip_actorder, true);
+  options.add("quip_hadamard", given.quip_hadamard, true);
+  options.add("quip_seed", given.quip_seed);
+  options.add("quip_store_transformed", given.quip_store_transformed, false);
+  options.add("quip_requant_scheme", given.quip_requant_scheme, std::string("tensor"));
+  options.add("quip_requant_tensor_per_row", given.quip_requant_tensor_per_row, true);
+  options.add("quip_checkpointed", given.quip_checkpointed, false);
+  options.add("quip_checkpoint_threshold", given.quip_checkpoint_threshold, std::int64_t{8192});
+  options.add("quip_checkpoint_segments", given.quip_checkpoint_segments, std::int64_t{4});
+}
+
+void add_run(const ConvertToInt8Options& given, Given& options) {
+  options.add("input", OptionValue(given.input_file));
+  options.add("output", OptionValue(given.output_file));
+  options.add("overwrite", OptionValue(true));
+  options.add("comfy_quant", given.comfy_quant, true);
+  options.add("save_quant_metadata", given.save_quant_metadata, true);
+  options.add("full_precision_matrix_mult", given.full_precision_matrix_mult, false);
+  options.add("input_scale", given.include_input_scale, false);
+  options.add("fp16", given.fp16, false);
+  options.add("low_memory", given.low_memory, false);
+  options.add("no_memory_limits", given.no_memory_limits, false);
+  options.add("streaming_mode", given.streaming_mode);
 }
 
 ConvertOptions options_of(const ConvertToInt8Options& given, const Host& host) {
   if (given.input_file.empty()) throw Error(ErrorKind::usage, "input_file is empty; name the model to convert");
   if (given.output_file.empty()) throw Error(ErrorKind::usage, "output_file is empty; name the file to write");
-  ConvertOptions options;
-  options.input = given.input_file;
-  options.output = given.output_file;
-  options.run.overwrite = true;
-  options.target.format = given.fp16 ? "fp16" : "int8";
-  options.target.storage.naming = given.comfy_quant ? Naming::comfy : Naming::legacy;
-  options.target.storage.full_precision_matrix_mult = given.full_precision_matrix_mult;
-  options.target.storage.legacy_input_scale = given.include_input_scale;
-  options.written.save_quant_metadata = given.save_quant_metadata;
-  if (given.no_learned_rounding) options.target.quantizer = "rtn";
-  options.seed = given.seed;
-  set_quantizer_options(given, options);
-  set_layers(given, host, options);
-  options.calibration = {given.calibration_data_path.value_or(""), given.calibration_lora_path.value_or("")};
-  options.calibration.samples = given.calib_samples;
-  options.calibration.smoothquant = given.smoothquant;
-  options.calibration.smoothquant_alpha = given.smoothquant_alpha;
-  options.merge.paths.assign(given.merge_lora_paths.begin(), given.merge_lora_paths.end());
-  if (given.merge_lora_path) options.merge.paths.emplace_back(*given.merge_lora_path);
-  options.merge.scale = given.merge_lora_scale;
-  options.merge.dampen = given.merge_lora_dampen;
-  if (given.streaming_mode) options.run.memory.mode = parse_streaming_mode(*given.streaming_mode);
-  options.run.memory.thresholds = streaming_thresholds(given.streaming_thresholds);
-  options.run.memory.low_memory = given.low_memory;
-  options.run.memory.no_limits = given.no_memory_limits;
-  read_converter_kwargs(given.converter_kwargs, host, options);
-  options.recorded = recorded(given);
-  return options;
+  const OptionTable table(host);
+  Given options(table);
+  add_run(given, options);
+  add_quantizers(given, options);
+  add_layers(given, host, options);
+  add_inputs(given, options);
+  // First those that say which quantizers run, whose options the others are.
+  for (const bool of_plugins : {false, true})
+    for (const auto& [name, value] : given.converter_kwargs) {
+      const OptionRow* row = table.find(name);
+      const bool is_own = row != nullptr && row->sets.empty();
+      if (is_own == of_plugins) continue;
+      for (const std::string& found : table.rows_for_keyword(name, options.options())) options.add(found, value);
+    }
+  ConvertOptions result = table.read(options.options());
+  result.run.memory.thresholds = streaming_thresholds(given.streaming_thresholds);
+  if (given.layer_config) {  // parsed already
+    const std::string& origin = given.layer_config->origin;
+    result.layers.config = given.layer_config;
+    result.recorded["layer-config"] = origin.empty() ? "given" : std::filesystem::path(origin).filename().string();
+  }
+  return result;
 }
 
 void log_result(const ConvertToInt8Options& given, const Plan& plan, const ConvertReport& report) {

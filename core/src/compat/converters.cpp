@@ -87,7 +87,6 @@ struct Int8Converter::State {
 
   // Checks everything that does not depend on a weight.
   static std::shared_ptr<const State> make(const Host& host, ConvertOptions options, bool tiles_must_fit = false) {
-    if (options.target.storage.scaling != Scaling::row) options.target.storage.rotation.mode = Rotation::Mode::off;
     memory_policy(options.run.memory, 0, 0);
     TargetResolver(host, options.target).resolve({}, {kWeight, DType::f32, {256, 256}});
     return std::make_shared<const State>(State{&host, std::move(options), tiles_must_fit});
@@ -118,7 +117,7 @@ ConvertedWeight Int8Converter::convert(const WeightTensor& given, const Converte
   const auto& [format, layout, values] = resolved.target;
   if (state_->tiles_must_fit && resolved.wanted_scaling == Scaling::block && layout.scaling != Scaling::block)
     throw Error(ErrorKind::usage,
-                fmt::format("block_size {} does not divide the weight's {}", options.target.storage.block_size, info.shape_text()),
+                fmt::format("block_size {} does not divide the weight's {}", options.target.storage.block_size.value_or(0), info.shape_text()),
                 "choose another block size, or scaling_mode row");
 
   TaskPool tasks(options.run.threads);

@@ -35,8 +35,8 @@ at::Tensor decoded_weight(const TensorInfo& info, const RowDecoder& rows) {
 OutputSums measure_outputs(const Calibration& calibration, const TensorInfo& info, const at::Tensor& weight, const RowDecoder& stored,
                            const StoredLayerEntry& entry, const RunResources& resources) {
   std::vector<RowDecoder> versions = {plain_rows(decoded_weight(info, stored))};
-  if (entry.format->grid() != nullptr)
-    versions.push_back(plain_rows(decoded_weight(info, rounded_rows(info, weight, *entry.format, entry.layout, resources))));
+  if (const CodedFormat* coded = as_coded(*entry.format))
+    versions.push_back(plain_rows(decoded_weight(info, rounded_rows(info, weight, *coded, entry.layout, resources))));
   OutputSums sums;
   calibration.visit_rows(info, resources,
                          [&](const at::Tensor& rows) { sums.merge(measure(weight, versions, {.rows = rows}, resources.tasks).outputs); });

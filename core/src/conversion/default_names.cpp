@@ -3,6 +3,7 @@
 #include "plan/target.h"
 
 #include <qmill/core/conversion.h>
+#include <qmill/core/scaling.h>
 #include <qmill/names.h>
 
 #include <fmt/format.h>
@@ -25,7 +26,7 @@ std::filesystem::path default_output(const Host& host, const ConvertOptions& opt
       !options.layers.filters.empty() || !options.layers.custom.pattern.empty() || !options.layers.exclude.empty() || options.layers.config;
   const TargetResolver run(host, options.target);
   std::string format = run.usual_format().info().name;
-  if (run.usual_scaling() != Scaling::row && run.usual_format().grid() != nullptr)
+  if (run.usual_scaling() != default_scaling(run.usual_format()) && !run.usual_format().scalings(format).empty())
     format += fmt::format("_{}", scaling_name(run.usual_scaling()));
   return output_beside(options.input, fmt::format("{}_{}{}", canonical_name(options.target.quantizer), format, is_mixed ? "_mixed" : ""));
 }

@@ -53,7 +53,7 @@ std::vector<fs::path> matching(const fs::path& folder, std::string_view pattern)
 std::vector<fs::path> find_models(const fs::path& folder, std::string_view pattern) {
   std::vector<fs::path> models = matching(folder, pattern);
   if (models.empty())
-    throw Error(ErrorKind::usage, fmt::format("no file in it matches '{}'", pattern), "choose another --directory or --pattern")
+    throw Error(ErrorKind::usage, fmt::format("no file in it matches '{}'", pattern), "choose another `directory` or `pattern`")
         .in(fmt::format("'{}'", folder.string()));
   return models;
 }

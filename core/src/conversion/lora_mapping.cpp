@@ -57,7 +57,7 @@ std::vector<fs::path> paths_of(const std::string& key, const nlohmann::ordered_j
 LoraMapping::LoraMapping(const fs::path& file, fs::path folder) : folder_(std::move(folder)) {
   std::error_code ignored;
   if (!folder_.empty() && !fs::is_directory(folder_, ignored))
-    throw Error(ErrorKind::input, "it is no folder", "give the folder of the LoRAs with --lora-dir")
+    throw Error(ErrorKind::input, "it is no folder", "give the folder of the LoRAs with `lora_dir`")
         .in(fmt::format("'{}'", folder_.string()));
   if (file.empty()) return;
   try {

@@ -89,7 +89,7 @@ class Editor {
       warn(fmt::format("the header said something else of '{}' than its marker: it now says what the marker does", base));
     if (differs && !is_changed && !edit_.rebuild_header)
       warn(
-          fmt::format("the header says something else of '{}' than its marker, and readers believe the header; --save-quant-metadata "
+          fmt::format("the header says something else of '{}' than its marker, and readers believe the header; `save_quant_metadata` "
                       "writes it anew",
                       base));
     if (!is_changed) return;
@@ -133,7 +133,7 @@ class Editor {
     layer.weight = *weight->second;
     for (const auto& [suffix, tensor] : tensors)
       if (tensor != weight->second) layer.others.push_back(*tensor);
-    for (const Format* format : host_.formats())
+    for (const StoredFormat* format : host_.formats())
       if (auto layout = guard(format->info().name, "recognise", layer.weight.name, [&] { return format->recognise(layer); })) return layout;
     return std::nullopt;
   }
@@ -262,7 +262,7 @@ class Editor {
 
 void require_a_change(const MarkerEdit& edit) {
   if (edit.remove.empty() && edit.add.empty() && !edit.rebuild_header)
-    throw Error(ErrorKind::usage, "no change is given", "give --remove-keys, --add-keys or --save-quant-metadata");
+    throw Error(ErrorKind::usage, "no change is given", "give `remove_keys`, `add_keys` or `save_quant_metadata`");
   for (const std::string& key : edit.remove)
     if (key.empty()) throw Error(ErrorKind::usage, "a key to remove is empty", "separate keys by single commas");
 }

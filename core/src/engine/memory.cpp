@@ -77,14 +77,14 @@ MemoryPolicy memory_policy(const MemoryOptions& options, std::uint64_t model_byt
     throw Error(ErrorKind::usage, fmt::format("{} contradicts {}", one, other), "leave out one of them");
   };
   const bool is_off = options.mode == StreamingMode::off;
-  if (options.low_memory && options.no_limits) contradict("--low-memory", "--no-memory-limits");
-  if (options.low_memory && is_off) contradict("--low-memory", "--streaming-mode off");
-  if (options.bytes_in_flight && options.no_limits) contradict("--in-flight", "--no-memory-limits");
-  if (options.bytes_in_flight && options.low_memory) contradict("--in-flight", "--low-memory");
-  if (options.bytes_in_flight && is_off) contradict("--in-flight", "--streaming-mode off");
+  if (options.low_memory && options.no_limits) contradict("`low_memory`", "`no_memory_limits`");
+  if (options.low_memory && is_off) contradict("`low_memory`", "`streaming_mode off`");
+  if (options.bytes_in_flight && options.no_limits) contradict("`in_flight`", "`no_memory_limits`");
+  if (options.bytes_in_flight && options.low_memory) contradict("`in_flight`", "`low_memory`");
+  if (options.bytes_in_flight && is_off) contradict("`in_flight`", "`streaming_mode off`");
   const StreamingThresholds& thresholds = options.thresholds;
   if (options.no_limits && (thresholds.hadamard || thresholds.hessian || thresholds.ldlq || thresholds.ortho))
-    contradict("a streaming threshold", "--no-memory-limits");
+    contradict("a streaming threshold", "`no_memory_limits`");
 
   MemoryPolicy policy;
   policy.mode = options.mode ? *options.mode : read_environment().streaming;

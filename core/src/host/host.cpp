@@ -2,11 +2,13 @@
 
 #include "host/filter_pack.h"
 #include "host/guard.h"
+#include "host/guarded_source.h"
 #include "host/library.h"
 #include "host/search_path.h"
 #include "host/tag.h"
 
 #include <qmill/names.h>
+#include <qmill/round_to_nearest.h>
 
 #include <fmt/ranges.h>
 
@@ -221,12 +223,20 @@ std::vector<PluginCandidate> Host::candidates() const {
   return state_->candidates;
 }
 
-std::vector<const Quantizer*> Host::quantizers() const { return state_->all("quantizer", &LoadedPlugin::quantizers); }
+std::vector<const Quantizer*> Host::quantizers() const {
+  std::vector<const Quantizer*> quantizers = state_->all("quantizer", &LoadedPlugin::quantizers);
+  // Plain rounding is always there; a plugin may replace it.
+  const std::string& name = plain_rounding().info().name;
+  if (std::none_of(quantizers.begin(), quantizers.end(), [&](const Quantizer* found) { return same_name(found->info().name, name); }))
+    quantizers.push_back(&plain_rounding());
+  return quantizers;
+}
+
 std::vector<const ModelFilter*> Host::filters() const { return state_->all("filter", &LoadedPlugin::filters); }
 
-std::vector<const Format*> Host::formats() const {
-  std::vector<const Format*> formats(builtin_formats().begin(), builtin_formats().end());
-  for (const Format* format : state_->all("format", &LoadedPlugin::formats)) formats.push_back(format);
+std::vector<const StoredFormat*> Host::formats() const {
+  std::vector<const StoredFormat*> formats(builtin_formats().begin(), builtin_formats().end());
+  for (const StoredFormat* format : state_->all("format", &LoadedPlugin::formats)) formats.push_back(format);
   return formats;
 }
 
@@ -241,8 +251,8 @@ const Quantizer* Host::find_quantizer(std::string_view name) const {
   return nullptr;
 }
 
-const Format* Host::find_format(std::string_view name) const {
-  for (const Format* format : formats())
+const StoredFormat* Host::find_format(std::string_view name) const {
+  for (const StoredFormat* format : formats())
     if (answers_to(*format, name)) return format;
   return nullptr;
 }
@@ -252,17 +262,20 @@ const Quantizer& Host::quantizer(std::string_view name) const {
   state_->reject("quantizer", name, names_of(quantizers()));
 }
 
-const Format& Host::format(std::string_view name) const {
-  const std::vector<const Format*> all = formats();
-  std::vector<const Format*> written;
-  std::copy_if(all.begin(), all.end(), std::back_inserter(written), [](const Format* format) { return !format->info().is_read_only; });
-  for (const Format* format : all) {
-    if (!answers_to(*format, name)) continue;
-    if (!format->info().is_read_only) return *format;
-    throw Error(ErrorKind::usage, fmt::format("format '{}' is read, not written (written are: {})", format->info().name,
-                                              fmt::join(names_of(written), ", ")));
+const WritableFormat& Host::format(std::string_view name) const {
+  std::vector<std::string> written;
+  const StoredFormat* found = nullptr;
+  for (const StoredFormat* format : formats()) {
+    const WritableFormat* writable = as_writable(*format);
+    if (writable != nullptr) written.push_back(format->info().name);
+    if (found != nullptr || !answers_to(*format, name)) continue;
+    if (writable != nullptr) return *writable;
+    found = format;
   }
-  state_->reject("format", name, names_of(written));
+  if (found != nullptr)
+    throw Error(ErrorKind::usage,
+                fmt::format("format '{}' is read, not written (written are: {})", found->info().name, fmt::join(written, ", ")));
+  state_->reject("format", name, std::move(written));
 }
 
 const ModelFilter& Host::filter(std::string_view name) const {
@@ -278,7 +291,8 @@ std::unique_ptr<TensorSource> Host::open(const std::filesystem::path& path) cons
   std::string known;
   for (const Loader* loader : state_->all("loader", &LoadedPlugin::loaders)) {
     const std::string& name = loader->info().name;
-    if (guard(name, "probe", "", [&] { return loader->probe(path); })) return guard(name, "open", "", [&] { return loader->open(path); });
+    if (guard(name, "probe", "", [&] { return loader->probe(path); })) 
+      return guarded_source(guard(name, "open", "", [&] { return loader->open(path); }), name);
     known += fmt::format("{}{}", known.empty() ? "" : "; ", loader->info().summary);
   }
   throw Error(ErrorKind::unsupported, "no loader reads this kind of file",

@@ -1,6 +1,7 @@
 #include "host/library.h"
 
 #include "host/guard.h"
+#include "host/guarded_format.h"
 
 #include <boost/dll/shared_library.hpp>
 
@@ -26,7 +27,7 @@ const PluginDescriptor& descriptor_of(const boost::dll::shared_library& library)
   constexpr const char* kSymbol = "qmill_plugin";
   if (!library.has(kSymbol)) throw Error(ErrorKind::plugin, fmt::format("it does not export '{}'", kSymbol));
   const auto& descriptor = library.get<const PluginDescriptor>(kSymbol);
-  if (descriptor.size < sizeof(PluginDescriptor) || descriptor.sdk_major != QMILL_SDK_MAJOR || descriptor.name == nullptr)
+  if (descriptor.size < sizeof(PluginDescriptor) || descriptor.sdk_major != QMILL_SDK_MAJOR || descriptor.sdk_minor != QMILL_SDK_MINOR || descriptor.name == nullptr)
     throw Error(ErrorKind::plugin, "its descriptor contradicts its tag");
   return descriptor;
 }
@@ -61,6 +62,8 @@ LoadedPlugin load_plugin(const std::filesystem::path& file) {
         break;
       case OfferKind::format:
         create(offer, plugin.name, plugin.formats);
+        plugin.formats.back() = guard(plugin.name, fmt::format("format '{}'", offer.name), "",
+                                      [&] { return guarded_format(std::move(plugin.formats.back())); });
         break;
     }
   }

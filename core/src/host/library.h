@@ -16,7 +16,7 @@ struct LoadedPlugin {
   std::vector<std::unique_ptr<const Quantizer>> quantizers;
   std::vector<std::unique_ptr<const ModelFilter>> filters;
   std::vector<std::unique_ptr<const Loader>> loaders;
-  std::vector<std::unique_ptr<const Format>> formats;
+  std::vector<std::unique_ptr<const StoredFormat>> formats;  // guarded_format.h
 };
 
 // Loads a library whose tag was found compatible, for good, and creates everything that it offers. Throws Error(plugin).

@@ -27,8 +27,7 @@ class ResourceContext : public LayerContext {
     const StreamingThresholds& limits = resources_.thresholds;
     const std::optional<std::int64_t>& limit = step == Step::hadamard  ? limits.hadamard
                                                : step == Step::hessian ? limits.hessian
-                                               : step == Step::ldlq    ? limits.ldlq
-                                                                       : limits.ortho;
+                                                                       : limits.ldlq;
     return limit ? *limit : LayerContext::step_limit(step);
   }
   void note(std::string) override {}

@@ -9,7 +9,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 
 namespace qmill {
 namespace {
@@ -23,25 +22,6 @@ std::string magic_word() {
   word += "-plugin";
   word += "-tag/1:";
   return word;
-}
-
-struct Version {
-  int major = 0, minor = 0;
-};
-
-bool parse_version(std::string_view text, Version& version) {
-  const std::size_t dot = text.find('.');
-  if (dot == std::string_view::npos) return false;
-  const auto number = [](std::string_view digits, int& out) {
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), out);
-    return error == std::errc() && end == digits.data() + digits.size();
-  };
-  return number(text.substr(0, dot), version.major) && number(text.substr(dot + 1), version.minor);
-}
-
-bool sdk_fits(const std::string& plugin, const std::string& host) {
-  Version wanted, given;
-  return parse_version(plugin, wanted) && parse_version(host, given) && wanted.major == given.major && wanted.minor <= given.minor;
 }
 
 bool is_printable(std::string_view text) {
@@ -91,7 +71,7 @@ std::string mismatch(const PluginTag& plugin, const PluginTag& host) {
   const auto add = [&](std::string_view what, const std::string& built, const std::string& runs) {
     reasons += fmt::format("{}built for {} {}, this program runs {}", reasons.empty() ? "" : "; ", what, built, runs);
   };
-  if (!sdk_fits(plugin.sdk, host.sdk)) add("SDK", plugin.sdk, host.sdk);
+  if (plugin.sdk != host.sdk) add("SDK", plugin.sdk, host.sdk);
   if (plugin.torch != host.torch) add("LibTorch", plugin.torch, host.torch);
   if (plugin.abi != host.abi) add("the C++ library", plugin.abi, host.abi);
   if (plugin.build != host.build) add("build kind", plugin.build, host.build);

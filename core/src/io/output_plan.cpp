@@ -36,7 +36,7 @@ OutputPlan plan_output(std::vector<TensorInfo> tensors, const std::map<std::stri
     if (!plan.tensors.emplace(tensor.name, PlacedTensor{tensor, offset}).second || tensor.name == "__metadata__")
       throw Error(
           ErrorKind::input, fmt::format("the output would have two tensors '{}'", tensor.name),
-          "the source has a tensor of that name beside a layer that is quantized; rename it or keep the layer with --exclude-layers");
+          "the source has a tensor of that name beside a layer that is quantized; rename it or keep the layer with `exclude_layers`");
     header[tensor.name] = {{"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }

@@ -20,8 +20,8 @@ namespace {
 namespace fs = std::filesystem;
 
 [[noreturn]] void fail(const fs::path& path, const char* doing, int code) {
-  const char* advice = code == EACCES || code == EPERM || code == EROFS ? "choose a folder that you may write to with --output"
-                       : code == ENOSPC || code == EDQUOT               ? "free some space, or choose another disk with --output"
+  const char* advice = code == EACCES || code == EPERM || code == EROFS ? "choose a folder that you may write to with `output`"
+                       : code == ENOSPC || code == EDQUOT               ? "free some space, or choose another disk with `output`"
                                                                         : "";
   throw Error(ErrorKind::io, fmt::format("cannot {}: {}", doing, std::generic_category().message(code)), advice)
       .in(fmt::format("'{}'", path.string()));
@@ -37,7 +37,7 @@ void require_space(const fs::path& destination, std::uint64_t bytes) {
   const fs::space_info space = fs::space(destination.parent_path(), error);
   if (error || space.available >= bytes) return;  // when the system cannot tell, reserving the space will
   throw Error(ErrorKind::io, fmt::format("the file needs {} bytes, its disk has {} left", bytes, space.available),
-              "free some space, or choose another disk with --output")
+              "free some space, or choose another disk with `output`")
       .in(fmt::format("'{}'", destination.string()));
 }
 
@@ -46,7 +46,7 @@ void require_space(const fs::path& destination, std::uint64_t bytes) {
 OutputFile::OutputFile(fs::path destination, std::uint64_t bytes) : destination_(std::move(destination)) {
   if (!fs::is_directory(destination_.parent_path()))
     throw Error(ErrorKind::io, fmt::format("the folder '{}' does not exist", destination_.parent_path().string()),
-                "make it, or choose another with --output")
+                "make it, or choose another with `output`")
         .in(fmt::format("'{}'", destination_.string()));
   require_space(destination_, bytes);
   temporary_ = temporary_beside(destination_);

@@ -398,7 +398,7 @@ at::Tensor Merge::apply(std::size_t index, at::Tensor values, BufferPool& buffer
     }
     if (was_finite && !is_finite(values, tasks))
       throw Error(ErrorKind::numeric, fmt::format("merged with '{}' it has values beyond the range of F32", lora_names(found->second)),
-                  "merge with a smaller --merge-lora-scale, or another LoRA");
+                  "merge with a smaller `merge_lora_scale`, or another LoRA");
   } catch (Error& error) {
     throw error.in(fmt::format("tensor '{}'", target.name));
   }

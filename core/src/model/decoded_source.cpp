@@ -22,7 +22,7 @@ constexpr std::size_t kNone = static_cast<std::size_t>(-1);
 
 // Of a layer in memory.
 struct Loaded {
-  std::vector<at::Tensor> stored;  // in the order of Format::outputs()
+  std::vector<at::Tensor> stored;  // in the order of StoredFormat::outputs()
   std::vector<float> values;       // of a format whose rows depend on each other; else empty
 };
 
@@ -112,7 +112,7 @@ class DecodedSource final : public TensorSource {
   static bool is_file_marker(const std::string& name) { return name == "scaled_fp8" || name.ends_with(".scaled_fp8"); }
 
   void add(StoredLayerEntry entry, const std::map<std::string, std::size_t>& index, std::set<std::string>& hidden) {
-    const Format& format = *entry.format;
+    const StoredFormat& format = *entry.format;
     TensorInfo weight = format.original(entry.info, entry.layout);
     weight.dtype = DType::f32;
     std::vector<std::size_t>& stored = stored_.emplace_back();

@@ -36,7 +36,7 @@ std::string quantization_evidence(const TensorSource& source) {
 void require_plain_source(const TensorSource& source) {
   if (const std::string evidence = quantization_evidence(source); !evidence.empty())
     throw Error(ErrorKind::input, fmt::format("the model is quantized already: {}", evidence),
-                "quantizing it again would destroy it; use the original model, or decode this one first with --dequantize-source");
+                "quantizing it again would destroy it; use the original model, or decode this one first with `dequantize_source`");
 }
 
 }  // namespace qmill

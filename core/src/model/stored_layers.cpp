@@ -53,8 +53,8 @@ std::string marked_format(const std::string& marker) {
                                                                                          : "no format";
 }
 
-void identify(StoredLayerEntry& entry, const std::vector<const Format*>& formats) {
-  for (const Format* format : formats) {
+void identify(StoredLayerEntry& entry, const std::vector<const StoredFormat*>& formats) {
+  for (const StoredFormat* format : formats) {
     const std::optional<Layout> layout =
         guard(format->info().name, "recognise", entry.info.weight.name, [&] { return format->recognise(entry.info); });
     if (!layout) continue;
@@ -81,7 +81,7 @@ std::vector<StoredLayerEntry> stored_layers(const Host& host, const TensorSource
   for (const TensorInfo& tensor : source.tensors())
     if (const std::size_t dot = tensor.name.rfind('.'); dot != std::string::npos) by_base[tensor.name.substr(0, dot)].push_back(tensor);
 
-  const std::vector<const Format*> formats = host.formats();
+  const std::vector<const StoredFormat*> formats = host.formats();
   std::vector<StoredLayerEntry> entries;
   for (const TensorInfo& tensor : source.tensors()) {
     const std::string base = layer_base(tensor.name);

@@ -20,12 +20,13 @@ Analysis::Analysis(const ValueSource& values, const ConvertOptions& options, con
     : values_(values), options_(options), cancel_(cancel) {}
 Analysis::~Analysis() = default;
 
-std::string Analysis::inefficient(const Decision& decision, Scaling wanted_scaling) {
-  const auto& [format, layout, options] = decision.target;
+std::string Analysis::inefficient(const Decision& decision, std::optional<Scaling> wanted_scaling) {
+  const Layout& layout = decision.target.layout;
   const std::int64_t smallest = *std::min_element(decision.source.shape.begin(), decision.source.shape.end());
   if (smallest < kSmallestSide) return fmt::format("a side of {} is below {}", smallest, kSmallestSide);
   if (wanted_scaling == Scaling::block && layout.scaling != Scaling::block) return layout.note;
-  if (format->grid() == nullptr) return {};
+  const CodedFormat* format = as_coded(*decision.target.format);
+  if (format == nullptr) return {};
 
   if (!tasks_) {
     constexpr std::uint64_t kPoolBytes = 128u << 20;

@@ -17,7 +17,7 @@ class Analysis {
   ~Analysis();
 
   // Why quantizing this layer is not worth it, by its shape and then by what plain rounding makes of its values; empty: it is.
-  std::string inefficient(const Decision& decision, Scaling wanted_scaling);
+  std::string inefficient(const Decision& decision, std::optional<Scaling> wanted_scaling);
 
   bool has_read() const { return has_read_; }
 

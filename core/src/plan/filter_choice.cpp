@@ -23,7 +23,7 @@ FilterChoice choose_filters(const Host& host, const TensorSource& source, const 
     } else if (choice.architecture) {
       add(choice.architecture->filter->info().name);
     } else {
-      throw Error(ErrorKind::input, "--filter auto finds no filter: the names of its tensors fit no known architecture",
+      throw Error(ErrorKind::input, "`filter auto` finds no filter: the names of its tensors fit no known architecture",
                   "name one, such as generic_text or generic_diffusion, or leave it out (all: qmill filters list)")
           .in(fmt::format("'{}'", options.input.string()));
     }
@@ -42,7 +42,7 @@ std::string filter_hint(const FilterChoice& choice, const ConvertOptions& option
     if (verdict.treatment != Treatment::quantize) ++kept;
   }
   if (kept == 0) return {};
-  return fmt::format("this is {}; --filter {} (or auto) would keep {} that {} quantized", choice.architecture->name, name,
+  return fmt::format("this is {}; `filter {}` (or auto) would keep {} that {} quantized", choice.architecture->name, name,
                      kept == 1 ? "1 layer" : fmt::format("{} layers", kept), kept == 1 ? "is" : "are");
 }
 
@@ -56,7 +56,7 @@ void require_stable_names(const FilterChoice& choice, const std::vector<Decision
       fmt::format("its tensors are named as diffusers names them ({}): ComfyUI renames and joins them while it loads them, the "
                   "marker and scale of '{}' would stay behind, and the model would make noise",
                   choice.architecture->name, marked->source.name),
-      "convert a checkpoint in the model's own layout; for other readers --no-comfy-quant writes legacy names, which are not checked");
+      "convert a checkpoint in the model's own layout; for other readers `comfy_quant off` writes legacy names, which are not checked");
 }
 
 }  // namespace qmill

@@ -17,8 +17,8 @@ void check_device(std::string_view device) {
   const bool is_numbered = number.size() > 1 && number.front() == ':' &&
                            std::all_of(number.begin() + 1, number.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
   if (!device.starts_with(kCuda) || !(number.empty() || is_numbered))
-    throw Error(ErrorKind::usage, fmt::format("--device is '{}'; allowed: auto, cpu, cuda, cuda:N", device));
-  throw Error(ErrorKind::unsupported, fmt::format("--device is '{}', but this build computes on the CPU", device),
+    throw Error(ErrorKind::usage, fmt::format("`device` is '{}'; allowed: auto, cpu, cuda, cuda:N", device));
+  throw Error(ErrorKind::unsupported, fmt::format("`device` is '{}', but this build computes on the CPU", device),
               "leave it out: the CPU's kernels take seconds, not minutes");
 }
 
@@ -27,25 +27,25 @@ namespace {
 void check_input_scales(const ConvertOptions& options) {
   const bool is_static = options.calibration.static_activations;
   if (!is_static && !options.target.storage.legacy_input_scale) return;
-  const char* const flag = is_static ? "--static-activations" : "--input-scale";
+  const char* const flag = is_static ? "static_activations" : "input_scale";
   if (options.target.storage.naming == Naming::comfy)
-    throw Error(ErrorKind::usage, fmt::format("{} is for legacy names: ComfyUI reads no input scale of int8 layers", flag),
-                "leave it out, or add --no-comfy-quant");
+    throw Error(ErrorKind::usage, fmt::format("`{}` is for legacy names: ComfyUI reads no input scale of int8 layers", flag),
+                "leave it out, or add `comfy_quant off`");
   if (is_static && options.calibration.data.empty())
     throw Error(ErrorKind::usage,
-                "--static-activations needs --calibration-data FILE: it stores what the file says of each layer's inputs");
+                "`static_activations` needs `calibration_data FILE`: it stores what the file says of each layer's inputs");
 }
 
 void check_layers(const ConvertOptions& options) {
   const CustomLayers& custom = options.layers.custom;
   if (custom.pattern.empty() && (!custom.type.empty() || custom.block_size || custom.scaling || custom.simple || custom.heuristic))
     throw Error(ErrorKind::usage,
-                "--custom-type, --custom-block-size, --custom-scaling-mode, --custom-simple and --custom-heur need --custom-layers REGEX");
+                "`custom_type`, `custom_block_size`, `custom_scaling_mode`, `custom_simple` and `custom_heur` need `custom_layers REGEX`");
   if (options.layers.fallback.type.empty() && (options.layers.fallback.block_size || options.layers.fallback.simple))
-    throw Error(ErrorKind::usage, "--fallback-block-size and --fallback-simple need --fallback TYPE");
-  if (options.layers.config_fullmatch && !options.layers.config) throw Error(ErrorKind::usage, "--fullmatch needs --layer-config FILE");
+    throw Error(ErrorKind::usage, "`fallback_block_size` and `fallback_simple` need `fallback TYPE`");
+  if (options.layers.config_fullmatch && !options.layers.config) throw Error(ErrorKind::usage, "`fullmatch` needs `layer_config FILE`");
   if (options.calibration.smoothquant_alpha != CalibrationOptions().smoothquant_alpha && !options.calibration.smoothquant)
-    throw Error(ErrorKind::usage, "--smoothquant-alpha needs --smoothquant");
+    throw Error(ErrorKind::usage, "`smoothquant_alpha` needs `smoothquant`");
 }
 
 }  // namespace
@@ -59,7 +59,7 @@ void check_options(const ConvertOptions& options) {
 std::vector<std::string> idle_options(const ConvertOptions& options) {
   std::vector<std::string> remarks = read_environment().remarks;
   if (options.run.memory.thresholds.ortho)
-    remarks.push_back("--stream-ortho-threshold changes nothing: no dense transform is applied to a weight");
+    remarks.push_back("`stream_ortho_threshold` changes nothing: no dense transform is applied to a weight");
   return remarks;
 }
 

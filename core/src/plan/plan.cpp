@@ -141,22 +141,24 @@ class Planner {
   }
 
   void quantize(Decision& decision, const Verdict& verdict) {
+    const std::optional<float> input_scale =
+        options_.calibration.static_activations ? calibration_->input_scale(decision.source) : std::nullopt;
     ResolvedTarget resolved;
     try {
-      resolved = resolver_.resolve(verdict.choice, decision.source);
+      resolved = resolver_.resolve(verdict.choice, decision.source, input_scale.value_or(1.0f));
     } catch (Error& error) {
       throw error.in(verdict.reason.empty() ? fmt::format("rule {}", verdict.rule)
                                             : fmt::format("rule {} '{}'", verdict.rule, verdict.reason));
     }
     decision.quantizer = resolved.quantizer;
     decision.target = std::move(resolved.target);
-    set_input_scale(decision);
     const std::string& name = decision.quantizer->info().name;
     decision.label = decision.target.format->label(decision.target.layout);
     decision.action = Action::quantize;
     decision.outputs = guard(name, "plan", "", [&] { return decision.quantizer->plan(decision.values, decision.target); });
     if (decision.outputs.empty() || decision.outputs.front().name != decision.source.name)
       throw Error(ErrorKind::plugin, fmt::format("plugin '{}' plans no tensor '{}'", name, decision.source.name));
+    if (options_.calibration.static_activations && !input_scale && stores_input_scale(decision)) ++layers_without_input_scale_;
     if (decision.outputs == std::vector<TensorInfo>{decision.source}) return keep(decision, verdict.rule, "is stored so already");
     if (!verdict.heuristic) return;
     if (const std::string reason = analysis_.inefficient(decision, resolved.wanted_scaling); !reason.empty())
@@ -179,7 +181,7 @@ class Planner {
   void require_known_cast() const {
     const std::optional<DType>& dtype = options_.written.keep_dtype;
     if (dtype && *dtype != DType::f32 && *dtype != DType::bf16 && *dtype != DType::f16)
-      throw Error(ErrorKind::usage, fmt::format("--keep-dtype is {}; allowed: f32, bf16, f16", dtype_name(*dtype)));
+      throw Error(ErrorKind::usage, fmt::format("`keep_dtype` is {}; allowed: f32, bf16, f16", dtype_name(*dtype)));
   }
 
   static std::unique_ptr<ValueSource> values_of(const TensorSource& source, const std::shared_ptr<const Merge>& merge) {
@@ -201,7 +203,7 @@ class Planner {
     if (!layers.empty())
       plan_.warnings.push_back(fmt::format("the source was quantized ({}): what that lost stays lost", formats_text(layers)));
     else if (options_.dequantize_source)
-      plan_.warnings.push_back("--dequantize-source changes nothing: no layer of the source is quantized");
+      plan_.warnings.push_back("`dequantize_source` changes nothing: no layer of the source is quantized");
   }
 
   static std::shared_ptr<const Merge> open_merge(const Host& host, const TensorSource& source, const ConvertOptions& options) {
@@ -214,19 +216,16 @@ class Planner {
     plan_.remarks = options_.remarks;
     for (std::string& remark : idle_options(options_)) plan_.remarks.push_back(std::move(remark));
     if (plan_.calibration_account && plan_.calibration_account->unused_rows != 0)
-      plan_.remarks.push_back(fmt::format("{} calibration rows are not used: of each layer at most {} are (--calib-samples)",
+      plan_.remarks.push_back(fmt::format("{} calibration rows are not used: of each layer at most {} are (`calib_samples`)",
                                           plan_.calibration_account->unused_rows, options_.calibration.samples));
     if (layers_without_input_scale_ != 0)
       plan_.warnings.push_back(fmt::format("the calibration data have no input_scale for {} quantized layers: their .scale_input is 1",
                                            layers_without_input_scale_));
   }
 
-  // The scale of the inputs that the calibration data name.
-  void set_input_scale(Decision& decision) {
-    if (!options_.calibration.static_activations || !decision.target.layout.legacy_input_scale) return;
-    const std::optional<float> scale = calibration_->input_scale(decision.source);
-    decision.target.layout.input_scale = scale.value_or(1.0f);
-    if (!scale) ++layers_without_input_scale_;
+  static bool stores_input_scale(const Decision& decision) {
+    const std::string name = layer_base(decision.source.name) + ".scale_input";
+    return std::any_of(decision.outputs.begin(), decision.outputs.end(), [&](const TensorInfo& tensor) { return tensor.name == name; });
   }
 
   void add_calibration_warnings() {
@@ -240,13 +239,13 @@ class Planner {
     }
     if (!account.with_channels.empty())
       plan_.warnings.push_back(
-          fmt::format("of {} only channel statistics are known, such as '{}': nothing uses them without --smoothquant "
+          fmt::format("of {} only channel statistics are known, such as '{}': nothing uses them without `smoothquant` "
                       "and channel_max",
                       account.with_channels.size() == 1 ? "1 layer" : fmt::format("{} layers", account.with_channels.size()),
                       account.with_channels.front()));
     if (options_.calibration.smoothquant && account.smoothed.empty())
       plan_.warnings.push_back(
-          "--smoothquant changes nothing: no layer has channel_max without rows or a Hessian, which weight the columns "
+          "`smoothquant` changes nothing: no layer has channel_max without rows or a Hessian, which weight the columns "
           "already");
   }
 
@@ -332,7 +331,7 @@ void require_selection(const Plan& plan) {
   std::string why = fmt::format("{} tensors, {} layers", plan.decisions.size(), layers);
   for (const auto& [rule, count] : rules) why += fmt::format(", {} kept by {}", count, rule);
   throw Error(ErrorKind::input, fmt::format("0 layers selected ({})", why),
-              "a layer is a floating matrix named *.weight; --dry-run shows which rule keeps it");
+              "a layer is a floating matrix named *.weight; `dry_run` shows which rule keeps it");
 }
 
 std::string layer_config_template(const TensorSource& source) {

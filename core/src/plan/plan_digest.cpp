@@ -17,8 +17,9 @@ std::string tensor_text(const TensorInfo& tensor) {
 
 std::string target_text(const Decision& decision) {
   const Layout& layout = decision.target.layout;
-  std::string text = fmt::format("{} {} {} {}x{} rotated {} input {}\n", decision.quantizer->info().name, decision.target.format->info().name,
-                                 decision.label.marker, layout.tile_rows, layout.tile_columns, layout.rotation_group, layout.input_scale);
+  std::string text = fmt::format("{} {} {} {}x{} rotated {} {}\n", decision.quantizer->info().name, decision.target.format->info().name,
+                                 decision.label.marker, layout.tile_rows, layout.tile_columns, layout.rotation_group,
+                                 layout.data == nullptr ? "" : layout.data->text());
   for (const OptionSpec& option : decision.target.options.schema())
     text += fmt::format("{}={}\n", option.name, option_text(decision.target.options.value(option.name)));
   return text;

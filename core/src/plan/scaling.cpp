@@ -21,33 +21,41 @@ bool has_block_size(const Quantizer& quantizer) {
 
 }  // namespace
 
-Scaling agreed_scaling(const Format& format, std::string_view format_name, std::optional<Scaling> scaling,
-                       std::optional<std::int64_t> block_size, Scaling otherwise) {
-  if ((scaling || block_size) && format.grid() == nullptr)
+Scaling default_scaling(const WritableFormat& format) {
+  const std::vector<Scaling> scalings = format.scalings(format.info().name);
+  return scalings.empty() ? Scaling::row : scalings.front();
+}
+
+std::optional<Scaling> agreed_scaling(const WritableFormat& format, std::string_view format_name, std::optional<Scaling> scaling,
+                                      std::optional<std::int64_t> block_size, std::optional<Scaling> otherwise) {
+  const std::vector<Scaling> allowed = format.scalings(format_name);
+  if ((scaling || block_size) && allowed.empty())
     throw Error(ErrorKind::usage,
                 fmt::format("format '{}' has no scales, so a scaling mode or block size says nothing about it", format_name));
-  const std::optional<Scaling> implied = format.implied_scaling(format_name);
-  const bool is_tensorwise = same_name(format_name, "int8_tensorwise");
-  const auto fits = [&](Scaling wanted) {
-    return is_tensorwise ? wanted == Scaling::row || wanted == Scaling::tensor : !implied || wanted == *implied;
-  };
-  if (scaling && !fits(*scaling))
-    throw Error(ErrorKind::usage, fmt::format("format '{}' has {} scaling, the scaling mode is {}", format_name,
-                                              is_tensorwise ? "row or tensor" : scaling_name(*implied), scaling_name(*scaling)));
-  if (!scaling) scaling = implied;
-  if (!scaling && block_size && !is_tensorwise) scaling = Scaling::block;
-  if (!scaling) scaling = fits(otherwise) ? otherwise : Scaling::row;
-  if (block_size && *scaling != Scaling::block)
+  // Under some of its names a format has fewer scalings; what it has under none of them, it says itself.
+  const bool is_narrowed = allowed.size() < format.scalings(format.info().name).size();
+  const auto fits = [&](Scaling wanted) { return !is_narrowed || std::find(allowed.begin(), allowed.end(), wanted) != allowed.end(); };
+  if (scaling && !fits(*scaling)) {
+    std::string names;
+    for (const Scaling one : allowed) names += fmt::format("{}{}", names.empty() ? "" : " or ", scaling_name(one));
+    throw Error(ErrorKind::usage,
+                fmt::format("format '{}' has {} scaling, the scaling mode is {}", format_name, names, scaling_name(*scaling)));
+  }
+  if (!scaling && is_narrowed && allowed.size() == 1) scaling = allowed.front();
+  if (!scaling && block_size && fits(Scaling::block)) scaling = Scaling::block;
+  if (!scaling && otherwise && fits(*otherwise)) scaling = otherwise;
+  if (!scaling && is_narrowed && allowed.front() != default_scaling(format)) scaling = allowed.front();
+  if (const Scaling found = scaling.value_or(default_scaling(format)); block_size && found != Scaling::block)
     throw Error(ErrorKind::usage, fmt::format("a block size of {} needs block scaling; this is format '{}' with {} scaling", *block_size,
-                                              format_name, scaling_name(*scaling)));
-  return *scaling;
+                                              format_name, scaling_name(found)));
+  return scaling;
 }
 
 const Quantizer* choose_scaling(TargetOptions& options, const Host& host, std::optional<Scaling> scaling,
                                 std::optional<std::int64_t> block_size) {
-  const Format& format = host.format(options.format);
+  const WritableFormat& format = host.format(options.format);
   const Quantizer* owner = nullptr;
-  if (block_size && scaling != Scaling::block && format.implied_scaling(options.format) != Scaling::block) {
+  if (block_size && scaling != Scaling::block && format.scalings(options.format) != std::vector{Scaling::block}) {
     const Quantizer* quantizer = host.find_quantizer(options.quantizer);
     if (quantizer != nullptr && has_block_size(*quantizer)) owner = quantizer;
   }
@@ -57,8 +65,10 @@ const Quantizer* choose_scaling(TargetOptions& options, const Host& host, std::o
     values.set(name, kBlockSize, *block_size);
     options.quantizer_options[name][kBlockSize] = *block_size;
   }
-  options.storage.scaling =
-      agreed_scaling(format, options.format, scaling, owner == nullptr ? block_size : std::nullopt, options.storage.scaling);
+  std::optional<Scaling>& chosen = options.storage.scaling;
+  chosen = agreed_scaling(format, options.format, scaling, owner == nullptr ? block_size : std::nullopt, chosen);
+  // Asking for what the format does anyhow leaves it to the quantizer's own options.
+  if (chosen == default_scaling(format)) chosen.reset();
   if (block_size) options.storage.block_size = *block_size;  // the quantizer's own options may ask for blocks, too
   return owner;
 }

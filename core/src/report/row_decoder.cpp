@@ -15,7 +15,7 @@ std::int64_t columns_of(at::IntArrayRef shape) {
 
 }  // namespace
 
-RowDecoder stored_rows(std::vector<at::Tensor> stored, const TensorInfo& weight, const Format& format, const Layout& layout) {
+RowDecoder stored_rows(std::vector<at::Tensor> stored, const TensorInfo& weight, const StoredFormat& format, const Layout& layout) {
   if (format.info().rows_independent)
     return [stored = std::move(stored), &format, layout](std::int64_t begin, std::int64_t end, float* out) {
       format.decode_rows(stored, layout, begin, end, out);

@@ -6,6 +6,7 @@
 
 #include <qmill/error.h>
 #include <qmill/names.h>
+#include <qmill/round_to_nearest.h>
 
 #include <fmt/format.h>
 
@@ -91,7 +92,7 @@ LayerChoice parse_choice(const Json& entry) {
     if (!given.insert(name).second) throw Error(ErrorKind::input, fmt::format("'{}' is given twice, with '-' and with '_'", name));
     set_field(choice, name, value);
   }
-  if (choice.simple && choice.quantizer && !same_name(*choice.quantizer, "rtn"))
+  if (choice.simple && choice.quantizer && !same_name(*choice.quantizer, plain_rounding().info().name))
     throw Error(ErrorKind::input, fmt::format("'simple' is plain rounding, 'optimizer' is '{}'; give one", *choice.quantizer));
   return choice;
 }

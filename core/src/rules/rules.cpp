@@ -9,8 +9,8 @@
 namespace qmill {
 namespace {
 
-constexpr const char* kCustomLayers = "--custom-layers";
-constexpr const char* kExcludeLayers = "--exclude-layers";
+constexpr const char* kCustomLayers = "`custom_layers`";
+constexpr const char* kExcludeLayers = "`exclude_layers`";
 
 std::string quoted(std::string_view what, std::string_view name) { return fmt::format("{} '{}'", what, name); }
 
@@ -22,8 +22,8 @@ void set_type(LayerChoice& choice, const Host& host, std::string_view option, co
     choice.quantizer = type;
   } else {
     std::vector<std::string> known;
-    for (const Format* format : host.formats())
-      if (!format->info().is_read_only) known.push_back(format->info().name);
+    for (const StoredFormat* format : host.formats())
+      if (as_writable(*format) != nullptr) known.push_back(format->info().name);
     for (const Quantizer* quantizer : host.quantizers()) known.push_back(quantizer->info().name);
     throw Error(ErrorKind::usage, unknown_name_message("format or quantizer", type, known)).in(std::string(option));
   }
@@ -35,9 +35,9 @@ Rules::Rules(const Host& host, const LayerSelection& selection, const std::vecto
   for (const std::string& name : filters) filters_.push_back(&host.filter(name));
   if (!selection.custom.pattern.empty()) {
     if (selection.custom.type.empty())
-      throw Error(ErrorKind::usage, "--custom-layers needs --custom-type: what these layers become", "for example --custom-type int8");
+      throw Error(ErrorKind::usage, "`custom_layers` needs `custom_type`: what these layers become", "for example `custom_type int8`");
     custom_.emplace(selection.custom.pattern);
-    set_type(custom_choice_, host, "--custom-type", selection.custom.type);
+    set_type(custom_choice_, host, "`custom_type`", selection.custom.type);
     custom_choice_.block_size = selection.custom.block_size;
     custom_choice_.scaling = selection.custom.scaling;
     custom_choice_.simple = selection.custom.simple;
@@ -45,7 +45,7 @@ Rules::Rules(const Host& host, const LayerSelection& selection, const std::vecto
   if (!selection.exclude.empty()) exclude_.emplace(selection.exclude);
   if (!selection.fallback.type.empty()) {
     fallback_choice_.emplace();
-    set_type(*fallback_choice_, host, "--fallback", selection.fallback.type);
+    set_type(*fallback_choice_, host, "`fallback`", selection.fallback.type);
     fallback_choice_->block_size = selection.fallback.block_size;
     fallback_choice_->simple = selection.fallback.simple;
   }

@@ -20,8 +20,9 @@ MeasuredLayer measure_layer(const Decision& decision, const at::Tensor& weight, 
   return guard(format->info().name, "decode", decision.source.name, [&] {
     std::vector<RowDecoder> versions = {stored_rows(std::move(tensors), decision.values, *format, layout)};
     const bool has_inputs = inputs.rows.defined() && inputs.rows.size(0) != 0;
-    if (has_inputs && !is_rounded && format->grid() != nullptr)
-      versions.push_back(rounded_rows(decision.values, weight, *format, layout, resources));
+    const CodedFormat* coded = as_coded(*format);
+    if (has_inputs && !is_rounded && coded != nullptr)
+      versions.push_back(rounded_rows(decision.values, weight, *coded, layout, resources));
     Measurement measured = measure(weight, versions, inputs, resources.tasks);
     MeasuredLayer result;
     result.quality = layer_quality(layer_base(decision.source.name), decision.label, measured.values);

@@ -1,8 +1,8 @@
 #include "verify/layer_rules.h"
 
+#include "readers/detection_layers.h"
 #include "readers/reader_formats.h"
 
-#include <qmill/detection_layers.h>
 #include <qmill/names.h>
 
 #include <fmt/format.h>

@@ -1,7 +1,7 @@
 // What a quantizer gets for one layer besides the weight: target, options, calibration, memory, threads.
 #pragma once
 
-#include <qmill/format.h>
+#include <qmill/coded_format.h>
 #include <qmill/options.h>
 
 #include <functional>
@@ -10,10 +10,13 @@
 namespace qmill {
 
 // Where a layer goes: format, its layout for this weight, and the values of the quantizer's own options.
-struct LayerTarget {
-  const Format* format = nullptr;
+struct QMILL_API LayerTarget {
+  const WritableFormat* format = nullptr;
   Layout layout;
   Options options;
+
+  // The format, for quantizers that choose codes. Throws Error(internal) for one without codes.
+  const CodedFormat& coded() const;
 };
 
 // Real inputs of a layer, in the original basis. Tensors that come back undefined are not known. [worker-thread]
@@ -36,7 +39,6 @@ enum class Step {
   hadamard,  // rotating a weight [N,K]
   hessian,   // summing X^T X over rows [T,K]
   ldlq,      // rounding a weight [N,K] with error feedback
-  ortho,     // a dense random transform [K,K]
 };
 
 // One per call of Quantizer::quantize, used by the thread of that call (parallel() excepted).

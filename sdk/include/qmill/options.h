@@ -1,6 +1,6 @@
 // Options of a plugin: a schema that the plugin states once, and values that are checked against it.
-// The host turns the schema into command-line flags, into the check of "options" in a layer configuration, and into
-// the page of `qmill plugins info NAME`. A plugin parses nothing.
+// Front ends make flags of the schema; the host makes of it the check of "options" in a layer configuration, and into
+// the page that describes the plugin. A plugin parses nothing.
 #pragma once
 
 #include <qmill/export.h>
@@ -23,10 +23,11 @@ struct QMILL_API OptionSpec {
   std::string name;                                            // "actorder": the key in a layer configuration
   OptionValue initial;                                         // default; its alternative is the option's type
   std::string help;                                            // one sentence, no full stop
-  double at_least = -std::numeric_limits<double>::infinity();  // numbers only, inclusive
+  double at_least = -std::numeric_limits<double>::infinity();  // of numbers, inclusive
   double at_most = std::numeric_limits<double>::infinity();
   std::vector<std::string> choices = {};  // text only; empty: any text
-  std::string flag = {};                  // long flag of the command line without dashes; empty: "<plugin>-<name>"
+  bool takes_numbers = false;             // text only: a number within the bounds, too, besides the choices
+  std::string flag = {};                  // what front ends call it, with hyphens; empty: "<quantizer>-<name>"
 
   std::string allowed() const;  // "true or false", "an integer from 1 to 64", "one of: a, b"
 };

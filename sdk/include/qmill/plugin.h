@@ -22,10 +22,10 @@ struct Offer {
   OfferKind kind;
   std::uint32_t reserved;
   const char* name;
-  void* (*create)();  // points to a Quantizer, ModelFilter, Loader or Format, by `kind`
+  void* (*create)();  // points to a Quantizer, ModelFilter, Loader or StoredFormat, by `kind`
 };
 
-// Constant data; grows only at its end, and `size` says how far it goes.
+// Constant data. Its first fields are the same in all versions, so that a host can tell what it looks at.
 struct PluginDescriptor {
   std::uint32_t size;
   std::uint16_t sdk_major;
@@ -69,7 +69,9 @@ consteval TagText plugin_tag(const char* name, const Offer (&offers)[n]) {
 #define QMILL_QUANTIZER(name, Type) \
   QMILL_OFFER(::qmill::OfferKind::quantizer, name, (&::qmill::detail::create_object<::qmill::Quantizer, Type>))
 #define QMILL_LOADER(name, Type) QMILL_OFFER(::qmill::OfferKind::loader, name, (&::qmill::detail::create_object<::qmill::Loader, Type>))
-#define QMILL_FORMAT(name, Type) QMILL_OFFER(::qmill::OfferKind::format, name, (&::qmill::detail::create_object<::qmill::Format, Type>))
+// A StoredFormat, or one that can be written, too: the host finds out.
+#define QMILL_FORMAT(name, Type) \
+  QMILL_OFFER(::qmill::OfferKind::format, name, (&::qmill::detail::create_object<::qmill::StoredFormat, Type>))
 #define QMILL_FILTER_CLASS(name, Type) \
   QMILL_OFFER(::qmill::OfferKind::filter, name, (&::qmill::detail::create_object<::qmill::ModelFilter, Type>))
 // `data` is a function that returns the FilterData.

@@ -1,4 +1,4 @@
-// A Quantizer turns one weight matrix into the stored tensors of one Format.
+// A Quantizer turns one weight matrix into the stored tensors of one format.
 // New algorithm? Derive from GridQuantizer below: one function. Filters and loaders do not need this header.
 #pragma once
 
@@ -13,18 +13,19 @@ struct QuantizerInfo {
   std::vector<std::string> aliases;
   std::string summary;
   std::vector<OptionSpec> options;
-  std::vector<std::string> formats;  // names of the formats that it writes; empty: every format with a grid
+  std::vector<std::string> formats;  // names of the formats that it writes; empty: every CodedFormat
   bool uses_calibration = false;
   bool rounds_to_nearest = false;  // plain rounding, by which others are measured
   std::vector<std::string> own_formats = {};  // written besides; adapt() may choose one of them
+  // Time of a layer, in multiples of plain rounding, about. Where there are calibration data, `auto` takes the cheapest quantizer that uses
+  // them; 0: not known, so `auto` never takes it.
+  double cost = 0;
 };
 
-// How a layer would be stored, and which of that a person has chosen. The rest is defaults.
+// How a layer would be stored. Of `storage`, what a person has not chosen is absent or automatic.
 struct StorageWish {
   StorageOptions storage;
   std::string format;  // its name
-  bool scaling_is_chosen = false;
-  bool rotation_is_chosen = false;
   bool format_is_chosen = false;
 };
 
@@ -40,7 +41,7 @@ class QMILL_API Quantizer {
   // Constant for the life of the object. [any-thread]
   virtual const QuantizerInfo& info() const = 0;
 
-  // For a quantizer whose own options speak of storage: changes what was not chosen to what they say, `format` to one of `own_formats`
+  // For a quantizer whose own options speak of storage: sets what was not chosen to what they say, `format` to one of `own_formats`
   // only. Throws Error(usage) where they contradict what was chosen, and names both. Default: nothing. [any-thread]
   virtual void adapt(StorageWish& wish, const Options& options) const;
 

@@ -1,6 +1,6 @@
 // The text tag in a plugin's file: what it was built for and what it offers, readable without running it.
 //
-//   <kTagStart>sdk=1.0;torch=2.13;abi=libstdc++-cxx11;build=plain;name=rtn;quantizer=rtn;end
+//   <kTagStart>sdk=2.0;torch=2.13;abi=libstdc++-cxx11;build=plain;name=rtn;quantizer=rtn;end
 #pragma once
 
 #include <qmill/version.h>

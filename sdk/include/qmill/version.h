@@ -1,7 +1,7 @@
-// Version of the plugin contract. A plugin runs in a host with the same major and an equal or newer minor number.
+// Version of the plugin contract. Structs cross the border by value, so a plugin runs in a host with the very same major and minor number.
 #pragma once
 
-#define QMILL_SDK_MAJOR 1
+#define QMILL_SDK_MAJOR 2
 #define QMILL_SDK_MINOR 0
 
 // Version of the program; part of the metadata of every file that it writes.

@@ -24,7 +24,8 @@ class SignQuantizer final : public qmill::GridQuantizer {
   qmill::CodedWeight choose_codes(at::Tensor weight, const qmill::Grid& grid, const qmill::Layout& layout,
                                   qmill::LayerContext& context) const override {
     const bool away = context.target().options.boolean("away");
-    qmill::CodedWeight coded{context.allocate(weight.sizes(), qmill::DType::i8), qmill::tile_scales(weight, grid, layout, context)};
+    const qmill::TileScales stored = qmill::tile_scales(weight, grid, layout, context);
+    qmill::CodedWeight coded{context.allocate(weight.sizes(), qmill::DType::i8), stored.values, {}, stored.common};
     const std::int64_t columns = weight.size(1);
     const auto* values = weight.const_data_ptr<float>();
     const auto* scales = coded.scales.const_data_ptr<float>();

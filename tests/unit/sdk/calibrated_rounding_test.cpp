@@ -271,7 +271,7 @@ TEST(CalibratedRounding, OptionsAreReadAndWhatIsNoDampingIsRefused) {
   EXPECT_EQ(read("scale_search", "mse").scale_search, ScaleSearch::mse);
   EXPECT_EQ(read("scale_search", "off").scale_search, ScaleSearch::off);
   for (const char* bad : {"", "x", "-1", "nan", "inf", "0.01x", "1e400", "0,01", "AUTO "})
-    expect_error(ErrorKind::usage, {"damping", "allowed: auto, or a number from 0"}, [&] { read("damping", bad); });
+    expect_error(ErrorKind::usage, {"damping", "allowed: auto, or a number of at least 0"}, [&] { read("damping", bad); });
   expect_error(ErrorKind::usage, {"scale_search", "mse"}, [&] { read("scale_search", "best"); });
 }
 

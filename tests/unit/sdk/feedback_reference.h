@@ -1,7 +1,7 @@
 // LDLQ as it is written down: one column after the other, in F64.
 #pragma once
 
-#include <qmill/format.h>
+#include <qmill/coded_format.h>
 
 #include <ATen/ops/linalg_cholesky.h>
 #include <ATen/ops/linalg_inv.h>

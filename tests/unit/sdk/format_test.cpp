@@ -1,9 +1,10 @@
 #include "reference.h"
 
 #include <expect_error.h>
+#include <formats.h>
 #include <model_file.h>
 
-#include <qmill/format.h>
+#include <qmill/coded_format.h>
 
 #include <ATen/ops/empty.h>
 #include <gmock/gmock.h>
@@ -22,8 +23,8 @@ namespace {
 
 using Shape = std::vector<std::int64_t>;
 
-const Format& int8() { return *builtin_formats()[0]; }
-const Format& fp16() { return *builtin_formats()[1]; }
+const CodedFormat& int8() { return qmill::testing::coded_format("int8"); }
+const WritableFormat& fp16() { return qmill::testing::writable_format("fp16"); }
 
 TensorInfo matrix(std::int64_t rows, std::int64_t columns) { return {"blocks.0.proj.weight", DType::bf16, {rows, columns}}; }
 
@@ -46,20 +47,23 @@ std::vector<std::string> names(const std::vector<TensorInfo>& tensors) {
   return names;
 }
 
-TEST(Formats, TheSdkBringsInt8Fp16AndInt4AndThoseThatAreReadOnly) {
+TEST(Formats, TheSdkBringsInt8Fp16AndInt4AndThoseThatAreOnlyRead) {
   ASSERT_EQ(builtin_formats().size(), 8u);
-  for (std::size_t i = 0; i < builtin_formats().size(); ++i) EXPECT_EQ(builtin_formats()[i]->info().is_read_only, i > 2);
+  for (std::size_t i = 0; i < builtin_formats().size(); ++i) EXPECT_EQ(as_writable(*builtin_formats()[i]) == nullptr, i > 2);
   EXPECT_EQ(builtin_formats()[2]->info().name, "int4");
   EXPECT_EQ(int8().info().name, "int8");
   EXPECT_EQ(fp16().info().name, "fp16");
-  EXPECT_NE(int8().grid(), nullptr);
-  EXPECT_EQ(fp16().grid(), nullptr);
+  EXPECT_EQ(as_coded(int8()), &int8());
+  EXPECT_EQ(as_coded(fp16()), nullptr);
+  EXPECT_EQ((LayerTarget{&int8(), {}, {}}.coded().grid().highest), 127);
+  EXPECT_EQ(error_of([&] { LayerTarget{&fp16(), {}, {}}.coded(); }).kind(), ErrorKind::internal);
 }
 
 TEST(Formats, Int8AndFp16TakeEveryMatrixAndStoreItInItsShape) {
-  for (const Format* format : {&int8(), &fp16()}) {
-    EXPECT_FALSE(format->substitute(matrix(7, 5), {}));
-    EXPECT_FALSE(format->substitute({"img_in.weight", DType::bf16, {64, 64}}, {}));
+  for (const WritableFormat* format : {static_cast<const WritableFormat*>(&int8()), &fp16()}) {
+    EXPECT_EQ(format->misfit(matrix(7, 5), {}), "");
+    EXPECT_EQ(format->misfit({"img_in.weight", DType::bf16, {64, 64}}, {}), "");
+    EXPECT_EQ(format->info().substitute, "");
     const StoredLayerInfo layer = {"a", {"a.weight", DType::i8, {7, 5}}, {}, ""};
     EXPECT_EQ(format->original(layer, {}), layer.weight);
   }
@@ -185,11 +189,39 @@ TEST(Int8Layout, OnlyMatricesWithValuesAreStored) {
   }
 }
 
-TEST(Int8Format, SomeNamesImplyAScaling) {
-  EXPECT_EQ(int8().implied_scaling("int8_blockwise"), Scaling::block);
-  EXPECT_EQ(int8().implied_scaling("int8-axiswise"), Scaling::axis);
-  EXPECT_EQ(int8().implied_scaling("int8_tensorwise"), std::nullopt);
-  EXPECT_EQ(int8().implied_scaling("int8"), std::nullopt);
+TEST(Int8Format, UnderSomeNamesItHasFewerScalingsAndItsOwnChoiceIsByRow) {
+  EXPECT_THAT(int8().scalings("int8"), ElementsAre(Scaling::row, Scaling::tensor, Scaling::block, Scaling::axis));
+  EXPECT_THAT(int8().scalings("int8_tensorwise"), ElementsAre(Scaling::row, Scaling::tensor));
+  EXPECT_THAT(int8().scalings("int8_blockwise"), ElementsAre(Scaling::block));
+  EXPECT_THAT(int8().scalings("int8-axiswise"), ElementsAre(Scaling::axis));
+  EXPECT_EQ(int8().layout(matrix(256, 512), {}).scaling, Scaling::row);
+  EXPECT_TRUE(fp16().scalings("fp16").empty());
+  for (const Scaling scaling : int8().scalings("int8")) EXPECT_EQ(int8().can_rotate(scaling), scaling == Scaling::row);
+}
+
+TEST(Layout, DataOfAnotherFormatIsAnErrorAndNoDataIsTheUsual) {
+  const Layout of_int4 = qmill::testing::coded_format("int4").layout(matrix(64, 256), {});
+  EXPECT_EQ(error_of([&] { int8().label(of_int4); }).kind(), ErrorKind::internal);
+  EXPECT_EQ(int8().label({}).marker, R"({"format":"int8_tensorwise"})");
+}
+
+TEST(Layout, TheDataSaysAllThatTheCommonFieldsDoNot) {
+  std::vector<std::string> texts;
+  const auto add = [&](const StorageOptions& wanted) { texts.push_back(int8().layout(matrix(64, 256), wanted).data->text()); };
+  StorageOptions wanted = wish(Scaling::tensor);
+  add(wanted);
+  wanted.full_precision_matrix_mult = true;
+  add(wanted);
+  wanted.naming = Naming::legacy;
+  add(wanted);
+  wanted.vector_scale = true;
+  add(wanted);
+  wanted.legacy_input_scale = true;
+  add(wanted);
+  wanted.input_scale = 0.25f;
+  add(wanted);
+  for (std::size_t i = 0; i < texts.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j) EXPECT_NE(texts[i], texts[j]);
 }
 
 nlohmann::json marker_of(const TensorInfo& weight, StorageOptions wanted, bool full_precision = false) {
@@ -210,14 +242,11 @@ TEST(Int8Label, MarkersHoldExactlyTheFieldsThatReadersExpect) {
   EXPECT_EQ(marker_of(weight, wish(Scaling::row, kOff), true), (Json{{"format", "int8_tensorwise"}, {"full_precision_matrix_mult", true}}));
 }
 
-TEST(Int8Label, LegacyNamesHaveNoMarkerAndOnlyRowAndTensorLoadInComfyui) {
+TEST(Int8Label, LegacyNamesHaveNoMarker) {
   const TensorInfo weight = matrix(256, 512);
   for (const Scaling scaling : {Scaling::row, Scaling::tensor, Scaling::block, Scaling::axis}) {
     EXPECT_EQ(int8().label(int8().layout(weight, wish(scaling, {}, Naming::legacy))).marker, "");
-    EXPECT_FALSE(int8().label(int8().layout(weight, wish(scaling, {}, Naming::legacy))).loads_in_comfyui);
-    EXPECT_EQ(int8().label(int8().layout(weight, wish(scaling))).loads_in_comfyui, scaling == Scaling::row || scaling == Scaling::tensor);
   }
-  EXPECT_EQ(int8().label(int8().layout(weight, {})).since, "0.27.0");
   EXPECT_EQ(int8().label(int8().layout(weight, {})).summary, "int8 row, rotated 256");
 }
 
@@ -321,9 +350,7 @@ TEST_P(Int8Storage, AStoredLayerIsRecognisedAsTheLayoutThatWroteIt) {
   EXPECT_EQ(found->tile_rows, expected.tile_rows);
   EXPECT_EQ(found->tile_columns, expected.tile_columns);
   EXPECT_EQ(found->rotation_group, expected.rotation_group);
-  EXPECT_EQ(found->naming, expected.naming);
-  EXPECT_EQ(found->full_precision_matrix_mult, false);
-  EXPECT_EQ(found->legacy_input_scale, false);
+  EXPECT_EQ(found->data->text(), expected.data->text());
 }
 
 TEST_P(Int8Storage, AScaleThatIsMissingOrNotF32IsAnError) {
@@ -373,7 +400,7 @@ TEST(Int8Format, LegacyNamesMayAddAnInputScaleOfOne) {
   EXPECT_EQ(outputs[2], (TensorInfo{"blocks.0.proj.scale_input", DType::f32, {}}));
   const CodedWeight coded = {at::empty({5, 7}, at::kChar), at::empty({5, 1}, at::kFloat)};
   EXPECT_EQ(int8().encode(coded, weight, layout)[2].data.item<float>(), 1.0f);
-  EXPECT_TRUE(int8().recognise({"blocks.0.proj", outputs[0], {outputs[1], outputs[2]}, ""})->legacy_input_scale);
+  EXPECT_TRUE(int8().recognise({"blocks.0.proj", outputs[0], {outputs[1], outputs[2]}, ""})->data->text().ends_with("input 1"));
 
   wanted.naming = Naming::comfy;
   EXPECT_EQ(int8().outputs(weight, int8().layout(weight, wanted)).size(), 3u);  // weight, scale, marker
@@ -495,7 +522,6 @@ TEST(Fp16Format, TheOneTensorKeepsNameAndShape) {
   const Layout layout = fp16().layout(weight, {});
   EXPECT_EQ(fp16().outputs(weight, layout), (std::vector<TensorInfo>{{"a.weight", DType::f16, {5, 7, 3}}}));
   EXPECT_EQ(fp16().label(layout).marker, "");
-  EXPECT_TRUE(fp16().label(layout).loads_in_comfyui);
 }
 
 TEST(Fp16Format, RowsAreDecodedAsLibTorchCastsThem) {

@@ -1,4 +1,5 @@
 // Against vectors of the reader's own library: see tests/golden/make_golden.py.
+#include <formats.h>
 #include <model_file.h>
 #include <test_context.h>
 
@@ -17,8 +18,8 @@ namespace {
 constexpr double kRelativeError = 1e-6;   // of scales and decoded values: another order of summation
 constexpr double kDifferentCodes = 6e-6;  // of rotated weights, each by one step: ties that fall to the other side
 
-const Format& int8() { return *builtin_formats()[0]; }
-const Format& int4() { return *builtin_formats()[2]; }
+const CodedFormat& int8() { return qmill::testing::coded_format("int8"); }
+const CodedFormat& int4() { return qmill::testing::coded_format("int4"); }
 
 at::Tensor unpacked(const at::Tensor& packed) {
   at::Tensor codes = at::empty({packed.size(0), 2 * packed.size(1)}, at::kInt);
@@ -37,7 +38,7 @@ class Golden : public ::testing::TestWithParam<const char*> {
   const at::Tensor weight = file.tensors.at("src.weight");
   const TensorInfo info = info_of({"src.weight", weight});
 
-  Layout layout(Scaling scaling, std::int64_t group, const Format& format = int8()) const {
+  Layout layout(Scaling scaling, std::int64_t group, const CodedFormat& format = int8()) const {
     StorageOptions wanted;
     wanted.scaling = scaling;
     wanted.rotation.mode = group == 0 ? Rotation::Mode::off : Rotation::Mode::fixed;
@@ -45,9 +46,9 @@ class Golden : public ::testing::TestWithParam<const char*> {
     return format.layout(info, wanted);
   }
 
-  std::vector<StoredTensor> stored(const Layout& as, const Format& format = int8()) const {
+  std::vector<StoredTensor> stored(const Layout& as, const CodedFormat& format = int8()) const {
     TestContext context(info, {&format, as, {}});
-    return format.encode(round_to_nearest(weight, *format.grid(), as, context), info, as);
+    return format.encode(round_to_nearest(weight, format.grid(), as, context), info, as);
   }
 
   const at::Tensor& theirs(const std::string& format, const char* tensor) const { return file.tensors.at(format + "." + tensor); }
@@ -66,7 +67,7 @@ class Golden : public ::testing::TestWithParam<const char*> {
     EXPECT_LE(static_cast<double>(different), std::ceil(kDifferentCodes * static_cast<double>(weight.numel()))) << format;
   }
 
-  void expect_decoded(const std::string& format, const Layout& as, const Format& ours_is = int8()) const {
+  void expect_decoded(const std::string& format, const Layout& as, const CodedFormat& ours_is = int8()) const {
     const at::Tensor& decoded = theirs(format, "decoded");
     const std::vector<at::Tensor> tensors = {theirs(format, "weight"), theirs(format, "weight_scale")};
     std::vector<float> ours(static_cast<std::size_t>(decoded.numel()));

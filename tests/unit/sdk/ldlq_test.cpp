@@ -40,7 +40,7 @@ struct Problem {
         by_activation(activation_order),
         damping(relative_damping) {
     ThreadedContext context(1);
-    scales = tile_scales(weight, grid, layout, context);
+    scales = tile_scales(weight, grid, layout, context).values;
   }
 
   HessianFactor factor() const {
@@ -174,7 +174,7 @@ TEST(Ldlq, ZeroRowsAndValuesBeyondTheGridAreNoTrouble) {
     Problem problem(20, 70, grid, Scaling::row);
     problem.weight.select(0, 3).zero_();
     ThreadedContext context(1);
-    problem.scales = tile_scales(problem.weight, grid, problem.layout, context).mul(0.3);
+    problem.scales = tile_scales(problem.weight, grid, problem.layout, context).values.mul(0.3);
     const FeedbackRounding found = problem.round();
     expect_codes(found.coded.codes, problem.expected(), "clipped");
     EXPECT_EQ(found.coded.codes.min().item<int>(), grid.lowest);

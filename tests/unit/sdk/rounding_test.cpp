@@ -1,5 +1,6 @@
 #include "reference.h"
 
+#include <formats.h>
 #include <model_file.h>
 #include <test_context.h>
 
@@ -20,7 +21,7 @@ using ::testing::HasSubstr;
 
 namespace {
 
-const Format& int8() { return *builtin_formats()[0]; }
+const CodedFormat& int8() { return qmill::testing::coded_format("int8"); }
 const Grid kInt8Grid;
 
 TensorInfo info(const at::Tensor& weight) { return info_of({"a.weight", weight}); }
@@ -276,7 +277,7 @@ TEST(TileScales, TheyAreThoseOfRounding) {
   for (const Scaling scaling : {Scaling::row, Scaling::tensor, Scaling::block, Scaling::axis}) {
     const Layout layout = int8().layout(info(weight), plain(scaling, 7));
     TestContext context = context_for(weight, layout);
-    EXPECT_TRUE(tile_scales(weight, kInt8Grid, layout, context).equal(round_with(weight, layout).scales));
+    EXPECT_TRUE(tile_scales(weight, kInt8Grid, layout, context).values.equal(round_with(weight, layout).scales));
   }
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <qmill/core/export.h>
-#include <qmill/format.h>
+#include <qmill/coded_format.h>
 #include <qmill/loader.h>
 #include <qmill/model_filter.h>
 #include <qmill/quantizer.h>
@@ -60,15 +60,15 @@ class QMILL_CORE_API Host {
   // it was refused, with that reason.
   const Quantizer& quantizer(std::string_view name) const;
   const ModelFilter& filter(std::string_view name) const;
-  const Format& format(std::string_view name) const;  // that can be written: Error(usage), too, for one that is read only
+  const WritableFormat& format(std::string_view name) const;  // Error(usage), too, for one that is only read
 
   const Quantizer* find_quantizer(std::string_view name) const;  // null instead of Error(usage)
-  const Format* find_format(std::string_view name) const;
+  const StoredFormat* find_format(std::string_view name) const;
 
   // Everything that can be loaded; what cannot is skipped, and candidates() says why.
   std::vector<const Quantizer*> quantizers() const;
   std::vector<const ModelFilter*> filters() const;
-  std::vector<const Format*> formats() const;
+  std::vector<const StoredFormat*> formats() const;
   void load_all() const;  // so that candidates() is final
 
   // Throws Error(io, input) from the loader, Error(unsupported) when none takes the path.

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <qmill/core/export.h>
-#include <qmill/format.h>
+#include <qmill/storage_options.h>
 #include <qmill/options.h>
 
 #include <filesystem>

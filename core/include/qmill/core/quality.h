@@ -2,7 +2,7 @@
 #pragma once
 
 #include <qmill/core/export.h>
-#include <qmill/format.h>
+#include <qmill/stored_format.h>
 #include <qmill/numerics/row_kernels.h>
 
 #include <optional>

@@ -10,11 +10,13 @@
 
 namespace qmill {
 
-// `format_name` is how the format was called: int8_blockwise and int8_axiswise imply a scaling, int8_tensorwise is row or tensor, and a
-// block size alone means block. `otherwise` is what applies when nothing is said. Throws Error(usage) when the wishes contradict each
-// other.
-QMILL_CORE_API Scaling agreed_scaling(const Format& format, std::string_view format_name, std::optional<Scaling> scaling,
-                       std::optional<std::int64_t> block_size, Scaling otherwise);
+// That of a format where nothing is asked for.
+QMILL_CORE_API Scaling default_scaling(const WritableFormat& format);
+
+// `format_name` is how the format was called: a name may imply a scaling, and a block size alone means block. `otherwise` is what applies
+// when nothing is said. Nothing: none is chosen. Throws Error(usage) when the wishes contradict each other.
+QMILL_CORE_API std::optional<Scaling> agreed_scaling(const WritableFormat& format, std::string_view format_name, std::optional<Scaling> scaling,
+                                      std::optional<std::int64_t> block_size, std::optional<Scaling> otherwise);
 
 // Sets the scaling and the block size of options.storage from what was asked for. Quantizers that go through columns in blocks have an
 // option block_size; with them `block_size` means that one, unless block scaling is asked for by name. Returns the quantizer whose option

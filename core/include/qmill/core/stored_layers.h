@@ -12,7 +12,7 @@ namespace qmill {
 // A matrix in a file.
 struct StoredLayerEntry {
   StoredLayerInfo info;
-  const Format* format = nullptr;  // null: plain values, or a format that no plugin knows
+  const StoredFormat* format = nullptr;  // null: plain values, or a format that no plugin knows
   Layout layout;
   FormatLabel label;  // of plain values: their type; of an unknown format: the name in its marker
 };

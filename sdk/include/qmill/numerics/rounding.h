@@ -12,17 +12,21 @@ inline constexpr float kSmallestScale = 1e-30f;
 QMILL_API float scale_for(float largest_magnitude, const Grid& grid);
 
 // Codes and scales of a weight [N,K] in its source type: upcast to F32, rotated in F32 where the layout says so,
-// divided by the scale, rounded half to even, clamped. Throws Error(numeric) for NaN or infinity, with count and place.
+// divided by the scale as it is stored, rounded to the nearest code. Throws Error(numeric) for NaN or infinity, with count and place.
 // [worker-thread; uses context.parallel]
 QMILL_API CodedWeight round_to_nearest(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context);
 
 // The weight as F32 [N,K] in the stored basis. Throws like round_to_nearest.
 QMILL_API at::Tensor to_stored_basis(const at::Tensor& weight, const Layout& layout, LayerContext& context);
 
-// Scales of the layout's tiles for a finite F32 weight [N,K] in the stored basis.
-QMILL_API at::Tensor tile_scales(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context);
+// The scale_for each of the layout's tiles, for a finite F32 weight [N,K] in the stored basis: what is wished for, of a grid that cannot store
+// every scale.
+QMILL_API at::Tensor wished_scales(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context);
 
-// Nearest codes for a finite F32 weight [N,K] in the stored basis and scales that are given, one per tile.
+// The same as they are stored.
+QMILL_API TileScales tile_scales(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context);
+
+// Nearest codes for a finite F32 weight [N,K] in the stored basis and scales that are given, one per tile, as they are stored.
 QMILL_API CodedWeight round_onto(const at::Tensor& weight, const at::Tensor& scales, const Grid& grid, const Layout& layout,
                                  LayerContext& context);
 

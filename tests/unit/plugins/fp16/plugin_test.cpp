@@ -1,3 +1,4 @@
+#include <formats.h>
 #include <gmock/gmock.h>
 #include <model_file.h>
 #include <qmill/error.h>
@@ -23,7 +24,7 @@ class Fp16Plugin : public ::testing::Test {
 
   TestContext context(const at::Tensor& weight, const char* overflow) const {
     LayerTarget target;
-    target.format = builtin_formats()[1];
+    target.format = &qmill::testing::writable_format("fp16");
     target.options = Options(quantizer->info().options);
     target.options.parse("fp16", "overflow", overflow);
     return {info_of({"a.weight", weight}), target};

@@ -1,5 +1,6 @@
 #include <calibration_stub.h>
 #include <expect_error.h>
+#include <formats.h>
 #include <model_file.h>
 #include <test_context.h>
 
@@ -31,11 +32,7 @@ namespace {
 
 using Settings = std::vector<std::pair<const char*, const char*>>;
 
-const Format& format_named(const std::string& name) {
-  for (const Format* format : builtin_formats())
-    if (format->info().name == name) return *format;
-  throw std::runtime_error("no format " + name);
-}
+using qmill::testing::coded_format;
 
 class GptqPlugin : public ::testing::Test {
  protected:
@@ -49,7 +46,7 @@ class GptqPlugin : public ::testing::Test {
 
   TestContext context(const Settings& settings = {}) const {
     LayerTarget target;
-    target.format = &format_named(format);
+    target.format = &coded_format(format);
     target.layout = target.format->layout(info_of({"a.weight", weight}), storage);
     target.options = Options(quantizer->info().options);
     for (const auto& [name, value] : settings) target.options.parse("gptq", name, value);

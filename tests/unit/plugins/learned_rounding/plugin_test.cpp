@@ -1,3 +1,4 @@
+#include <formats.h>
 #include <coordinate_descent.h>
 #include <model_file.h>
 #include <projected_rounding.h>
@@ -41,7 +42,7 @@ class Context final : public qmill::testing::ThreadedContext {
  private:
   static LayerTarget target_for(const at::Tensor& weight, const Quantizer& quantizer, Scaling scaling, const Values& values, int format) {
     LayerTarget target;
-    target.format = builtin_formats()[static_cast<std::size_t>(format)];
+    target.format = as_writable(*builtin_formats()[static_cast<std::size_t>(format)]);
     StorageOptions storage;
     storage.scaling = scaling;
     storage.block_size = 32;
@@ -69,7 +70,7 @@ class LearnedRounding : public ::testing::Test {
   }
 };
 
-at::Tensor decoded(const StoredLayer& layer, const Format& format, const Layout& layout, at::IntArrayRef shape) {
+at::Tensor decoded(const StoredLayer& layer, const StoredFormat& format, const Layout& layout, at::IntArrayRef shape) {
   std::vector<at::Tensor> tensors;
   for (const StoredTensor& tensor : layer.tensors) tensors.push_back(tensor.data);
   at::Tensor result = at::empty(shape, at::kFloat);
@@ -97,8 +98,8 @@ Ratios ratios(const Quantizer& quantizer, const at::Tensor& weight, Scaling scal
   const at::Tensor w = weight.to(at::kDouble);
   const at::Tensor errors =
       decoded(quantizer.quantize(weight, context), *target.format, target.layout, weight.sizes()).to(at::kDouble).sub(w);
-  const CodedWeight coded = round_to_nearest(weight, *target.format->grid(), target.layout, context);
-  const StoredLayer plain{target.format->encode(coded, context.weight(), target.layout), {}};
+  const CodedWeight coded = round_to_nearest(weight, target.coded().grid(), target.layout, context);
+  const StoredLayer plain{target.coded().encode(coded, context.weight(), target.layout), {}};
   const at::Tensor nearest = decoded(plain, *target.format, target.layout, weight.sizes()).to(at::kDouble).sub(w);
   const auto [u, s, vt] = at::linalg_svd(w, false);
   const auto loss = [&, left = u.narrow(1, 0, rank).t(), right = vt.narrow(0, 0, rank).t()](const at::Tensor& e) {
@@ -193,7 +194,7 @@ TEST_F(LearnedRounding, StepsAndDirectionsFollowTheirOptions) {
 TEST_F(LearnedRounding, NoIterationsAreRoundingToNearest) {
   const at::Tensor weight = random_weight(40, 64, at::kFloat, 8);
   Context context(weight, *original, Scaling::row, {{"num_iter", "0"}});
-  const CodedWeight nearest = round_to_nearest(weight, *context.target().format->grid(), context.target().layout, context);
+  const CodedWeight nearest = round_to_nearest(weight, context.target().coded().grid(), context.target().layout, context);
   EXPECT_TRUE(original->quantize(weight, context).tensors.at(0).data.equal(nearest.codes));
 }
 
@@ -340,7 +341,7 @@ struct Problem {
   Grid grid{-4, 3, {-1, -0.6f, -0.3f, -0.1f, 0, 0.2f, 0.5f, 1}};
   Layout layout = tiles();
   TestContext context{{}, {}};
-  at::Tensor scales = tile_scales(weight, grid, layout, context);
+  at::Tensor scales = tile_scales(weight, grid, layout, context).values;
   at::Tensor nearest = round_onto(weight, scales, grid, layout, context).codes;
   TileRounder rounder{weight, scales, grid, layout};
 

@@ -6,6 +6,7 @@
 #include <ATen/TensorOperators.h>
 #include <calibration_stub.h>
 #include <expect_error.h>
+#include <formats.h>
 #include <gmock/gmock.h>
 #include <model_file.h>
 #include <qmill/numerics/calibrated_rounding.h>
@@ -40,13 +41,13 @@ const Quantizer& quantizer() {
   return *quantizer;
 }
 
-const Format& full_format() {
-  static const std::unique_ptr<Format> format(static_cast<Format*>(qmill_plugin.offers[1].create()));
-  return *format;
+const WritableFormat& full_format() {
+  static const std::unique_ptr<StoredFormat> format(static_cast<StoredFormat*>(qmill_plugin.offers[1].create()));
+  return dynamic_cast<const WritableFormat&>(*format);
 }
 
-const Format& int8() { return *builtin_formats()[0]; }
-const Format& int4() { return *builtin_formats()[2]; }
+const CodedFormat& int8() { return qmill::testing::coded_format("int8"); }
+const CodedFormat& int4() { return qmill::testing::coded_format("int4"); }
 
 Options options_with(const Choices& choices) {
   Options options(quantizer().info().options);
@@ -57,7 +58,7 @@ Options options_with(const Choices& choices) {
 // A TestContext that knows the largest allocation.
 class Context final : public TestContext {
  public:
-  Context(const at::Tensor& weight, const Format& format, const StorageOptions& storage, const Choices& choices,
+  Context(const at::Tensor& weight, const WritableFormat& format, const StorageOptions& storage, const Choices& choices,
           const LayerCalibration* calibration = nullptr, const std::string& name = "l.weight", std::uint64_t seed = 1)
       : Context({name, dtype_of(weight), weight.sizes().vec()}, format, storage, choices) {
     seed_ = seed;
@@ -74,7 +75,7 @@ class Context final : public TestContext {
   std::int64_t largest = 0;
 
  private:
-  Context(const TensorInfo& info, const Format& format, const StorageOptions& storage, const Choices& choices)
+  Context(const TensorInfo& info, const WritableFormat& format, const StorageOptions& storage, const Choices& choices)
       : TestContext(info, {&format, format.layout(info, storage), options_with(choices)}) {}
 
   std::uint64_t seed_ = 1;
@@ -151,7 +152,7 @@ TEST(QuipPlugin, InTheConvrotLayoutTheErrorIsThatOfRoundingInThatBasis) {
   const CalibrationStub inputs(correlated_rows(800, 320, 4));
   StorageOptions storage;
   storage.rotation.mode = Rotation::Mode::any;
-  for (const Format* format : {&int8(), &int4()}) {
+  for (const CodedFormat* format : {&int8(), &int4()}) {
     Context context(weight, *format, storage, {{"store_transformed", true}, {"actorder", false}}, &inputs);
     ASSERT_EQ(context.target().layout.rotation_group, 64);
     const StoredLayer stored = quantizer().quantize(weight, context);
@@ -197,7 +198,7 @@ TEST(QuipPlugin, PaddedWeightsGainAsWell) {
   Context full(weight, full_format(), {}, {}, &inputs);
   const double error = output_error(inputs.held_out, weight, decoded(quantizer().quantize(weight, full), full));
   Context plain(weight, int8(), scaled(Scaling::tensor), {}, &inputs);
-  const CodedWeight rounded = round_to_nearest(weight, *int8().grid(), plain.target().layout, plain);
+  const CodedWeight rounded = round_to_nearest(weight, int8().grid(), plain.target().layout, plain);
   const double plain_error =
       output_error(inputs.held_out, weight, decoded({int8().encode(rounded, plain.weight(), plain.target().layout), {}}, plain));
   EXPECT_LT(error, 0.2 * plain_error);
@@ -236,7 +237,7 @@ TEST(QuipPlugin, CheckpointedCodesAreTheSameInLessMemory) {
   const CalibrationStub inputs(correlated_rows(300, 64, 13));
   struct Case {
     const char* name;
-    const Format& format;
+    const WritableFormat& format;
     StorageOptions storage;
     const char* search;
     bool is_smaller = true;
@@ -296,7 +297,7 @@ TEST(QuipPlugin, ValuesThatAreNotFiniteAreNamedInEveryMode) {
   at::Tensor weight = random_weight(600, 64, at::kFloat, 15);
   weight.mutable_data_ptr<float>()[590 * 64 + 3] = std::numeric_limits<float>::quiet_NaN();
   weight.mutable_data_ptr<float>()[20 * 64 + 4] = std::numeric_limits<float>::infinity();
-  for (const Format* format : {&int8(), &full_format()})
+  for (const WritableFormat* format : {static_cast<const WritableFormat*>(&int8()), &full_format()})
     for (const bool checkpointed : {false, true}) {
       Context context(weight, *format, unrotated(), {{"checkpointed", checkpointed}, {"checkpoint_threshold", std::int64_t{64}}});
       expect_error(ErrorKind::numeric, {"2 of 38400 values are not finite (first: infinity at row 20, column 4)"},
@@ -330,15 +331,12 @@ StorageWish adapted(
 }
 
 TEST(QuipPluginAdapt, ScalingsThatNobodyChoseAreThoseOfRequantisation) {
-  EXPECT_EQ(adapted({}).storage.scaling, Scaling::row);
+  EXPECT_EQ(adapted({}).storage.scaling, std::nullopt);
   EXPECT_EQ(adapted({{"requant_tensor_per_row", false}}).storage.scaling, Scaling::tensor);
   EXPECT_EQ(adapted({{"requant_scheme", std::string("block")}}).storage.scaling, Scaling::block);
   EXPECT_EQ(adapted({{"requant_scheme", std::string("block")}, {"requant_tensor_per_row", false}}).storage.scaling, Scaling::block);
   EXPECT_EQ(adapted({{"requant_scheme", std::string("block")}},
-                    [](StorageWish& wish) {
-                      wish.storage.scaling = Scaling::axis;
-                      wish.scaling_is_chosen = true;
-                    })
+                    [](StorageWish& wish) { wish.storage.scaling = Scaling::axis; })
                 .storage.scaling,
             Scaling::axis);
   EXPECT_EQ(rotation_text(adapted({}).storage.rotation), "auto");
@@ -350,7 +348,6 @@ TEST(QuipPluginAdapt, StoreTransformedRotatesWhatNobodyChose) {
   EXPECT_EQ(wish.format, "int8");
   const StorageWish chosen = adapted({{"store_transformed", true}}, [](StorageWish& other) {
     other.storage.rotation = {Rotation::Mode::fixed, 16};
-    other.rotation_is_chosen = true;
   });
   EXPECT_EQ(rotation_text(chosen.storage.rotation), "16");
 }
@@ -375,10 +372,7 @@ TEST(QuipPluginAdapt, ContradictionsNameBothSides) {
   for (const Choices& choices : {transformed, full}) {
     expect_error(ErrorKind::usage, {"'store_transformed'", "'hadamard' off"}, [&] { adapted(with(choices, "hadamard", false)); });
     expect_error(ErrorKind::usage, {"'store_transformed'", "tensor scaling"}, [&] {
-      adapted(choices, [](StorageWish& wish) {
-        wish.storage.scaling = Scaling::tensor;
-        wish.scaling_is_chosen = true;
-      });
+      adapted(choices, [](StorageWish& wish) { wish.storage.scaling = Scaling::tensor; });
     });
     expect_error(ErrorKind::usage, {"'store_transformed'", "legacy names"},
                  [&] { adapted(choices, [](StorageWish& wish) { wish.storage.naming = Naming::legacy; }); });
@@ -390,7 +384,6 @@ TEST(QuipPluginAdapt, ContradictionsNameBothSides) {
   const auto rotation = [](Rotation::Mode mode) {
     return [mode](StorageWish& wish) {
       wish.storage.rotation.mode = mode;
-      wish.rotation_is_chosen = true;
     };
   };
   expect_error(ErrorKind::usage, {"'store_transformed'", "rotation 'off'"}, [&] { adapted(transformed, rotation(Rotation::Mode::off)); });

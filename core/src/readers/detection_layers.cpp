@@ -1,4 +1,4 @@
-#include <qmill/detection_layers.h>
+#include "readers/detection_layers.h"
 
 #include <qmill/pattern_filter.h>
 
@@ -45,12 +45,6 @@ std::span<const DetectionLayer> detection_layers() {
 const DetectionLayer* find_detection_layer(std::string_view weight_name) {
   for (const DetectionLayer& layer : detection_layers())
     if (layer.reads_columns && segments_match(layer.pattern, weight_name)) return &layer;
-  return nullptr;
-}
-
-const DetectionLayer* find_detection_rows(std::string_view weight_name) {
-  for (const DetectionLayer& layer : detection_layers())
-    if (layer.reads_rows && segments_match(layer.pattern, weight_name)) return &layer;
   return nullptr;
 }
 

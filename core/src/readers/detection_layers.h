@@ -2,8 +2,6 @@
 // a packed weight there shows half its columns, and the model is taken for another one.
 #pragma once
 
-#include <qmill/export.h>
-
 #include <span>
 #include <string_view>
 
@@ -16,13 +14,10 @@ struct DetectionLayer {
   bool reads_rows = false;
 };
 
-QMILL_API std::span<const DetectionLayer> detection_layers();
+std::span<const DetectionLayer> detection_layers();
 
 // The first entry that matches the name of a weight, at any depth below prefixes, and whose columns are read; null: their number decides
-// nothing, and a packed weight is safe. [any-thread]
-QMILL_API const DetectionLayer* find_detection_layer(std::string_view weight_name);
-
-// The same for rows, for formats that pad them. [any-thread]
-QMILL_API const DetectionLayer* find_detection_rows(std::string_view weight_name);
+// nothing, and a weight that is stored with another is safe.
+const DetectionLayer* find_detection_layer(std::string_view weight_name);
 
 }  // namespace qmill

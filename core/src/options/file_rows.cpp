@@ -1,0 +1,70 @@
+#include "options/rows.h"
+
+namespace qmill {
+namespace {
+
+const std::vector<std::pair<const char*, DType>> kKeptTypes = {{"f32", DType::f32}, {"bf16", DType::bf16}, {"f16", DType::f16}};
+
+std::optional<DType> kept_type(const std::string& name) {
+  for (const auto& [known, dtype] : kKeptTypes)
+    if (name == known) return dtype;
+  return std::nullopt;
+}
+
+}  // namespace
+
+void add_file_rows(Rows& rows) {
+  RowGroup files(rows, "Input and output", false);
+  OptionRow& input = files.optional(
+      "input", "MODEL", std::string(),
+      "a .safetensors file, a .safetensors.index.json, a folder of shards, or what another loader reads (docs/sources.md)",
+      [](ConvertOptions& options, const OptionValues& values) { options.input = values.text("input"); });
+  input.letter = 'i';
+  input.is_path = input.is_common = true;
+  OptionRow& output =
+      files.optional("output", "FILE", std::string(), "what to write; left out: <input>_<optimizer>_<format>.safetensors beside the input",
+                     [](ConvertOptions& options, const OptionValues& values) { options.output = values.text("output"); });
+  output.letter = 'o';
+  output.is_path = output.is_common = true;
+  files
+      .toggle("overwrite", false, "replace the output if it exists",
+              [](ConvertOptions& options, const OptionValues& values) { options.run.overwrite = values.on("overwrite"); })
+      .is_common = true;
+
+  RowGroup written(rows, "Input and output");
+  written.toggle("comfy_quant", true, "ComfyUI's names and markers; off: legacy .scale_weight",
+                 [](ConvertOptions& options, const OptionValues& values) {
+                   options.target.storage.naming = values.on("comfy_quant") ? Naming::comfy : Naming::legacy;
+                 });
+  written.toggle("save_quant_metadata", true, "the markers also in the header", [](ConvertOptions& options, const OptionValues& values) {
+    options.written.save_quant_metadata = values.on("save_quant_metadata");
+  });
+  written.toggle("full_precision_matrix_mult", false, "ask the reader to multiply in full precision",
+                 [](ConvertOptions& options, const OptionValues& values) {
+                   options.target.storage.full_precision_matrix_mult = values.on("full_precision_matrix_mult");
+                 });
+  written.toggle("input_scale", false, "legacy names: write .scale_input, too", [](ConvertOptions& options, const OptionValues& values) {
+    options.target.storage.legacy_input_scale = values.on("input_scale") || values.on("static_activations");
+  });
+  written.toggle("static_activations", false, "legacy names: .scale_input is the input_scale of the calibration data",
+                 [](ConvertOptions& options, const OptionValues& values) {
+                   options.calibration.static_activations = values.on("static_activations");
+                 });
+  written.toggle(
+      "no_normalize_scales", false, "legacy names: a single scale has one dimension instead of none",
+      [](ConvertOptions& options, const OptionValues& values) { options.target.storage.vector_scale = values.on("no_normalize_scales"); });
+  written.toggle("dequantize_source", false, "decode an input that is quantized already (docs/sources.md), instead of refusing it",
+                 [](ConvertOptions& options, const OptionValues& values) { options.dequantize_source = values.on("dequantize_source"); });
+  OptionRow& kept = written.optional(
+      "keep_dtype", "f32|bf16|f16", std::string(), "cast floating tensors that are not quantized",
+      [](ConvertOptions& options, const OptionValues& values) { options.written.keep_dtype = kept_type(values.text("keep_dtype")); });
+  for (const auto& [name, dtype] : kKeptTypes) kept.spec.choices.emplace_back(name);
+  OptionRow& overflow = written.value("fp16_overflow", "error|clamp", std::string("error"),
+                                      "what becomes of values beyond the range of F16: an error, or the largest value there is",
+                                      [](ConvertOptions& options, const OptionValues& values) {
+                                        options.written.clamp_overflow = values.text("fp16_overflow") == "clamp";
+                                      });
+  overflow.spec.choices = {"error", "clamp"};
+}
+
+}  // namespace qmill

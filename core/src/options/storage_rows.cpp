@@ -1,0 +1,64 @@
+#include "options/rows.h"
+
+#include <qmill/core/scaling.h>
+#include <qmill/error.h>
+#include <qmill/names.h>
+#include <qmill/round_to_nearest.h>
+
+#include <fmt/format.h>
+
+namespace qmill {
+
+void add_storage_rows(Rows& rows) {
+  RowGroup format(rows, "Format");
+  OptionRow& name = format.value("format", "NAME", std::string("int8"), "int8, int4 or fp16, or a format of a plugin",
+                                 [](ConvertOptions& options, const OptionValues& values) { options.target.format = values.text("format"); });
+  name.is_common = true;
+  format.toggle("int8", false, "short for `format int8`").stands_for = "format=int8";
+  OptionRow& fp16 = format.toggle("fp16", false, "short for `format fp16`");
+  fp16.stands_for = "format=fp16";
+  fp16.is_common = true;
+  OptionRow& scaling =
+      format.optional("scaling_mode", "MODE", std::string(), "one scale per row, tensor, block or axis; ComfyUI reads row and tensor");
+  scaling.spec.choices = {"row", "tensor", "block", "axis"};
+  scaling.is_common = true;
+  OptionRow& block = format.optional(
+      "block_size", "N", std::int64_t{128},
+      "edge of a block; given without `scaling_mode`, it means block, or the option block_size of the optimizer that has one");
+  block.spec.at_least = 1;
+  block.spec.at_most = kLargestInteger;
+  format
+      .value("convrot", "auto|any|off|G", std::string("auto"),
+             "store in the regular-Hadamard basis: auto = groups of 256 where 256 divides the columns, any = the largest of "
+             "256, 64, 16 that does, G = a power of 4",
+             [](ConvertOptions& options, const OptionValues& values) {
+               options.target.storage.rotation = parse_rotation(values.text("convrot"));
+             })
+      .is_common = true;
+
+  RowGroup quantizer(rows, "Quantizer");
+  OptionRow& optimizer =
+      quantizer.value("optimizer", "NAME", std::string("auto"), "the quantization algorithm: auto, or one of qmill plugins list",
+                      [](ConvertOptions& options, const OptionValues& values) { options.target.quantizer = values.text("optimizer"); });
+  optimizer.is_common = true;
+  const std::string rounding = "optimizer=" + plain_rounding().info().name;
+  quantizer.toggle("simple", false, "plain rounding, whatever is known of the inputs").stands_for = rounding;
+  quantizer.toggle("no_learned_rounding", false, "another name of `simple`").stands_for = rounding;
+  OptionRow& seed = quantizer.value("manual_seed", "N", std::int64_t{0},
+                                    "for quantizers that draw random numbers; -1: a new one, printed and stored",
+                                    [](ConvertOptions& options, const OptionValues& values) { options.seed = values.integer("manual_seed"); });
+  seed.spec.at_least = -1;
+  seed.spec.at_most = kLargestInteger;
+}
+
+const Quantizer* settle_storage(ConvertOptions& options, const OptionValues& values, const Host& host) {
+  const WritableFormat& format = host.format(options.target.format);
+  if (values.given("convrot") && as_coded(format) == nullptr)
+    throw Error(ErrorKind::usage,
+                fmt::format("`convrot` rotates what codes are chosen for, but format '{}' has none", options.target.format));
+  std::optional<Scaling> scaling;
+  if (values.has("scaling_mode")) scaling = parse_scaling(values.text("scaling_mode"));
+  return choose_scaling(options.target, host, scaling, values.maybe_integer("block_size"));
+}
+
+}  // namespace qmill
