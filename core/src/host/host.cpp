@@ -257,6 +257,8 @@ const StoredFormat* Host::find_format(std::string_view name) const {
   return nullptr;
 }
 
+const Quantizer& Host::plain_rounding() const { return quantizer(qmill::plain_rounding().info().name); }
+
 const Quantizer& Host::quantizer(std::string_view name) const {
   if (const Quantizer* found = find_quantizer(name)) return *found;
   state_->reject("quantizer", name, names_of(quantizers()));

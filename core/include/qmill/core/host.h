@@ -62,6 +62,9 @@ class QMILL_CORE_API Host {
   const ModelFilter& filter(std::string_view name) const;
   const WritableFormat& format(std::string_view name) const;  // Error(usage), too, for one that is only read
 
+  // Rounding to nearest, by which others are measured: the SDK's, unless a plugin offers one of the same name.
+  const Quantizer& plain_rounding() const;
+
   const Quantizer* find_quantizer(std::string_view name) const;  // null instead of Error(usage)
   const StoredFormat* find_format(std::string_view name) const;
 
