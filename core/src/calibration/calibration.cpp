@@ -317,6 +317,13 @@ Calibration::~Calibration() = default;
 
 const CalibrationAccount& Calibration::account() const { return state_->account; }
 
+std::string Calibration::identity() const {
+  std::string text;
+  if (state_->file && state_->file->source() != nullptr) text += header_hash(*state_->file->source()) + "\n";
+  if (state_->lora) text += header_hash(state_->lora->source()) + "\n";
+  return text;
+}
+
 bool Calibration::has_rows(const TensorInfo& weight) const {
   const State::LayerEntry* layer = state_->layer(weight);
   return layer != nullptr && layer->source == State::Source::rows;

@@ -21,6 +21,9 @@ class Calibration {
 
   const CalibrationAccount& account() const;
 
+  // Tells the headers of the files from those of others.
+  std::string identity() const;
+
   // Null: nothing is known of this layer's inputs. The result borrows `resources`, `values` and this object. `values` is the weight, which
   // smoothquant needs to make something of channel maxima; without it, layers that have only these have nothing.
   std::unique_ptr<LayerCalibration> for_layer(const TensorInfo& weight, const RunResources& resources, const at::Tensor& values = {}) const;

@@ -1,5 +1,7 @@
 #include "lora/merge.h"
 
+#include "model/content_hash.h"
+
 #include <qmill/error.h>
 #include <qmill/names.h>
 #include <qmill/numerics/row_kernels.h>
@@ -350,6 +352,12 @@ void Merge::match(const TensorSource& model, const File& file, const LoraEntry& 
   if (changes_bias) add(*layer.bias, true, 1);
   if (changes_bias && !changes_weight) ++merged.kinds["bias"];
   if (changes_weight || changes_bias) changed.emplace(changes_weight ? *layer.weight : *layer.bias, layer.base);
+}
+
+std::string Merge::identity() const {
+  std::string text;
+  for (const std::unique_ptr<File>& file : files_) text += header_hash(file->lora.source()) + "\n";
+  return text;
 }
 
 bool Merge::changes(std::size_t index) const { return targets_.contains(index); }

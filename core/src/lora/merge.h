@@ -37,6 +37,9 @@ class Merge {
 
   bool changes(std::size_t index) const;
 
+  // Tells the headers of the files from those of others.
+  std::string identity() const;
+
   // Memory for changing it, besides its source: about, and 0 for a tensor that nothing changes.
   std::uint64_t working_bytes(std::size_t index) const;
 

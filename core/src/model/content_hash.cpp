@@ -26,4 +26,12 @@ std::string content_hash(const TensorSource& source, std::size_t index, TaskPool
   return hash_text(std::as_bytes(std::span(all)));
 }
 
+std::string header_hash(const TensorSource& source) {
+  std::string all;
+  for (const TensorInfo& tensor : source.tensors())
+    all += fmt::format("{} {} {}\n", tensor.name, dtype_name(tensor.dtype), tensor.shape_text());
+  for (const auto& [key, value] : source.metadata()) all += fmt::format("{}={}\n", key, value);
+  return hash_text(std::as_bytes(std::span(all)));
+}
+
 }  // namespace qmill

@@ -11,4 +11,7 @@ namespace qmill {
 // happens once in 2^64 tensors.
 std::string content_hash(const TensorSource& source, std::size_t index, TaskPool& tasks);
 
+// Of all that a header says: names, types and shapes of tensors, metadata. Reads no data.
+std::string header_hash(const TensorSource& source);
+
 }  // namespace qmill

@@ -39,7 +39,7 @@ Plan make_decoding_plan(const TensorSource& source, const ConvertOptions& option
     outputs.push_back(decision.outputs.front());
     plan.decisions.push_back(std::move(decision));
   }
-  plan.input_bytes = sizes_of_inputs(source, options);
+  plan.inputs_identity = identity_of_inputs(source, options);
   plan.memory = memory_policy(options.run.memory, bytes_of(source), free_memory_bytes());
   plan.output = plan_output(std::move(outputs), dequantized_metadata(source, options.input, dtype));
   return plan;

@@ -1,5 +1,11 @@
 #include "plan/input_files.h"
 
+#include "model/content_hash.h"
+
+#include <qmill/core/decoded_source.h>
+
+#include <fmt/format.h>
+
 namespace qmill {
 
 std::vector<std::filesystem::path> input_files(const TensorSource& source, const ConvertOptions& options) {
@@ -10,13 +16,16 @@ std::vector<std::filesystem::path> input_files(const TensorSource& source, const
   return files;
 }
 
-std::vector<std::uint64_t> sizes_of_inputs(const TensorSource& source, const ConvertOptions& options) {
-  std::vector<std::uint64_t> sizes;
+std::string identity_of_inputs(const TensorSource& source, const ConvertOptions& options) {
+  std::string text;
   for (const std::filesystem::path& file : input_files(source, options)) {
     std::error_code ignored;
-    sizes.push_back(std::filesystem::is_regular_file(file, ignored) ? std::filesystem::file_size(file, ignored) : 0);
+    if (std::filesystem::is_regular_file(file, ignored)) text += fmt::format("file {}\n", std::filesystem::file_size(file, ignored));
   }
-  return sizes;
+  text += header_hash(source) + "\n";
+  for (const StoredLayerEntry& layer : decoded_layers(source))
+    text += fmt::format("{} {} {} {}\n", layer.info.base, dtype_name(layer.info.weight.dtype), layer.label.summary, layer.info.marker);
+  return text;
 }
 
 }  // namespace qmill

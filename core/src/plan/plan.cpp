@@ -86,7 +86,9 @@ class Planner {
     add_calibration_warnings();
     add_merge_warnings();
     plan_.read_data = analysis_.has_read();
-    plan_.input_bytes = sizes_of_inputs(source_, options_);
+    plan_.inputs_identity = identity_of_inputs(source_, options_);
+    if (merge_) plan_.inputs_identity += merge_->identity();
+    if (calibration_) plan_.inputs_identity += calibration_->identity();
     std::vector<TensorInfo> outputs;
     for (const Decision& decision : plan_.decisions) outputs.insert(outputs.end(), decision.outputs.begin(), decision.outputs.end());
     plan_.output = plan_output(std::move(outputs), output_metadata(source_, options_, plan_));

@@ -71,7 +71,7 @@ bool may_overflow(const Decision& decision) {
 
 std::string Plan::digest() const {
   std::string text = output.header;
-  for (const std::uint64_t bytes : input_bytes) text += fmt::format("file {}\n", bytes);
+  text += inputs_identity;
   bool may_clamp = false;
   for (const Decision& decision : decisions) {
     text += fmt::format("{} {} {}\n", action_name(decision.action), tensor_text(decision.source), fmt::join(decision.merges, " "));

@@ -210,7 +210,9 @@ TEST_F(TwoWays, GiveTheSameFileForEveryOptionThatChangesBytes) {
     options.emplace_back(name, each.value);
     const std::string flags = by_flags(options);
     EXPECT_EQ(flags, by_keywords(options, {})) << "as keyword arguments";
-    if (each.field) EXPECT_EQ(flags, by_keywords(each.beside, each.field)) << "as the documented parameter";
+    if (each.field) {
+      EXPECT_EQ(flags, by_keywords(each.beside, each.field)) << "as the documented parameter";
+    }
     seen.insert(name);
   }
   for (const auto& [name, each] : known) EXPECT_TRUE(seen.contains(name)) << name << " is no option";

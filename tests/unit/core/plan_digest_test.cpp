@@ -129,6 +129,30 @@ TEST(PlanDigest, AnotherSourceChangesIt) {
   EXPECT_EQ(digests.at(job.plan().digest()), "as it is") << "values are not read";
 }
 
+TEST(PlanDigest, AnotherHeaderOfALoraChangesIt) {
+  Job job(kModel);
+  const auto digest_of = [&](const char* alpha) {
+    write_model(job.dir / "lora.safetensors",
+                {{"a.lora_A.weight", random_weight(4, 256, at::kFloat, 5)}, {"a.lora_B.weight", random_weight(64, 4, at::kFloat, 6)}},
+                {{"a_alpha", alpha}});
+    job.options.merge.paths = {job.dir / "lora.safetensors"};
+    return job.plan().digest();
+  };
+  EXPECT_EQ(digest_of("8"), digest_of("8"));
+  EXPECT_NE(digest_of("8"), digest_of("4"));
+}
+
+TEST(PlanDigest, HowADecodedSourceIsStoredChangesIt) {
+  Job job;
+  job.options.dequantize_source = true;
+  const auto digest_of = [&](at::ScalarType type) {
+    write_model(job.options.input, {{"a.weight", random_weight(64, 256, at::kFloat, 5).to(type)}, {"a.scale_weight", at::ones({}, at::kFloat)}});
+    Conversion conversion(testing::host(), job.options);
+    return conversion.plan().digest();
+  };
+  EXPECT_NE(digest_of(at::kFloat8_e4m3fn), digest_of(at::kFloat8_e5m2));
+}
+
 TEST(PlanDigest, ClampingCountsOnlyWhereAValueCouldBeTooLarge) {
   Job job({{"a.weight", random_weight(64, 256, at::kBFloat16, 1)}, {"half.bias", at::ones({4}, at::kHalf)}});
   for (const DType dtype : {DType::f16, DType::bf16, DType::f32}) {

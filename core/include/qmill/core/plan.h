@@ -57,7 +57,7 @@ struct Plan {
   std::vector<std::string> warnings;
   std::vector<std::string> remarks;  // options that change nothing here, and why
   bool read_data = false;            // a rule needed the values of layers
-  std::vector<std::uint64_t> input_bytes;  // sizes of all files that are read: source, calibration, LoRAs
+  std::string inputs_identity;       // tells the files that are read from others: their sizes and headers
 
   QMILL_CORE_API std::size_t count(Action action) const;
 
