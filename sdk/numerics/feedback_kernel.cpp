@@ -63,16 +63,16 @@ HWY_INLINE void RoundToTable(const FeedbackBlock& block, std::int64_t k, const f
   const hn::Rebind<float, F64> narrow;
   const hn::CappedTag<float, kFeedbackRows> d32;
   const hn::Rebind<std::int8_t, decltype(d32)> bytes;
+  const auto lowest = hn::Set(hn::RebindToSigned<decltype(d32)>(), block.grid->lowest);
   float values[kFeedbackRows];
   for (std::int64_t i = 0; i < kFeedbackRows; i += F64Lanes()) {
     const Target target = TargetOf(block, k, feedback, i);
     hn::StoreU(hn::DemoteTo(narrow, hn::Div(target.value, target.scale)), narrow, values + i);
   }
   for (std::int64_t i = 0; i < kFeedbackRows; i += static_cast<std::int64_t>(hn::Lanes(d32))) {
-    auto value = hn::Zero(d32);
-    const auto codes = NearestInTable(d32, hn::LoadU(d32, values + i), *block.table, value);
-    hn::StoreU(hn::DemoteTo(bytes, codes), bytes, block.codes + k * block.stride + i);
-    hn::StoreU(value, d32, values + i);
+    const auto place = PlaceInTable(d32, hn::LoadU(d32, values + i), *block.table);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Add(place, lowest)), bytes, block.codes + k * block.stride + i);
+    hn::StoreU(hn::GatherIndex(d32, block.table->values.data(), place), d32, values + i);
   }
   for (std::int64_t i = 0; i < kFeedbackRows; i += F64Lanes()) {
     const Target target = TargetOf(block, k, feedback, i);

@@ -19,14 +19,17 @@ namespace qmill {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-void RoundToTable(const float* values, std::int64_t n, float scale, const GridTable& table, std::int8_t* codes) {
+// place(values) gives codes, counted from the lowest.
+template <class Place>
+HWY_INLINE void RoundRun(const float* values, std::int64_t n, float scale, int lowest, std::int8_t* codes, Place place) {
   const hn::ScalableTag<float> d;
+  const hn::RebindToSigned<decltype(d)> di;
   const hn::Rebind<std::int8_t, decltype(d)> d8;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const auto divisor = hn::Set(d, scale);
+  const auto first = hn::Set(di, lowest);
   const auto round = [&](const float* in) HWY_ATTR {
-    auto value = hn::Zero(d);
-    return hn::DemoteTo(d8, NearestInTable(d, hn::Div(hn::LoadU(d, in), divisor), table, value));
+    return hn::DemoteTo(d8, hn::Add(place(d, hn::Div(hn::LoadU(d, in), divisor)), first));
   };
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes) hn::StoreU(round(values + i), d8, codes + i);
@@ -37,6 +40,19 @@ void RoundToTable(const float* values, std::int64_t n, float scale, const GridTa
   std::memcpy(padded, values + i, left * sizeof *values);
   hn::StoreU(round(padded), d8, rounded);
   std::memcpy(codes + i, rounded, left);
+}
+
+// Which search is chosen outside of the loop.
+void RoundToTable(const float* values, std::int64_t n, float scale, const GridTable& table, std::int8_t* codes) {
+  const int lowest = table.grid.lowest;
+  if (table.has_few_codes())
+    RoundRun(values, n, scale, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceAmongFew(d, x, table); });
+  else if (table.small_float.mantissa_bits != 0)
+    RoundRun(values, n, scale, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceInSmallFloat(d, x, table); });
+  else if (table.has_buckets())
+    RoundRun(values, n, scale, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceByBucket(d, x, table); });
+  else
+    RoundRun(values, n, scale, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceInTable(d, x, table); });
 }
 
 }  // namespace HWY_NAMESPACE

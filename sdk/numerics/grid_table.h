@@ -3,6 +3,7 @@
 
 #include <qmill/grid.h>
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -12,22 +13,44 @@ struct GridTable {
   // `grid` has a table.
   explicit GridTable(const Grid& grid);
 
-  // Tables of at most so many codes are searched from end to end; longer ones by the first bits of a value.
+  // Tables of at most so many codes are searched in registers, by halves; longer ones are looked up by the first bits of a value.
   static constexpr std::size_t kFewCodes = 16;
-  static constexpr int kBucketShift = 20;  // sign, exponent and three bits of the mantissa are left
-  static constexpr std::size_t kBuckets = std::size_t{1} << (32 - kBucketShift);
+  static constexpr int kLevels = 4;
+  static constexpr int kRestBits = 20;  // of a value: what sign, exponent and three bits of the mantissa leave
+  static constexpr std::size_t kBuckets = std::size_t{1} << (32 - kRestBits);
+
+  // Codes that count the values of a small float, the same on both sides of zero, need no table at all.
+  struct SmallFloat {
+    int mantissa_bits = 0;  // 0: they do not
+    float step = 0;         // between its subnormal values, a power of two
+  };
+  static constexpr int kMostMantissaBits = 3;
 
   bool has_few_codes() const { return values.size() <= kFewCodes; }
-  bool has_buckets() const { return !bucket_codes.empty(); }
+  bool has_buckets() const { return !buckets.empty(); }
 
   Grid grid;
-  std::vector<float> values;
-  std::vector<float> thresholds;          // code lowest + i becomes lowest + i + 1 at thresholds[i], the first value that is nearer to it
-  std::vector<std::int32_t> bucket_codes;  // of the smallest value of each bucket; empty: few codes, or a bucket in which more than one changes
-  std::vector<float> bucket_thresholds;    // where it changes; infinite: not in this bucket
+  std::vector<float> values;      // of the codes, kFewCodes of them at least
+  std::vector<float> thresholds;  // code lowest + i becomes lowest + i + 1 at thresholds[i], the first value that is nearer to it
+
+  SmallFloat small_float;
+
+  // Few codes: level l has 2^l thresholds, those in the middle of what the levels before it leave open; NaN, which no value passes, after the
+  // last. Each level in whole vectors.
+  std::array<std::array<float, kFewCodes>, kLevels> levels = {};
+
+  // Many: by the first bits of a value, (rest << 8) | (code - lowest). The code is that of values whose other bits are below `rest`; of the
+  // others it is the next one away from zero. Empty: several codes change among values with the same first bits.
+  std::vector<std::int32_t> buckets;
+
+ private:
+  void find_small_float();
+  void fill_levels();
+  void fill_buckets();
+  std::int32_t place_of(float x) const;  // its code - lowest
 };
 
-// [n] values to codes, the quotients in F32. The tables of values are those of Grid::nearest.
+// [n] values to codes, the quotients in F32: what Grid::nearest says of them.
 void round_to_table(const float* values, std::int64_t n, float scale, const GridTable& table, std::int8_t* codes);
 
 }  // namespace qmill

@@ -8,42 +8,81 @@
 
 #include <hwy/highway.h>
 
+#include <bit>
+
 HWY_BEFORE_NAMESPACE();
 namespace qmill {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Codes and their values for x, which may be anything: what Grid::nearest says.
+// Which of few codes: a binary search, whose levels are tables in registers where they fit.
 template <class D, class V = hn::Vec<D>, class I = hn::Vec<hn::RebindToSigned<D>>>
-HWY_INLINE I NearestInTable(D d, V x, const GridTable& table, V& value) {
+HWY_INLINE I PlaceAmongFew(D d, V x, const GridTable& table) {
   const hn::RebindToSigned<D> di;
-  if (table.has_few_codes()) {
-    I codes = hn::Set(di, table.grid.lowest);
-    value = hn::Set(d, table.values[0]);
-    for (std::size_t i = 0; i < table.thresholds.size(); ++i) {  // NaN passes none
-      const auto passes = hn::Ge(x, hn::Set(d, table.thresholds[i]));
-      codes = hn::Sub(codes, hn::BitCast(di, hn::VecFromMask(d, passes)));
-      value = hn::IfThenElse(passes, hn::Set(d, table.values[i + 1]), value);
-    }
-    return codes;
+  I place = hn::Zero(di);
+  for (std::size_t level = 0; level < GridTable::kLevels; ++level) {
+    const float* thresholds = table.levels[level].data();
+    V threshold;
+    if (level == 0)
+      threshold = hn::Set(d, thresholds[0]);
+#if HWY_TARGET != HWY_SCALAR
+    else if (hn::MaxLanes(d) >= (std::size_t{1} << level) && hn::MaxLanes(d) <= GridTable::kFewCodes)
+      threshold = hn::TableLookupLanes(hn::LoadU(d, thresholds), hn::IndicesFromVec(d, place));
+#endif
+    else
+      threshold = hn::GatherIndex(d, thresholds, place);
+    const auto passes = hn::VecFromMask(d, hn::Ge(x, threshold));  // NaN passes none
+    place = hn::Sub(hn::Add(place, place), hn::BitCast(di, passes));
   }
-  const I lowest = hn::Set(di, table.grid.lowest);
-  I codes;
-  if (table.has_buckets()) {
-    const hn::RebindToUnsigned<D> du;
-    const I bucket = hn::BitCast(di, hn::ShiftRight<GridTable::kBucketShift>(hn::BitCast(du, x)));
-    const auto passes = hn::Ge(x, hn::GatherIndex(d, table.bucket_thresholds.data(), bucket));
-    codes = hn::Sub(hn::GatherIndex(di, table.bucket_codes.data(), bucket), hn::BitCast(di, hn::VecFromMask(d, passes)));
-    codes = hn::IfThenElse(hn::RebindMask(di, hn::IsNaN(x)), lowest, codes);
-  } else {
-    float lanes[HWY_MAX_BYTES / sizeof(float)];
-    std::int32_t found[HWY_MAX_BYTES / sizeof(float)];
-    hn::StoreU(x, d, lanes);
-    for (std::size_t lane = 0; lane < hn::Lanes(d); ++lane) found[lane] = table.grid.nearest(lanes[lane]);
-    codes = hn::LoadU(di, found);
-  }
-  value = hn::GatherIndex(d, table.values.data(), hn::Sub(codes, lowest));
-  return codes;
+  return place;
+}
+
+template <class D, class V = hn::Vec<D>, class I = hn::Vec<hn::RebindToSigned<D>>>
+HWY_INLINE I PlaceByBucket(D, V x, const GridTable& table) {
+  const hn::RebindToSigned<D> di;
+  const hn::RebindToUnsigned<D> du;
+  const I bits = hn::BitCast(di, x);
+  const I bucket = hn::BitCast(di, hn::ShiftRight<GridTable::kRestBits>(hn::BitCast(du, x)));
+  const I entry = hn::GatherIndex(di, table.buckets.data(), bucket);
+  const I rest = hn::And(bits, hn::Set(di, (1 << GridTable::kRestBits) - 1));
+  const I away_from_zero = hn::Or(hn::ShiftRight<31>(bits), hn::Set(di, 1));
+  const auto stays = hn::Gt(hn::ShiftRight<8>(entry), rest);
+  const I place = hn::Add(hn::And(entry, hn::Set(di, 0xff)), hn::IfThenZeroElse(stays, away_from_zero));
+  return hn::IfThenZeroElse(hn::RebindMask(di, hn::IsNaN(x)), place);
+}
+
+template <class D, class V = hn::Vec<D>, class I = hn::Vec<hn::RebindToSigned<D>>>
+HWY_INLINE I PlaceInSmallFloat(D d, V x, const GridTable& table) {
+  const hn::RebindToSigned<D> di;
+  const int bits = table.small_float.mantissa_bits, shift = 23 - bits;
+  const float smallest_normal = table.small_float.step * static_cast<float>(1 << bits);
+  const V magnitude = hn::Abs(x);
+  // Below the smallest normal value codes are multiples of the step; above it they are the first bits of the float, rounded half to even.
+  const I multiple = hn::NearestInt(hn::Mul(magnitude, hn::Set(d, 1 / table.small_float.step)));
+  const I all = hn::BitCast(di, magnitude);
+  const I odd = hn::And(hn::ShiftRightSame(all, shift), hn::Set(di, 1));
+  const I rounded = hn::ShiftRightSame(hn::Add(all, hn::Add(odd, hn::Set(di, (1 << (shift - 1)) - 1))), shift);
+  const int offset = (std::bit_cast<std::int32_t>(smallest_normal) >> shift) - (1 << bits);
+  const auto is_small = hn::RebindMask(di, hn::Lt(magnitude, hn::Set(d, smallest_normal)));
+  const I highest = hn::Set(di, table.grid.highest);
+  const I code = hn::Min(hn::IfThenElse(is_small, multiple, hn::Sub(rounded, hn::Set(di, offset))), highest);
+  const I sign = hn::ShiftRight<31>(hn::BitCast(di, x));
+  const I place = hn::Add(hn::Sub(hn::Xor(code, sign), sign), highest);
+  return hn::IfThenZeroElse(hn::RebindMask(di, hn::IsNaN(x)), place);
+}
+
+// Codes of x, which may be anything, counted from the lowest: what Grid::nearest says.
+template <class D, class V = hn::Vec<D>, class I = hn::Vec<hn::RebindToSigned<D>>>
+HWY_INLINE I PlaceInTable(D d, V x, const GridTable& table) {
+  if (table.has_few_codes()) return PlaceAmongFew(d, x, table);
+  if (table.small_float.mantissa_bits != 0) return PlaceInSmallFloat(d, x, table);
+  if (table.has_buckets()) return PlaceByBucket(d, x, table);
+  const hn::RebindToSigned<D> di;
+  float lanes[HWY_MAX_BYTES / sizeof(float)];
+  std::int32_t found[HWY_MAX_BYTES / sizeof(float)];
+  hn::StoreU(x, d, lanes);
+  for (std::size_t lane = 0; lane < hn::Lanes(d); ++lane) found[lane] = table.grid.nearest(lanes[lane]) - table.grid.lowest;
+  return hn::LoadU(di, found);
 }
 
 }  // namespace HWY_NAMESPACE

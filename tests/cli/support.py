@@ -105,8 +105,8 @@ def folder(path):
         os.chdir(before)
 
 
-def qmill_json(*words):
-    return json.loads(qmill(*words, "--json")[0])
+def qmill_json(*words, run=qmill):
+    return json.loads(run(*words, "--json")[0])
 
 
 class TempFolder(unittest.TestCase):

@@ -283,22 +283,23 @@ class Plugins(TempFolder):
         self.assertIn("one of error, clamp", text)
 
     def test_a_strangers_plugin_is_found_used_and_brings_its_flag(self):
+        # In processes of their own: a library that is loaded stays loaded, and its file must not change under it.
         library = next(OUT_OF_TREE.rglob("libqmill_acme*.so"), None)
         self.assertIsNotNone(library, f"no plugin below {OUT_OF_TREE}: its own test builds it first")
         plugins = self.folder / "plugins"
         plugins.mkdir()
         copied = plugins / library.name
         shutil.copy(library, copied)
-        listed = {plugin["name"]: plugin for plugin in qmill_json("plugins", "list", "--plugin-dir", plugins)}
+        listed = {plugin["name"]: plugin for plugin in qmill_json("plugins", "list", "--plugin-dir", plugins, run=qmill_process)}
         entry = next(plugin for plugin in listed.values() if plugin["file"] == str(copied))
         self.assertEqual(entry["status"], "compatible")
         quantizer = next(offer["name"] for offer in entry["offers"] if offer["kind"] == "quantizer")
-        flags = qmill("--plugin-dir", plugins, "--help", "all")[0]
+        flags = qmill_process("--plugin-dir", plugins, "--help", "all")[0]
         self.assertIn(f"Options of the quantizer {quantizer}", flags)
         config = self.folder / "layers.json"
         config.write_text(json.dumps({"attention\\.q$": {"quantizer": quantizer}}))
         output = self.folder / "out.safetensors"
-        report = qmill_json("-i", ABACUS, "-o", output, "--plugin-dir", plugins, "--layer-config", config)
+        report = qmill_json("-i", ABACUS, "-o", output, "--plugin-dir", plugins, "--layer-config", config, run=qmill_process)
         used = {layer["name"]: layer["quantizer"] for layer in report["layers"]}
         self.assertEqual(used["blocks.0.attention.q"], quantizer)
         self.assertEqual(used["blocks.0.attention.k"], "rtn")
@@ -306,10 +307,10 @@ class Plugins(TempFolder):
         data = copied.read_bytes()
         copied.write_bytes(data.replace(b"sdk=1.0;torch=", b"sdk=7.0;torch="))
         self.assertNotEqual(data, copied.read_bytes())
-        entry = next(plugin for plugin in qmill_json("plugins", "list", "--plugin-dir", plugins) if plugin["file"] == str(copied))
+        entry = next(plugin for plugin in qmill_json("plugins", "list", "--plugin-dir", plugins, run=qmill_process) if plugin["file"] == str(copied))
         self.assertEqual(entry["status"], "refused")
         self.assertIn("built for SDK 7.0, this program runs 1.0", entry["reason"])
-        _, error = qmill("-i", ABACUS, "-o", self.folder / "b.safetensors", "--plugin-dir", plugins, "--optimizer", quantizer, status=1)
+        _, error = qmill_process("-i", ABACUS, "-o", self.folder / "b.safetensors", "--plugin-dir", plugins, "--optimizer", quantizer, status=1)
         self.assertIn("built for SDK 7.0", error)
 
 

@@ -194,55 +194,59 @@ void expect_as_good_as_rounding(const std::map<std::string, double>& statistics)
   EXPECT_LE(statistics.at("objective"), statistics.at("objective_rtn") * (1 + 1e-9));
 }
 
-TEST_P(Contract, TheResultIsWhatThePlanSaid) {
+void expect_as_planned(const StoredLayer& stored, const std::vector<TensorInfo>& planned) {
+  ASSERT_EQ(stored.tensors.size(), planned.size());
+  for (std::size_t i = 0; i < planned.size(); ++i) {
+    EXPECT_TRUE(info_of(stored.tensors[i]) == planned[i]) << planned[i].name;
+    EXPECT_TRUE(stored.tensors[i].data.is_contiguous() && stored.tensors[i].data.device().is_cpu());
+  }
+  EXPECT_EQ(planned.at(0).name, "l.weight");
+}
+
+void expect_finite(const StoredLayer& stored) {
+  for (const StoredTensor& tensor : stored.tensors)
+    EXPECT_TRUE(!tensor.data.is_floating_point() || tensor.data.isfinite().all().item<bool>()) << tensor.name;
+}
+
+// Judged by the objective of the quantizer if it has one, else by the weights.
+void expect_not_worse_than_rounding(const Sample& sample, const StoredLayer& stored, const LayerTarget& target) {
+  const CodedFormat* coded = as_coded(*target.format);
+  if (coded == nullptr) return;  // a cast: no codes to choose
+  const double error = decode_error(sample.weight, stored, *target.format, target.layout);
+  EXPECT_TRUE(sample.name != std::string_view("zeros") || error == 0);
+  if (stored.statistics.contains("objective")) return expect_as_good_as_rounding(stored.statistics);
+  const double rounding = rounding_error(sample.weight, coded->grid(), target.layout);
+  // Decoding is in F32: what a value of 1 loses there, too, is no fault of the codes.
+  EXPECT_LE(error, kAsGoodAsRounding * rounding + 1e-12 * static_cast<double>(sample.weight.numel()));
+}
+
+void expect_recognised(const Sample& sample, const StoredLayer& stored, const TestContext& context) {
+  const StoredFormat& format = *context.target().format;
+  const Layout& layout = context.target().layout;
+  StoredLayerInfo layer{"l", {}, {}, format.label(layout).marker};
+  const std::vector<TensorInfo> outputs = format.outputs(context.weight(), layout);
+  layer.weight = outputs.at(0);
+  layer.others.assign(outputs.begin() + 1, outputs.end());
+  const std::optional<Layout> recognised = format.recognise(layer);
+  ASSERT_TRUE(recognised);
+  EXPECT_EQ(recognised->rotation_group, layout.rotation_group);
+  EXPECT_EQ(format.original(layer, *recognised).shape, context.weight().shape);
+  EXPECT_EQ(decode_error(sample.weight, stored, format, *recognised), decode_error(sample.weight, stored, format, layout));
+}
+
+// One run of the quantizer for all of these: some take seconds.
+TEST_P(Contract, WhatItStoresIsPlannedFiniteRecognisedAndNoWorseThanPlainRounding) {
   for (const Sample& sample : stored_samples()) {
     SCOPED_TRACE(sample.name);
     TestContext context = context_for(sample.weight);
     const std::vector<TensorInfo> planned = quantizer().plan(context.weight(), context.target());
-    const StoredLayer stored = quantizer().quantize(sample.weight, context);
-    ASSERT_EQ(stored.tensors.size(), planned.size());
-    for (std::size_t i = 0; i < planned.size(); ++i) {
-      EXPECT_TRUE(info_of(stored.tensors[i]) == planned[i]) << planned[i].name;
-      EXPECT_TRUE(stored.tensors[i].data.is_contiguous() && stored.tensors[i].data.device().is_cpu());
-    }
-    EXPECT_EQ(planned.at(0).name, "l.weight");
-  }
-}
-
-TEST_P(Contract, TheWeightIsBorrowedAndStaysAsItIs) {
-  for (const Sample& sample : stored_samples()) {
-    TestContext context = context_for(sample.weight);
     const at::Tensor before = sample.weight.clone();
-    quantizer().quantize(sample.weight, context);
-    EXPECT_TRUE(sample.weight.equal(before)) << sample.name;
-  }
-}
-
-TEST_P(Contract, ScalesAndEveryOtherStoredNumberAreFinite) {
-  for (const Sample& sample : stored_samples()) {
-    TestContext context = context_for(sample.weight);
-    for (const StoredTensor& tensor : quantizer().quantize(sample.weight, context).tensors)
-      EXPECT_TRUE(!tensor.data.is_floating_point() || tensor.data.isfinite().all().item<bool>()) << sample.name << " " << tensor.name;
-  }
-}
-
-// Judged by the objective of the quantizer if it has one, else by the weights.
-TEST_P(Contract, TheErrorIsNeverWorseThanThatOfPlainRounding) {
-  const CodedFormat* coded = as_coded(format());
-  if (coded == nullptr) return;  // a cast: no codes to choose
-  for (const Sample& sample : stored_samples()) {
-    SCOPED_TRACE(sample.name);
-    TestContext context = context_for(sample.weight);
     const StoredLayer stored = quantizer().quantize(sample.weight, context);
-    const double error = decode_error(sample.weight, stored, format(), context.target().layout);
-    EXPECT_TRUE(sample.name != std::string_view("zeros") || error == 0);
-    if (stored.statistics.contains("objective")) {
-      expect_as_good_as_rounding(stored.statistics);
-      continue;
-    }
-    const double rounding = rounding_error(sample.weight, coded->grid(), context.target().layout);
-    // Decoding is in F32: what a value of 1 loses there, too, is no fault of the codes.
-    EXPECT_LE(error, kAsGoodAsRounding * rounding + 1e-12 * static_cast<double>(sample.weight.numel()));
+    EXPECT_TRUE(sample.weight.equal(before)) << "the weight is borrowed";
+    expect_as_planned(stored, planned);
+    expect_finite(stored);
+    expect_not_worse_than_rounding(sample, stored, context.target());
+    expect_recognised(sample, stored, context);
   }
 }
 
@@ -305,24 +309,6 @@ TEST_P(Contract, InputsThatCannotBeComputedWithAreAnErrorOrNotUsed) {
     } catch (const Error& error) {
       EXPECT_TRUE(error.kind() == ErrorKind::input || error.kind() == ErrorKind::numeric) << error.what();
     }
-  }
-}
-
-TEST_P(Contract, AFormatRecognisesWhatItWasStoredAs) {
-  for (const Sample& sample : stored_samples()) {
-    TestContext context = context_for(sample.weight);
-    const Layout& layout = context.target().layout;
-    StoredLayerInfo layer{"l", {}, {}, format().label(layout).marker};
-    const std::vector<TensorInfo> outputs = format().outputs(context.weight(), layout);
-    layer.weight = outputs.at(0);
-    layer.others.assign(outputs.begin() + 1, outputs.end());
-    const std::optional<Layout> recognised = format().recognise(layer);
-    ASSERT_TRUE(recognised) << sample.name;
-    EXPECT_EQ(recognised->rotation_group, layout.rotation_group) << sample.name;
-    EXPECT_EQ(format().original(layer, *recognised).shape, context.weight().shape) << sample.name;
-    const StoredLayer stored = quantizer().quantize(sample.weight, context);
-    EXPECT_EQ(decode_error(sample.weight, stored, format(), *recognised), decode_error(sample.weight, stored, format(), layout))
-        << sample.name;
   }
 }
 

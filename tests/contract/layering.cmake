@@ -16,9 +16,10 @@ set(public_edit edit)
 set(public_rules layer_config layer_selection)
 set(public_lora lora)
 set(public_calibration calibration)
-set(public_plan convert_options plan scaling)
+set(public_plan convert_options plan readers scaling)
 set(public_run convert)
 set(public_conversion batch compare conversion dequantize)
+set(public_options option_table)
 
 # What the rooms below the models may know of the SDK, and the one exception: where the bytes of a tensor lie is an Extent of loader.h.
 set(rooms_below_models io engine)

@@ -45,20 +45,22 @@ class Guard : public ::testing::Test {
       EXPECT_NE(found, std::string::npos) << part << " in " << text;
     }
     const std::size_t context = text.find("tensor 'l.weight'");
-    if (context != std::string::npos) EXPECT_EQ(text.find("tensor 'l.weight'", context + 1), std::string::npos) << text;
+    if (context != std::string::npos) {
+      EXPECT_EQ(text.find("tensor 'l.weight'", context + 1), std::string::npos) << text;
+    }
   }
 
   TempDir home_;
 };
 
 TEST_F(Guard, TheFormatWorksAsLongAsItDoesNotThrow) {
-  const Host host({folder_with("throwing_format")});
+  const Host host({folder_with("throwing_format"), QMILL_TEST_PLUGINS});
   Conversion(host, options()).run();
   EXPECT_EQ(compare_models(host, *host.open(options().output), *host.open(options().input), 1).size(), 1u);
 }
 
 TEST_F(Guard, FunctionsOfAFormatThatAConversionCalls) {
-  const Host host({folder_with("throwing_format")});
+  const Host host({folder_with("throwing_format"), QMILL_TEST_PLUGINS});
   ASSERT_NE(host.find_format("bad.format"), nullptr);
   for (const char* function : {"layout", "misfit", "label", "outputs", "encode", "decode", "scalings"})
     for (const std::string what : {"", " int"}) {
@@ -71,7 +73,7 @@ TEST_F(Guard, FunctionsOfAFormatThatAConversionCalls) {
 }
 
 TEST_F(Guard, FunctionsOfAFormatThatReadingCalls) {
-  const Host host({folder_with("throwing_format")});
+  const Host host({folder_with("throwing_format"), QMILL_TEST_PLUGINS});
   Conversion(host, options()).run();
   for (const char* function : {"recognise", "original", "decode"}) {
     ::setenv("QMILL_TEST_THROW", function, 1);
@@ -86,7 +88,7 @@ TEST_F(Guard, FunctionsOfAFormatThatReadingCalls) {
 }
 
 TEST_F(Guard, WhatAFormatSaysOfAWishIsNotPutInFrontOfIt) {
-  const Host host({folder_with("throwing_format")});
+  const Host host({folder_with("throwing_format"), QMILL_TEST_PLUGINS});
   ConvertOptions legacy = options();
   legacy.target.storage.naming = Naming::legacy;
   const Error error = error_of([&] { Conversion(host, legacy).plan(); });
@@ -98,7 +100,7 @@ TEST_F(Guard, WhatIsConstantIsAskedForWhenItIsLoaded) {
   const fs::path folder = folder_with("throwing_format");
   for (const auto& [what, reason] : {std::pair{"info", "out of luck"}, {"grid", "out of luck"}, {"grid descends", "from -1 to 1"}}) {
     ::setenv("QMILL_TEST_THROW", what, 1);
-    const Host host({folder});
+    const Host host({folder, QMILL_TEST_PLUGINS});
     EXPECT_EQ(host.find_format("bad.format"), nullptr);
     const Error error = error_of([&] { host.format("bad.format"); });
     EXPECT_NE(std::string(error.what()).find(reason), std::string::npos) << error.what();
@@ -107,7 +109,7 @@ TEST_F(Guard, WhatIsConstantIsAskedForWhenItIsLoaded) {
 }
 
 TEST_F(Guard, FunctionsOfASource) {
-  const Host host({folder_with("throwing_loader")});
+  const Host host({folder_with("throwing_loader"), QMILL_TEST_PLUGINS});
   ConvertOptions given = options();
   given.target.format = "int8";
   given.input = home_ / "model.bad";

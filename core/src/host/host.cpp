@@ -226,9 +226,9 @@ std::vector<PluginCandidate> Host::candidates() const {
 std::vector<const Quantizer*> Host::quantizers() const {
   std::vector<const Quantizer*> quantizers = state_->all("quantizer", &LoadedPlugin::quantizers);
   // Plain rounding is always there; a plugin may replace it.
-  const std::string& name = plain_rounding().info().name;
+  const std::string& name = qmill::plain_rounding().info().name;
   if (std::none_of(quantizers.begin(), quantizers.end(), [&](const Quantizer* found) { return same_name(found->info().name, name); }))
-    quantizers.push_back(&plain_rounding());
+    quantizers.push_back(&qmill::plain_rounding());
   return quantizers;
 }
 
@@ -256,6 +256,8 @@ const StoredFormat* Host::find_format(std::string_view name) const {
     if (answers_to(*format, name)) return format;
   return nullptr;
 }
+
+const Quantizer& Host::plain_rounding() const { return quantizer(qmill::plain_rounding().info().name); }
 
 const Quantizer& Host::quantizer(std::string_view name) const {
   if (const Quantizer* found = find_quantizer(name)) return *found;

@@ -13,31 +13,23 @@
 namespace qmill {
 namespace {
 
-std::string read_marker(const TensorSource& source, std::size_t index) {
-  const TensorInfo& info = source.tensors()[index];
-  if (info.dtype != DType::u8 || info.shape.size() != 1 || info.bytes() > kMaxMarkerBytes)
-    throw Error(ErrorKind::input, fmt::format("it is {} {}, expected U8 with one dimension of at most {}", dtype_name(info.dtype),
-                                              info.shape_text(), kMaxMarkerBytes))
-        .in(fmt::format("marker '{}'", info.name));
-  std::string text(static_cast<std::size_t>(info.bytes()), '\0');
-  source.read(index, std::as_writable_bytes(std::span(text)));
-  return text;
-}
-
 // Markers by layer: tensors, and what the header says. Readers let the header win, so the two must say the same.
 std::map<std::string, std::string> read_markers(const TensorSource& source) {
   std::map<std::string, std::string> markers;
-  for (std::size_t i = 0; i < source.tensors().size(); ++i) {
-    const std::string& name = source.tensors()[i].name;
-    if (name.ends_with(kMarkerSuffix)) markers.emplace(name.substr(0, name.size() - kMarkerSuffix.size()), read_marker(source, i));
+  for (const auto& [base, marker] : raw_markers(source)) {
+    const TensorInfo& info = source.tensors()[marker.tensor];
+    if (info.dtype != DType::u8 || info.shape.size() != 1 || info.bytes() > kMaxMarkerBytes)
+      throw Error(ErrorKind::input, fmt::format("it is {} {}, expected U8 with one dimension of at most {}", dtype_name(info.dtype),
+                                                info.shape_text(), kMaxMarkerBytes))
+          .in(fmt::format("marker '{}'", info.name));
+    markers.emplace(base, marker.text);
   }
-  const auto header = source.metadata().find(kHeaderKey);
-  if (header == source.metadata().end()) return markers;
-  const nlohmann::ordered_json parsed = parse_json(header->second);
-  if (!parsed.is_object() || !parsed.contains("layers") || !parsed["layers"].is_object())
-    throw Error(ErrorKind::input, fmt::format("the header's '{}' has no object 'layers'", kHeaderKey));
+  const HeaderEntry header = header_entry(source);
+  if (!header.exists) return markers;
+  if (!header.problem.empty())
+    throw Error(ErrorKind::input, fmt::format("the header's '{}' cannot be used: {}", kHeaderKey, header.problem));
   const LayerTensors tensors(source);
-  for (const auto& [key, marker] : parsed["layers"].items()) {
+  for (const auto& [key, marker] : header.json["layers"].items()) {
     const std::string base = tensors.layer_of(key);
     const auto [tensor, is_new] = markers.emplace(base, marker.dump());
     if (!is_new && nlohmann::json::parse(tensor->second, nullptr, false) != nlohmann::json::parse(marker.dump()))

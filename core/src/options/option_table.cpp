@@ -164,10 +164,7 @@ void OptionTable::stand_for(OptionValues& values) const {
 bool OptionTable::may_run(const Quantizer& quantizer, const OptionValues& values) const {
   const std::string name = values.text("optimizer");
   if (others_may_run(values)) return true;
-  if (same_name(name, "auto")) {
-    const std::vector<const Quantizer*> calibrated = calibrated_quantizers(host_);
-    return quantizer.info().rounds_to_nearest || (!calibrated.empty() && &quantizer == calibrated.front());
-  }
+  if (same_name(name, "auto")) return may_be_automatic(host_, quantizer);
   return host_.find_quantizer(name) == &quantizer;
 }
 

@@ -2,7 +2,6 @@
 
 #include <qmill/error.h>
 #include <qmill/names.h>
-#include <qmill/round_to_nearest.h>
 
 #include <fmt/format.h>
 
@@ -19,11 +18,17 @@ bool writes(const Quantizer& quantizer, const WritableFormat& format) {
 }
 
 const Quantizer& plain_quantizer(const Host& host, const WritableFormat& format) {
-  const Quantizer& rounding = host.quantizer(plain_rounding().info().name);
+  const Quantizer& rounding = host.plain_rounding();
   if (writes(rounding, format)) return rounding;
   for (const Quantizer* quantizer : host.quantizers())
     if (writes(*quantizer, format)) return *quantizer;
   throw Error(ErrorKind::plugin, fmt::format("no plugin that was found writes format '{}'", format.info().name), "see qmill plugins list");
+}
+
+bool may_be_automatic(const Host& host, const Quantizer& quantizer) {
+  if (quantizer.info().rounds_to_nearest) return true;
+  const std::vector<const Quantizer*> calibrated = calibrated_quantizers(host);
+  return !calibrated.empty() && calibrated.front() == &quantizer;
 }
 
 std::vector<const Quantizer*> calibrated_quantizers(const Host& host) {

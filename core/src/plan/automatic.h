@@ -14,4 +14,7 @@ const Quantizer& plain_quantizer(const Host& host, const WritableFormat& format)
 // Of the quantizers that use calibration data, those that `auto` may take, the cheapest first.
 std::vector<const Quantizer*> calibrated_quantizers(const Host& host);
 
+// Whether `auto` might choose it for some layer.
+bool may_be_automatic(const Host& host, const Quantizer& quantizer);
+
 }  // namespace qmill

@@ -2,6 +2,7 @@
 
 #include <qmill/core/environment.h>
 #include <qmill/error.h>
+#include <qmill/names.h>
 
 #include <fmt/format.h>
 
@@ -61,6 +62,27 @@ std::vector<std::string> idle_options(const ConvertOptions& options) {
   if (options.run.memory.thresholds.ortho)
     remarks.push_back("`stream_ortho_threshold` changes nothing: no dense transform is applied to a weight");
   return remarks;
+}
+
+std::vector<std::string> idle_quantizer_options(const ConvertOptions& options, const std::vector<Decision>& decisions) {
+  const auto runs = [&](const std::string& name) {
+    return std::any_of(decisions.begin(), decisions.end(), [&](const Decision& decision) {
+      return decision.action == Action::quantize && same_name(decision.quantizer->info().name, name);
+    });
+  };
+  std::map<std::string, std::pair<bool, std::string>> by_option;  // whether one of its quantizers runs; their names
+  for (const auto& [owner, values] : options.target.quantizer_options)
+    for (const auto& [option, value] : values) {
+      auto& [is_used, owners] = by_option[canonical_name(option)];
+      const bool is_of_casts = options.written.clamp_overflow && value == OptionValue(std::string("clamp"));  // of kept tensors, too
+      is_used = is_used || is_of_casts || runs(owner);
+      owners += fmt::format("{}'{}'", owners.empty() ? "" : ", ", owner);
+    }
+  std::vector<std::string> warnings;
+  for (const auto& [option, use] : by_option)
+    if (!use.first) warnings.push_back(fmt::format("the option '{}' of {} changes nothing: no layer is quantized by {}", option, use.second,
+                                                       use.second.find(',') == std::string::npos ? "it" : "any of them"));
+  return warnings;
 }
 
 }  // namespace qmill

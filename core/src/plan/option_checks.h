@@ -1,7 +1,7 @@
 // What options say of each other and of this machine, before anything is read.
 #pragma once
 
-#include <qmill/core/convert_options.h>
+#include <qmill/core/plan.h>
 
 namespace qmill {
 
@@ -14,5 +14,8 @@ void check_device(std::string_view device);
 
 // Options and environment variables that change nothing in this run, and why. Throws Error(usage) for a variable's value.
 std::vector<std::string> idle_options(const ConvertOptions& options);
+
+// Options of quantizers that were set and change nothing, because no layer is quantized by one that has them.
+std::vector<std::string> idle_quantizer_options(const ConvertOptions& options, const std::vector<Decision>& decisions);
 
 }  // namespace qmill

@@ -80,6 +80,7 @@ class Planner {
     if (std::string hint = filter_hint(filters_, options_, plan_.decisions); !hint.empty()) plan_.warnings.push_back(std::move(hint));
     if (filters_.architecture) plan_.architecture = filters_.architecture->name;
     plan_.filters = filters_.filters;
+    for (std::string& warning : idle_quantizer_options(options_, plan_.decisions)) plan_.warnings.push_back(std::move(warning));
     add_source_warnings();
     add_remarks();
     add_calibration_warnings();

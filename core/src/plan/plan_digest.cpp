@@ -44,10 +44,27 @@ std::string merge_text(const Plan& plan) {
   return text;
 }
 
+// The larger, the larger the values that it holds; 0: of no type that clamping is about.
+int range_of(DType dtype) {
+  switch (dtype) {
+    case DType::f16:
+      return 1;
+    case DType::bf16:
+      return 2;
+    case DType::f32:
+      return 3;
+    case DType::f64:
+      return 4;
+    default:
+      return 0;
+  }
+}
+
 // Whether clamping could change a value.
-bool casts_to_f16(const Decision& decision) {
+bool may_overflow(const Decision& decision) {
   const bool is_cast = decision.action == Action::cast || decision.action == Action::merge || decision.action == Action::correct;
-  return is_cast && decision.outputs.front().dtype == DType::f16 && decision.values.dtype != DType::f16;
+  const int target = is_cast ? range_of(decision.outputs.front().dtype) : 0;
+  return target != 0 && range_of(decision.values.dtype) > target;
 }
 
 }  // namespace
@@ -60,7 +77,7 @@ std::string Plan::digest() const {
     text += fmt::format("{} {} {}\n", action_name(decision.action), tensor_text(decision.source), fmt::join(decision.merges, " "));
     if (decision.action == Action::quantize) text += target_text(decision);
     if (decision.bias) text += fmt::format("corrects {}\n", *decision.bias);
-    may_clamp = may_clamp || casts_to_f16(decision);
+    may_clamp = may_clamp || may_overflow(decision);
   }
   text += inputs_text(*this) + merge_text(*this) + fmt::format("seed {}\n", seed);
   if (may_clamp) text += fmt::format("clamp {}\n", options.written.clamp_overflow);

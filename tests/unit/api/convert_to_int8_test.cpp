@@ -111,7 +111,7 @@ TEST(ConvertToInt8, CalibSamples) {
   const ModelFile of_fewer = job.with([&](Options& o) { o.calibration_data_path = fewer; });
   EXPECT_TRUE(limited.tensors.at("a.weight").equal(of_fewer.tensors.at("a.weight")));
   EXPECT_FALSE(limited.tensors.at("a.weight").equal(job.run().tensors.at("a.weight")));
-  expect_error(ErrorKind::usage, {"calib-samples", "0"}, [&] { job.with([](Options& o) { o.calib_samples = 0; }); });
+  expect_error(ErrorKind::usage, {"`calib_samples`", "0"}, [&] { job.with([](Options& o) { o.calib_samples = 0; }); });
 }
 
 TEST(ConvertToInt8, Seed) {
@@ -148,7 +148,7 @@ TEST(ConvertToInt8, FallbackBlockSize) {
   const ModelFile out = job.with([](Options& o) { o.exclude_layers = "^b", o.fallback = "int8", o.fallback_block_size = 16; });
   EXPECT_EQ(scale_shape(out, "b"), (std::vector<std::int64_t>{2, 8}));
   EXPECT_EQ(scale_shape(out, "a"), (std::vector<std::int64_t>{64, 1}));
-  expect_error(ErrorKind::usage, {"--fallback"}, [&] { job.with([](Options& o) { o.fallback_block_size = 16; }); });
+  expect_error(ErrorKind::usage, {"`fallback TYPE`"}, [&] { job.with([](Options& o) { o.fallback_block_size = 16; }); });
 }
 
 TEST(ConvertToInt8, FallbackSimple) {
@@ -166,8 +166,8 @@ TEST(ConvertToInt8, CustomLayersAndCustomType) {
   const ModelFile out = job.with([](Options& o) { o.custom_layers = "^b", o.custom_type = "fp16"; });
   EXPECT_EQ(type_of(out, "b.weight"), at::kHalf);
   EXPECT_EQ(type_of(out, "a.weight"), at::kChar);
-  expect_error(ErrorKind::usage, {"custom-type"}, [&] { job.with([](Options& o) { o.custom_layers = "^b"; }); });
-  expect_error(ErrorKind::usage, {"custom-layers"}, [&] { job.with([](Options& o) { o.custom_type = "fp16"; }); });
+  expect_error(ErrorKind::usage, {"`custom_type`"}, [&] { job.with([](Options& o) { o.custom_layers = "^b"; }); });
+  expect_error(ErrorKind::usage, {"`custom_layers REGEX`"}, [&] { job.with([](Options& o) { o.custom_type = "fp16"; }); });
 }
 
 TEST(ConvertToInt8, CustomBlockSize) {
@@ -227,7 +227,7 @@ TEST(ConvertToInt8, IncludeInputScale) {
   job.options.comfy_quant = false;
   EXPECT_FALSE(job.run().tensors.contains("a.scale_input"));
   EXPECT_TRUE(job.with([](Options& o) { o.include_input_scale = true; }).tensors.at("a.scale_input").equal(at::full({}, 1.0f)));
-  expect_error(ErrorKind::usage, {"--input-scale", "legacy"},
+  expect_error(ErrorKind::usage, {"`input_scale`", "legacy"},
                [&] { job.with([](Options& o) { o.include_input_scale = true, o.comfy_quant = true; }); });
 }
 
@@ -271,7 +271,7 @@ TEST(ConvertToInt8, MemoryIsALimitAndNoByteChanges) {
   }
   expect_error(ErrorKind::usage, {"medium", "off, minimal, balanced, aggressive, auto"},
                [&] { job.with([](Options& o) { o.streaming_mode = "medium"; }); });
-  expect_error(ErrorKind::usage, {"--low-memory", "--no-memory-limits"},
+  expect_error(ErrorKind::usage, {"`low_memory`", "`no_memory_limits`"},
                [&] { job.with([](Options& o) { o.low_memory = o.no_memory_limits = true; }); });
 }
 
@@ -287,7 +287,7 @@ TEST(ConvertToInt8, StreamingThresholds) {
     }
     EXPECT_EQ(job.bytes_with([&](Options& o) { o.streaming_thresholds = {{"hessian", 1}}; }), expected);
     EXPECT_EQ(job.bytes_with([&](Options& o) { o.streaming_thresholds = {{"ortho", 1}}; }), expected);
-    EXPECT_THAT(job.log, HasSubstr("stream-ortho-threshold changes nothing"));
+    EXPECT_THAT(job.log, HasSubstr("`stream_ortho_threshold` changes nothing"));
   }
   Calibrated job;
   expect_error(ErrorKind::usage, {"hadamar", "hadamard"}, [&] { job.with([](Options& o) { o.streaming_thresholds = {{"hadamar", 1}}; }); });

@@ -172,7 +172,7 @@ TEST(Quip, ActorderAndSpeedOptions) {
   EXPECT_TRUE(codes({.no_memory_limits = true}).equal(q));
   expect_error(ErrorKind::usage, {"streaming mode", "bold"}, [&] { codes({.streaming_mode = "bold"}); });
   expect_error(ErrorKind::usage, {"streaming threshold", "ldlg"}, [&] { codes({.streaming_thresholds = {{"ldlg", 1}}}); });
-  expect_error(ErrorKind::usage, {"threshold", "--no-memory-limits"}, [&] {
+  expect_error(ErrorKind::usage, {"threshold", "`no_memory_limits`"}, [&] {
     codes({.streaming_thresholds = {{"ldlq", 1}}, .no_memory_limits = true});
   });
   expect_error(ErrorKind::usage, {"checkpoint_segments", "0"}, [&] { codes({.checkpoint_segments = 0}); });

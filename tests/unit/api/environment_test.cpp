@@ -108,14 +108,14 @@ TEST(Memory, ContradictionsAreRefused) {
   options.low_memory = true;
   EXPECT_EQ(memory_policy(options, 0, kGibi).bytes_in_flight, 1u);
   options.mode = StreamingMode::off;
-  expect_error(ErrorKind::usage, {"--low-memory", "--streaming-mode off"}, [&] { memory_policy(options, 0, kGibi); });
+  expect_error(ErrorKind::usage, {"`low_memory`", "`streaming_mode off`"}, [&] { memory_policy(options, 0, kGibi); });
   options = {};
   options.no_limits = true;
   options.thresholds.ldlq = 1;
-  expect_error(ErrorKind::usage, {"threshold", "--no-memory-limits"}, [&] { memory_policy(options, 0, kGibi); });
+  expect_error(ErrorKind::usage, {"threshold", "`no_memory_limits`"}, [&] { memory_policy(options, 0, kGibi); });
   options.thresholds = {};
   options.bytes_in_flight = 1;
-  expect_error(ErrorKind::usage, {"--in-flight", "--no-memory-limits"}, [&] { memory_policy(options, 0, kGibi); });
+  expect_error(ErrorKind::usage, {"`in_flight`", "`no_memory_limits`"}, [&] { memory_policy(options, 0, kGibi); });
 }
 
 TEST(Memory, TheSystemSaysWhatIsFree) {

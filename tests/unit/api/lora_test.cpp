@@ -135,7 +135,8 @@ TEST(Lora, FilesAreLoadedByLayer) {
 TEST(Lora, ALoadedConvolutionInCpFormMergesLikeAnyOther) {
   const at::Tensor up = random_weight(8, 3, at::kFloat, 1).view({8, 3, 1, 1}), down = random_weight(2, 6, at::kFloat, 2).view({2, 6, 1, 1});
   const at::Tensor mid = random_weight(6, 9, at::kFloat, 3).view({3, 2, 3, 3});
-  const LoraOnDisk file({{"c.lora_down.weight", down}, {"c.lora_up.weight", up}, {"c.lora_mid.weight", mid}, {"c.alpha", at::full({}, 5.)}});
+  const LoraOnDisk file(
+      {{"c.lora_down.weight", down}, {"c.lora_up.weight", up}, {"c.lora_mid.weight", mid}, {"c.alpha", at::full({}, 5.)}});
   const LoraData data = load_lora_for_merging(host(), file.path).at("c");
   const at::Tensor weight = random_weight(8, 54, at::kFloat, 4).view({8, 6, 3, 3});
   const at::Tensor inner = f64(mid).permute({0, 2, 3, 1}).matmul(f64(down).view({2, 6})).permute({0, 3, 1, 2});

@@ -146,7 +146,7 @@ TEST(FilterChoice, AutoForAnUnknownModelIsAnErrorThatSaysWhatToDo) {
   FluxJob job({"body.weight"});
   job.options.layers.filters = {"auto"};
   expect_error(ErrorKind::input,
-               {"in.safetensors", "--filter auto finds no filter", "generic_text", "generic_diffusion", "qmill filters list"},
+               {"in.safetensors", "`filter auto` finds no filter", "generic_text", "generic_diffusion", "qmill filters list"},
                [&] { job.plan(); });
 }
 
@@ -194,7 +194,7 @@ TEST(StableNames, LayoutsThatReadersRenameAreRefusedUnlessNamesAreLegacy) {
   for (const Renamed& layout : renamed_layouts()) {
     SCOPED_TRACE(layout.architecture);
     FluxJob job(layout.names);
-    expect_error(ErrorKind::input, {"in.safetensors", layout.architecture, "renames", "--no-comfy-quant"}, [&] { job.plan(); });
+    expect_error(ErrorKind::input, {"in.safetensors", layout.architecture, "renames", "`comfy_quant off`"}, [&] { job.plan(); });
     job.options.target.storage.naming = Naming::legacy;
     EXPECT_EQ(job.plan().architecture, layout.architecture);
     job.options.target.storage.naming = Naming::comfy;

@@ -419,11 +419,11 @@ TEST(Calibration, SmoothquantWithoutInputsAndAWrongAlphaAreUsageErrors) {
   Calibrated test;
   test.options.smoothquant = true;
   test.options.data.clear();
-  expect_error(ErrorKind::usage, {"--smoothquant"}, [&] { test.open(); });
+  expect_error(ErrorKind::usage, {"`smoothquant`"}, [&] { test.open(); });
   test.options.data = test.dir / "data.safetensors";
   for (const double alpha : {-0.1, 1.1, std::numeric_limits<double>::quiet_NaN()}) {
     test.options.smoothquant_alpha = alpha;
-    expect_error(ErrorKind::usage, {"--smoothquant-alpha"}, [&] { test.open(); });
+    expect_error(ErrorKind::usage, {"`smoothquant_alpha`"}, [&] { test.open(); });
   }
 }
 

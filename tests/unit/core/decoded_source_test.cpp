@@ -270,7 +270,7 @@ TEST(Dequantize, TheDefaultOutputLiesBesideTheInput) {
 TEST(DequantizeSource, AQuantizedModelIsRefusedWithTheFlagThatDecodesIt) {
   QuantizedFile file;
   Job job(file.tensors, file.metadata);
-  expect_error(ErrorKind::input, {"quantized already", "--dequantize-source"}, [&] { job.run(); });
+  expect_error(ErrorKind::input, {"quantized already", "`dequantize_source`"}, [&] { job.run(); });
 }
 
 TEST(DequantizeSource, ValuesThatAreNotFiniteAreAnErrorWhateverBecomesOfTheLayer) {
@@ -304,7 +304,7 @@ TEST(DequantizeSource, OfAPlainModelItChangesNothingAndSaysSo) {
   Conversion conversion(host(), job.options);
   const Plan& plan = conversion.plan();
   ASSERT_EQ(plan.warnings.size(), 1u);
-  EXPECT_NE(plan.warnings[0].find("--dequantize-source changes nothing"), std::string::npos);
+  EXPECT_NE(plan.warnings[0].find("`dequantize_source` changes nothing"), std::string::npos);
 }
 
 }  // namespace

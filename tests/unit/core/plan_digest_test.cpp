@@ -129,6 +129,15 @@ TEST(PlanDigest, AnotherSourceChangesIt) {
   EXPECT_EQ(digests.at(job.plan().digest()), "as it is") << "values are not read";
 }
 
+TEST(PlanDigest, ClampingCountsOnlyWhereAValueCouldBeTooLarge) {
+  Job job({{"a.weight", random_weight(64, 256, at::kBFloat16, 1)}, {"half.bias", at::ones({4}, at::kHalf)}});
+  for (const DType dtype : {DType::f16, DType::bf16, DType::f32}) {
+    job.options.written = {.keep_dtype = dtype};
+    EXPECT_EQ(digest_with(job, [](ConvertOptions& o) { o.written.clamp_overflow = true; }), job.plan().digest())
+        << "F16 values are in the range of " << dtype_name(dtype);
+  }
+}
+
 TEST(PlanDigest, AHeuristicCountsByWhatItDecides) {
   Job job(kModel);
   const std::string digest = job.plan().digest();

@@ -238,13 +238,13 @@ TEST(Rules, WithoutHeuristicsNoDataIsRead) {
 TEST(Rules, CustomLayersNeedAType) {
   RulesJob job;
   job.options.layers.custom.pattern = "q";
-  expect_error(ErrorKind::usage, {"--custom-layers", "--custom-type"}, [&] { job.plan(); });
+  expect_error(ErrorKind::usage, {"`custom_layers`", "`custom_type`"}, [&] { job.plan(); });
 }
 
 TEST(Rules, ACustomTypeNeedsAPattern) {
   RulesJob job;
   job.options.layers.custom.type = "int8";
-  expect_error(ErrorKind::usage, {"--custom-type", "--custom-layers"}, [&] { job.plan(); });
+  expect_error(ErrorKind::usage, {"`custom_type`", "`custom_layers REGEX`"}, [&] { job.plan(); });
 }
 
 TEST(Rules, CustomTypesAreFormatsAndQuantizersByNameOrAlias) {
@@ -309,9 +309,9 @@ TEST(Rules, UnknownNamesComeWithTheNearestKnownOne) {
   job.options.layers.filters = {"t5xl"};
   refused({"no filter 't5xl'", "did you mean 't5xxl'"});
   job.options.layers.custom = {"q", "fp61", {}, {}, false, false};
-  refused({"--custom-type", "no format or quantizer 'fp61'", "did you mean 'fp16'"});
+  refused({"`custom_type`", "no format or quantizer 'fp61'", "did you mean 'fp16'"});
   job.options.layers.fallback.type = "in8";
-  refused({"--fallback", "no format or quantizer 'in8'", "did you mean 'int8'"});
+  refused({"`fallback`", "no format or quantizer 'in8'", "did you mean 'int8'"});
   job.use_config(R"({"encoder": {"format": "int88"}})");
   refused({"entry 'encoder'", "no format 'int88'", "did you mean 'int8'"}, ErrorKind::input);
   job.use_config(R"({"encoder": {"optimizer": "rnt"}})");
@@ -336,7 +336,7 @@ TEST(Rules, WhatMatchedNothingIsAWarningWithItsText) {
   const std::vector<std::string> warnings = job.plan().warnings;
   EXPECT_EQ(warnings,
             (std::vector<std::string>{
-                "--custom-layers 'no_such_custom' decided about no tensor", "--exclude-layers 'no_such_exclude' decided about no tensor",
+                "`custom_layers` 'no_such_custom' decided about no tensor", "`exclude_layers` 'no_such_exclude' decided about no tensor",
                 "filter 'visual' decided about no tensor", "layer config pattern 'no_such_entry' decided about no tensor",
                 "layer config pattern 'no_such_exclusion' decided about no tensor"}));
 }

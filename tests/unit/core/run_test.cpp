@@ -456,7 +456,7 @@ TEST(Run, AnOutputThatIsAShardOrTheIndexIsRefused) {
 TEST(Run, AnExistingOutputStaysWithoutOverwrite) {
   Job job({{"a.weight", random_weight(16, 16, at::kFloat, 27)}});
   write_bytes(job.options.output, "precious");
-  expect_error(ErrorKind::usage, {"exists already", "--overwrite"}, [&] { job.run(); });
+  expect_error(ErrorKind::usage, {"exists already", "`overwrite`"}, [&] { job.run(); });
   EXPECT_EQ(read_bytes(job.options.output), "precious");
   job.options.run.overwrite = true;
   EXPECT_NO_THROW(job.run());

@@ -1,13 +1,13 @@
 // Core names no plugin: without one that rounds to nearest everything still plans and runs.
-#include "expect_error.h"
 #include "model_file.h"
 #include "temp_dir.h"
 
-#include "compat/converter_kwargs.h"
 #include "plan/automatic.h"
 
 #include <qmill/core/conversion.h>
 #include <qmill/round_to_nearest.h>
+
+#include <gtest/gtest.h>
 
 #include <cstdlib>
 
@@ -95,20 +95,11 @@ TEST_F(WithoutRtn, OfAllThatComeWithItThisIsGptq) {
   EXPECT_EQ(calibrated.front()->info().name, "gptq");
 }
 
-TEST_F(WithoutRtn, OptionsOfWhatAutoMayTakeAreAccepted) {
+TEST_F(WithoutRtn, OfTheseAutoMayTakePlainRoundingAndTheCheapest) {
   const Host host({folder_with({"gptq", "quip"})});
-  ConvertOptions given;
-  read_converter_kwargs({{"actorder", true}}, host, given);
-  EXPECT_TRUE(given.target.quantizer_options.contains("gptq"));
-  EXPECT_FALSE(given.target.quantizer_options.contains("quip"));
-  ConvertOptions plain;
-  plain.target.quantizer = "rtn";
-  read_converter_kwargs({{"optimizer", std::string("simple")}}, host, plain);
-  testing::expect_error(ErrorKind::usage, {"no_learned_rounding is optimizer rtn, but optimizer is 'gptq'"}, [&] {
-    ConvertOptions other;
-    other.target.quantizer = "rtn";
-    read_converter_kwargs({{"optimizer", std::string("gptq")}}, host, other);
-  });
+  EXPECT_TRUE(may_be_automatic(host, host.plain_rounding()));
+  EXPECT_TRUE(may_be_automatic(host, host.quantizer("gptq")));
+  EXPECT_FALSE(may_be_automatic(host, host.quantizer("quip")));
 }
 
 }  // namespace

@@ -52,4 +52,10 @@ TEST(Error, EveryKindHasItsName) {
   EXPECT_EQ(error_kind_name(ErrorKind::internal), "internal");
 }
 
+TEST(Error, WhereItHappenedIsSaidOnce) {
+  qmill::Error error(qmill::ErrorKind::input, "broken");
+  error.in("tensor 'a'").in("plugin 'b', read").in("tensor 'a'");
+  EXPECT_STREQ(error.what(), "plugin 'b', read: tensor 'a': broken");
+}
+
 }  // namespace

@@ -4,7 +4,7 @@
 #include <formats.h>
 #include <model_file.h>
 
-#include <qmill/coded_format.h>
+#include <qmill/layer_context.h>
 
 #include <ATen/ops/empty.h>
 #include <gmock/gmock.h>
@@ -451,7 +451,7 @@ TEST(Int8Recognise, UnknownKeysAreIgnoredAndKnownOnesRead) {
       marked(R"({"format":"int8_tensorwise","per_row":true,"convrot":true,"convrot_groupsize":64,"full_precision_matrix_mult":true})"));
   ASSERT_TRUE(layout);
   EXPECT_EQ(layout->rotation_group, 64);
-  EXPECT_TRUE(layout->full_precision_matrix_mult);
+  EXPECT_TRUE(layout->data->text().ends_with("full precision"));
 }
 
 TEST(Int8Recognise, ValuesThatAreNotTrueAreNotTrue) {
@@ -462,7 +462,7 @@ TEST(Int8Recognise, ValuesThatAreNotTrueAreNotTrue) {
     const std::optional<Layout> layout = int8().recognise(marked(marker));
     ASSERT_TRUE(layout);
     EXPECT_EQ(layout->rotation_group, 0);
-    EXPECT_FALSE(layout->full_precision_matrix_mult);
+    EXPECT_EQ(layout->data->text(), "comfy");
   }
 }
 
@@ -537,10 +537,6 @@ TEST(Fp16Format, OnlyUnmarkedF16IsRecognised) {
   EXPECT_TRUE(fp16().recognise({"a", {"a.weight", DType::f16, {5, 7}}, {}, ""}));
   EXPECT_FALSE(fp16().recognise({"a", {"a.weight", DType::bf16, {5, 7}}, {}, ""}));
   EXPECT_FALSE(fp16().recognise({"a", {"a.weight", DType::f16, {5, 7}}, {}, R"({"format":"x"})"}));
-}
-
-TEST(Fp16Format, ThereAreNoCodesToEncode) {
-  EXPECT_EQ(error_of([&] { fp16().encode({}, matrix(5, 7), {}); }).kind(), ErrorKind::internal);
 }
 
 }  // namespace

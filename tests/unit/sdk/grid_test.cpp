@@ -9,7 +9,7 @@
 #include <gtest/gtest.h>
 #include <hwy/targets.h>
 
-#include <bit>
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -42,6 +42,13 @@ Grid e4m3() {
   return table_of(all, -126);
 }
 
+// Many values that are no small float.
+Grid stretched() {
+  Grid grid = e4m3();
+  for (float& value : grid.values) value *= 1.25f;
+  return grid;
+}
+
 // So close together that several codes change among values with the same first bits.
 Grid crowded() {
   std::vector<float> values;
@@ -52,16 +59,17 @@ Grid crowded() {
 // As it is defined: the smallest distance, in exact arithmetic; of two the even code.
 int slow_nearest(const Grid& grid, float x) {
   if (std::isnan(x)) return grid.lowest;
+  x = std::clamp(x, grid.value(grid.lowest), grid.value(grid.highest));  // far outside, distances are equal to the last digit
   int best = grid.lowest;
   for (int code = grid.lowest + 1; code <= grid.highest; ++code) {
     const long double distance = std::fabs(static_cast<long double>(x) - grid.value(code));
     const long double least = std::fabs(static_cast<long double>(x) - grid.value(best));
     if (distance < least || (distance == least && code % 2 == 0)) best = code;
   }
-  return std::isinf(x) ? (x < 0 ? grid.lowest : grid.highest) : best;
+  return best;
 }
 
-std::vector<Grid> tables() { return {e2m1(), uneven_grid(), e4m3(), crowded(), table_of({-1, 2}, 0)}; }
+std::vector<Grid> tables() { return {e2m1(), uneven_grid(), e4m3(), stretched(), crowded(), table_of({-1, 2}, 0)}; }
 
 // Values, midpoints, their neighbours, what is far outside, zeros, denormals.
 std::vector<float> inputs_for(const Grid& grid) {

@@ -139,4 +139,18 @@ TEST(OptionText, ValuesAreWrittenAsAPersonWouldTypeThem) {
   EXPECT_EQ(option_text(std::string("fast")), "fast");
 }
 
+TEST(Options, ATextMayBeAWordOrANumberWithinBounds) {
+  qmill::OptionSpec spec{"damping", std::string("auto"), "", 0};
+  spec.choices = {"auto"};
+  spec.takes_numbers = true;
+  EXPECT_EQ(spec.allowed(), "auto, or a number of at least 0");
+  qmill::Options options({spec});
+  for (const char* allowed : {"auto", "0", "0.05", "1e-3"}) {
+    options.parse("gptq", "damping", allowed);
+    EXPECT_EQ(options.text("damping"), allowed);
+  }
+  for (const char* refused : {"", "-1", "often", "nan", "inf", "0.1x"}) EXPECT_THROW(options.parse("gptq", "damping", refused), qmill::Error);
+  EXPECT_EQ(options.text("damping"), "1e-3");
+}
+
 }  // namespace

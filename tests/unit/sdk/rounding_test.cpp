@@ -179,15 +179,16 @@ Grid sixteen_levels() {
   return grid;
 }
 
-// The first of the nearest, hence the lower code on a tie.
+// Of two that are as near, the even one.
 int nearest_by_search(const Grid& grid, float value) {
   int best = grid.lowest;
+  const auto distance = [&](int code) { return std::fabs(static_cast<double>(value) - static_cast<double>(grid.value(code))); };
   for (int code = grid.lowest; code <= grid.highest; ++code)
-    if (std::fabs(value - grid.value(code)) < std::fabs(value - grid.value(best))) best = code;
+    if (distance(code) < distance(best) || (distance(code) == distance(best) && code % 2 == 0)) best = code;
   return best;
 }
 
-TEST(Grid, ATableGivesTheNearestCodeAndTheLowerOneOnATie) {
+TEST(Grid, ATableGivesTheNearestCodeAndTheEvenOneOnATie) {
   const Grid grid = sixteen_levels();
   for (float value = -1.5f; value < 1.5f; value += 0.0078125f) EXPECT_EQ(grid.nearest(value), nearest_by_search(grid, value)) << value;
   EXPECT_EQ(grid.nearest(0.1875f), 0);  // between 0.125 (code 0) and 0.25 (code 1)

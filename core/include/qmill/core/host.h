@@ -1,8 +1,8 @@
 // The Host finds plugins, decides which of them may run, and hands out what they offer.
 #pragma once
 
-#include <qmill/core/export.h>
 #include <qmill/coded_format.h>
+#include <qmill/core/export.h>
 #include <qmill/loader.h>
 #include <qmill/model_filter.h>
 #include <qmill/quantizer.h>
@@ -61,6 +61,9 @@ class QMILL_CORE_API Host {
   const Quantizer& quantizer(std::string_view name) const;
   const ModelFilter& filter(std::string_view name) const;
   const WritableFormat& format(std::string_view name) const;  // Error(usage), too, for one that is only read
+
+  // Rounding to nearest, by which others are measured: the SDK's, unless a plugin offers one of the same name.
+  const Quantizer& plain_rounding() const;
 
   const Quantizer* find_quantizer(std::string_view name) const;  // null instead of Error(usage)
   const StoredFormat* find_format(std::string_view name) const;

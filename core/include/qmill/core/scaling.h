@@ -1,8 +1,8 @@
 // How a wish for a format, a scaling and a block size fit together: on the command line and in a layer configuration alike.
 #pragma once
 
-#include <qmill/core/export.h>
 #include <qmill/core/convert_options.h>
+#include <qmill/core/export.h>
 #include <qmill/core/host.h>
 
 #include <optional>
@@ -15,8 +15,9 @@ QMILL_CORE_API Scaling default_scaling(const WritableFormat& format);
 
 // `format_name` is how the format was called: a name may imply a scaling, and a block size alone means block. `otherwise` is what applies
 // when nothing is said. Nothing: none is chosen. Throws Error(usage) when the wishes contradict each other.
-QMILL_CORE_API std::optional<Scaling> agreed_scaling(const WritableFormat& format, std::string_view format_name, std::optional<Scaling> scaling,
-                                      std::optional<std::int64_t> block_size, std::optional<Scaling> otherwise);
+QMILL_CORE_API std::optional<Scaling> agreed_scaling(const WritableFormat& format, std::string_view format_name,
+                                                     std::optional<Scaling> scaling, std::optional<std::int64_t> block_size,
+                                                     std::optional<Scaling> otherwise);
 
 // Sets the scaling and the block size of options.storage from what was asked for. Quantizers that go through columns in blocks have an
 // option block_size; with them `block_size` means that one, unless block scaling is asked for by name. Returns the quantizer whose option

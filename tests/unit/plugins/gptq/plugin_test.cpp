@@ -68,7 +68,7 @@ class GptqPlugin : public ::testing::Test {
   std::vector<StoredTensor> plain_rounding() const {
     TestContext layer = context();
     const LayerTarget& target = layer.target();
-    return target.format->encode(round_to_nearest(weight, *target.format->grid(), target.layout, layer), layer.weight(), target.layout);
+    return target.coded().encode(round_to_nearest(weight, target.coded().grid(), target.layout, layer), layer.weight(), target.layout);
   }
 
   // Relative, of what a reader decodes, on inputs that nothing was fitted to.
@@ -169,7 +169,7 @@ TEST_F(GptqPlugin, DampingAndScaleSearchAreLive) {
   EXPECT_LT(little.statistics.at("objective"), much.statistics.at("objective"));
   EXPECT_TRUE(same_bytes(run({{"scale_search", "off"}}).tensors, run().tensors));
   EXPECT_FALSE(same_bytes(run({{"scale_search", "mse"}}).tensors, run().tensors));
-  expect_error(ErrorKind::usage, {"damping '-1'"}, [&] { run({{"damping", "-1"}}); });
+  expect_error(ErrorKind::usage, {"'damping' is '-1'"}, [&] { run({{"damping", "-1"}}); });
   expect_error(ErrorKind::usage, {"scale_search"}, [&] { run({{"scale_search", "max"}}); });
   format = "int4";
   EXPECT_TRUE(same_bytes(run({{"scale_search", "mse"}}).tensors, run().tensors));

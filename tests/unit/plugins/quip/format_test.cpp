@@ -123,7 +123,6 @@ TEST(HadamardQuipFormat, WishesThatItCannotExpressAreRefused) {
   expect_error(ErrorKind::unsupported, {"'l.weight'", "2 x 3 x 4"}, [] { format().layout({"l.weight", DType::f32, {2, 3, 4}}, {}); });
   expect_error(ErrorKind::unsupported, {"'l.weight'", "0 x 4"}, [] { format().layout(weight_info(0, 4), {}); });
   expect_error(ErrorKind::unsupported, {"'l.weight'", "at most"}, [] { format().layout(weight_info(1, std::int64_t{1} << 31), {}); });
-  expect_error(ErrorKind::internal, {"without its signs"}, [] { format().encode({}, weight_info(2, 2), {}); });
 }
 
 TEST(HadamardQuipFormat, ItRecognisesItsOwnFilesInTheirShape) {

@@ -103,12 +103,13 @@ bool same_tensors(const StoredLayer& a, const StoredLayer& b) {
 
 // What rounding under the inputs' Hessian stores in the basis of the layout.
 StoredLayer calibrated(const at::Tensor& weight, Context& context, bool activation_order) {
-  const auto& [format, layout, options] = context.target();
+  const Layout& layout = context.target().layout;
+  const CodedFormat& format = context.target().coded();
   CalibratedRounding how;
   how.activation_order = activation_order;
-  const CodedWeight coded = round_calibrated(to_stored_basis(weight, layout, context), *format->grid(), layout,
+  const CodedWeight coded = round_calibrated(to_stored_basis(weight, layout, context), format.grid(), layout,
                                              inputs_in_stored_basis(layout, context).get(), how, context);
-  return {format->encode(coded, context.weight(), layout), coded.statistics};
+  return {format.encode(coded, context.weight(), layout), coded.statistics};
 }
 
 at::Tensor decoded(const StoredLayer& stored, const Context& context) {
@@ -143,7 +144,7 @@ TEST(QuipPlugin, StoredAsItIsTheCodesAreThoseOfRoundingUnderTheHessian) {
         const StoredLayer stored = quantizer().quantize(weight, context);
         EXPECT_THAT(context.notes, ElementsAre(HasSubstr("changes nothing that is stored")));
         Context plain(weight, int8(), storage, {}, &inputs);
-        EXPECT_TRUE(same_tensors(stored, calibrated(weight, plain, actorder))) << actorder << hadamard << scaling_name(storage.scaling);
+        EXPECT_TRUE(same_tensors(stored, calibrated(weight, plain, actorder))) << actorder << hadamard << scaling_name(*storage.scaling);
       }
 }
 
