@@ -62,7 +62,7 @@ void add_layer_rows(Rows& rows, const Host& host) {
                 "convert excluded layers to this format (int8, fp16) or with this quantizer, instead of keeping them", set_fallback);
   set_block_size(rest.optional("fallback_block_size", "N", std::int64_t{128}, "block scaling for excluded layers"));
   rest.toggle("fallback_simple", false, "plain rounding for excluded layers");
-  rest.optional("custom_layers", "REGEX", std::string(), "convert tensors whose name matches to `custom_type`", set_custom).is_common = true;
+  rest.optional("custom_layers", "REGEX", std::string(), "tensors whose name matches become `custom_type`", set_custom).is_common = true;
   rest.optional("custom_type", "TYPE", std::string(), "format (int8, fp16) or quantizer of custom layers; required with `custom_layers`")
       .is_common = true;
   set_block_size(rest.optional("custom_block_size", "N", std::int64_t{128}, "block scaling for custom layers"));
