@@ -93,7 +93,7 @@ std::vector<Command> command_overview() {
                  {"add-keys", "KEYS", "", "keys to add or replace: a JSON object, or 'key': value, 'key': value", "Keys"},
                  {"quant-filter", "REGEX", "", "edit only layers whose name matches", "Keys"},
                  {"save-quant-metadata", "", "off", "write the header's entry again, from all marker tensors", "Keys"},
-                 {"edit-quant", "", "off", "the old name of this command, as a flag of convert", "Keys"},
+                 {"edit-quant", "", "off", "older form of this command, as a flag of convert", "Keys"},
                  sync_flag()},
        .max_operands = 2},
       {.name = "calibrate",

@@ -109,7 +109,7 @@ at::Tensor transformed(const at::Tensor& weight, const SignedSylvester& rows, co
 qmill::QuantizerInfo make_info() {
   qmill::QuantizerInfo info;
   info.name = "quip";
-  info.summary = "error feedback under the inputs' Hessian, stored in a random or regular Hadamard basis on request";
+  info.summary = "rounds with error feedback for real inputs; on request stored in a random or regular Hadamard basis";
   qmill::OptionSpec layout{
       "transformed_layout", std::string("convrot"),
       "layout for store_transformed: regular Hadamard, or the whole matrix in a random Hadamard basis (hadamard_quip)"};
@@ -118,7 +118,7 @@ qmill::QuantizerInfo make_info() {
                            "scales in the original basis if no scaling is chosen: block, or see requant_tensor_per_row"};
   scheme.choices = {"tensor", "block"};
   info.options = {
-      {"actorder", true, "columns with the largest inputs first"},
+      {"actorder", true, "process the columns with the largest inputs first"},
       {"hadamard", true, "use random Hadamard transforms; off: dense ones, which cannot be stored"},
       {"seed", std::int64_t{-1}, "seed of the random signs; -1: the seed of the run", -1},
       {"store_transformed", false, "store the codes in the transformed basis"},

@@ -51,7 +51,7 @@ void add_input_rows(Rows& rows) {
       [](ConvertOptions& options, const OptionValues& values) { options.calibration.bias_correction = values.on("bias_correction"); });
   calibration.toggle("smoothquant", false, "weight the columns by channel_max in layers without rows or a Hessian",
                      [](ConvertOptions& options, const OptionValues& values) { options.calibration.smoothquant = values.on("smoothquant"); });
-  OptionRow& alpha = calibration.value("smoothquant_alpha", "A", 0.5, "0 to 1: how much of that comes from the inputs rather than the weights",
+  OptionRow& alpha = calibration.value("smoothquant_alpha", "A", 0.5, "0 to 1: how much of that comes from the inputs, not the weights",
                                        [](ConvertOptions& options, const OptionValues& values) {
                                          options.calibration.smoothquant_alpha = values.real("smoothquant_alpha");
                                          if (values.given("smoothquant_alpha") && !values.on("smoothquant"))
