@@ -47,7 +47,7 @@ struct Rounded {
     testing::Job job({{"l.weight", weight}});
     job.options.target.storage = storage;
     const Plan plan = job.plan();
-    format = plan.decisions.at(0).target.format;
+    format = as_coded(*plan.decisions.at(0).target.format);
     layout = plan.decisions.at(0).target.layout;
     job.run();
     for (const TensorInfo& output : plan.decisions.at(0).outputs) stored.push_back(job.output().tensors.at(output.name));
@@ -62,7 +62,7 @@ struct Rounded {
   RowDecoder rows() const { return stored_rows(stored, info, *format, layout); }
 
   TensorInfo info;
-  const Format* format;
+  const CodedFormat* format;
   Layout layout;
   std::vector<at::Tensor> stored;
 };
@@ -178,17 +178,14 @@ TEST(OutputError, PlainRoundingIsTheYardstickInEveryLayout) {
 }
 
 // Decodes whole weights only, and counts how often.
-class WholeFormat final : public Format {
+class WholeFormat final : public StoredFormat {
  public:
   const FormatInfo& info() const override {
     static const FormatInfo info = {"whole", {}, "", false};
     return info;
   }
-  Layout layout(const TensorInfo&, const StorageOptions&) const override { return {}; }
   FormatLabel label(const Layout&) const override { return {}; }
   std::vector<TensorInfo> outputs(const TensorInfo& weight, const Layout&) const override { return {weight}; }
-  const Grid* grid() const override { return nullptr; }
-  std::vector<StoredTensor> encode(const CodedWeight&, const TensorInfo&, const Layout&) const override { return {}; }
   std::optional<Layout> recognise(const StoredLayerInfo&) const override { return std::nullopt; }
   void decode_rows(std::span<const at::Tensor> tensors, const Layout&, std::int64_t begin, std::int64_t end, float* out) const override {
     if (begin != 0 || end != tensors[0].size(0)) throw Error(ErrorKind::internal, "asked for a part");
