@@ -217,14 +217,14 @@ std::vector<Flag> batch_flags(const Host& host) {
     return flags.back();
   };
   add("inputs", "MODEL", "", "a model, or several with * and ?; the same as naming it without a flag", 'i').is_list = true;
-  add("directory", "DIR", "", "convert the models of this folder, but those that qmill made", 'd');
-  add("pattern", "GLOB", "*.safetensors", "which of its files");
-  add("output-dir", "DIR", "", "where to write; left out: each beside its input. It is made if it does not exist");
+  add("directory", "DIR", "", "convert the models of this folder, except those that qmill made", 'd');
+  add("pattern", "GLOB", "*.safetensors", "which files of the folder");
+  add("output-dir", "DIR", "", "folder of the outputs, created if needed; default: each beside its input");
   add("lora-mapping", "FILE", "", "JSON: which LoRAs go with which model (docs/commands.md)");
-  add("lora-dir", "DIR", "", "folder of LoRAs: of mapped names, and of <model>.safetensors and <model>_lora.safetensors");
-  add("dry-run", "analyze", "", "write nothing: say what would be written").optional_words = {"analyze"};
+  add("lora-dir", "DIR", "", "folder of LoRAs: mapped names, <model>.safetensors and <model>_lora.safetensors");
+  add("dry-run", "analyze", "", "write nothing: print what would be written").optional_words = {"analyze"};
   add("dry-run-batch", "", "off", "the old name of --dry-run");
-  add("yes", "", "off", "accepted from old command lines: nothing is asked", 'y');
+  add("yes", "", "off", "older flag that changes nothing: batch asks no questions", 'y');
   for (Flag& flag : convert_flags(host))
     if (flag.name != "input" && flag.name != "output" && flag.name != "dry-run" && flag.name != "report" && flag.name != "report-quality")
       flags.push_back(std::move(flag));

@@ -52,7 +52,7 @@ void print_info(const ModelFilter& filter) {
   if (patterns != nullptr) print("removes", patterns->data().remove);
   print("is for", architectures(filter));
   if (patterns != nullptr)
-    fmt::print("A pattern is a run of dot-separated parts of a tensor's name; * stands for any characters of a part.\n");
+    fmt::print("A pattern is a sequence of dot-separated parts of a tensor's name; * stands for any characters of a part.\n");
 }
 
 }  // namespace

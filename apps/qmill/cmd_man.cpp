@@ -72,8 +72,8 @@ std::string page(const std::vector<Command>& commands) {
   for (const Command& command : commands)
     for (const std::string& usage : command.usage) text += fmt::format("{} {}\n", bold("qmill"), roff(usage));
   text +=
-      ".fi\n.SH DESCRIPTION\nSafetensors in, smaller safetensors out, in a form that real loaders read. Without a command, qmill "
-      "converts.\n";
+      ".fi\n.SH DESCRIPTION\nqmill reads a safetensors file and writes a smaller one that real programs load. The default command is "
+      "convert.\n";
   text += "Every switch has a \\-\\-no\\- form; \\- and _ are the same in names; defaults are in [brackets].\n.SH COMMANDS\n";
   for (const Command& command : commands) text += fmt::format(".TP\n{}\n{}\n", bold(command.name), roff(command.purpose));
   text += ".SH OPTIONS\n";
@@ -84,7 +84,7 @@ std::string page(const std::vector<Command>& commands) {
   }
   text += ".SH EXIT STATUS\n";
   constexpr std::pair<int, const char*> kStatuses[] = {{kDone, "done: the file is complete and has its name"},
-                                                       {kFailed, "failed; nothing is at the destination that was not there before"},
+                                                       {kFailed, "failed; nothing new is at the destination"},
                                                        {kUsage, "wrong command line"},
                                                        {kQualityBelow, "quality below --fail-below"},
                                                        {kInterrupted, "interrupted"}};

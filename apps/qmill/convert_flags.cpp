@@ -42,7 +42,7 @@ void add_own_flags(std::vector<Flag>& flags) {
     return std::find_if(flags.begin(), flags.end(), [&](const Flag& flag) { return flag.name == name; });
   };
   Flag dry_run{"dry-run", "analyze|create-template", "",
-               "write nothing: print what would become of every tensor, or a layer configuration to fill in", "Input and output"};
+               "write nothing: print what would happen to every tensor, or a layer configuration to fill in", "Input and output"};
   dry_run.optional_words = {"analyze", "create-template"};
   dry_run.is_common = true;
   flags.insert(std::next(place("overwrite")), dry_run);

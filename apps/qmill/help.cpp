@@ -74,7 +74,7 @@ std::vector<Flag> shared_flags() {
   flags[1].is_common = true;
   flags[2].name = "help";
   flags[2].value = "TOPIC";
-  flags[2].help = "this page; all: every flag; or those of one topic";
+  flags[2].help = "this page; all: every flag; or the flags of one topic";
   flags[2].letter = 'h';
   flags[2].optional_words = {"common", "all"};
   flags[2].is_common = true;
@@ -88,7 +88,7 @@ std::vector<Flag> shared_flags() {
 }
 
 std::string program_help(const std::vector<Command>& commands) {
-  std::string text = "qmill quantizes the weights of trained models: safetensors in, smaller safetensors out.\n\n";
+  std::string text = "qmill quantizes the weights of trained models: it reads a safetensors file and writes a smaller one.\n\n";
   text += "  qmill -i MODEL [-o OUTPUT]           convert (the command may be left out)\n";
   for (const Command& command : commands)
     for (const std::string& usage : command.usage)

@@ -155,7 +155,7 @@ std::string calibration_lines(const Plan& plan) {
   add(account.smoothed, "weighted by channel_max");
   add(account.guided_by_lora, "guided by the LoRA");
   add(account.with_channels, "with channel statistics only");
-  add(account.without, "without anything: the Hessian is the identity");
+  add(account.without, "without data: the Hessian is the identity");
   std::string text;
   for (const std::string& each : texts) text += line(text.empty() ? "inputs" : "", each);
   return text;

@@ -1,4 +1,4 @@
-// One model to INT8, and one by QuIP with a LoRA merged into it.
+// Converts one model to INT8, and one with QuIP and a LoRA merged into it.
 #include <qmill/qmill.h>
 
 using namespace qmill;

@@ -1,4 +1,4 @@
-// One weight by GPTQ, under the Hessian of its inputs.
+// Quantizes one weight with GPTQ and the Hessian of its inputs.
 #include <qmill/qmill.h>
 
 #include <cstdio>

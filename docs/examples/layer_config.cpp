@@ -1,4 +1,4 @@
-// Choices per layer, from a file.
+// Reads choices per layer from a file.
 #include <qmill/qmill.h>
 
 using namespace qmill;

@@ -1,4 +1,4 @@
-// One weight by learned rounding.
+// Quantizes one weight with learned rounding.
 #include <qmill/qmill.h>
 
 #include <cstdio>

@@ -1,4 +1,4 @@
-// What a LoRA changes, layer by layer.
+// Shows what a LoRA changes, layer by layer.
 #include <qmill/qmill.h>
 
 #include <cstdio>

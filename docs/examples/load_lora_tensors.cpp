@@ -1,4 +1,4 @@
-// The matrices of a LoRA that say which inputs of a layer matter.
+// Reads the matrices of a LoRA that show which inputs of a layer matter.
 #include <qmill/qmill.h>
 
 #include <cstdio>

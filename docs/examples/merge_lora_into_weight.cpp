@@ -1,4 +1,4 @@
-// One LoRA into one weight.
+// Merges one LoRA into one weight.
 #include <qmill/qmill.h>
 
 #include <cstdio>

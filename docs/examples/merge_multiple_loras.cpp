@@ -1,4 +1,4 @@
-// Several LoRAs into one weight, the second dampened by its scale.
+// Merges several LoRAs into one weight. The scale of the second is smaller.
 #include <qmill/qmill.h>
 
 #include <cstdio>

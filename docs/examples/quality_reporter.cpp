@@ -1,4 +1,4 @@
-// The quality of a weight that was stored, as text.
+// Prints the quality of a stored weight.
 #include <qmill/qmill.h>
 
 #include <cstdio>

@@ -1,4 +1,4 @@
-// One weight by QuIP.
+// Quantizes one weight with QuIP.
 #include <qmill/qmill.h>
 
 #include <cstdio>

@@ -1,4 +1,4 @@
-// How much is said on stderr.
+// Chooses how much is logged to stderr.
 #include <qmill/qmill.h>
 
 using namespace qmill;

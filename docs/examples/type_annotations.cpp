@@ -1,4 +1,4 @@
-// The types that functions around the API speak in.
+// The types that functions of the API use.
 #include <qmill/qmill.h>
 
 #include <cstdio>

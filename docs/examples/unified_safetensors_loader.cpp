@@ -1,4 +1,4 @@
-// A model's tensors, one by one.
+// Reads the tensors of a model one by one.
 #include <qmill/qmill.h>
 
 #include <cstdio>

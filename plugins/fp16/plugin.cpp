@@ -14,7 +14,7 @@ class Fp16Quantizer final : public qmill::Quantizer {
       qmill::OptionSpec overflow;
       overflow.name = "overflow";
       overflow.initial = std::string("error");
-      overflow.help = "what becomes of values beyond the range of F16 (65504): an error, or the largest value, counted";
+      overflow.help = "values beyond the range of F16 (65504): an error, or clamped to the largest value and counted";
       overflow.choices = {"error", "clamp"};
       return qmill::QuantizerInfo{"fp16", {"f16", "float16"}, "cast to 16-bit floats", {overflow}, {"fp16"}, false};
     }();

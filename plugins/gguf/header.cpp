@@ -241,9 +241,9 @@ void parse_type(Cursor& cursor, Entry& entry, std::string_view what) {
   if (type != kQ8_0) {
     const std::string_view name = type < kTensorTypes.size() ? kTensorTypes[type] : std::string_view();
     throw Error(ErrorKind::unsupported,
-                fmt::format("it is {}, which is not read; read are F32, F16, BF16 and Q8_0",
+                fmt::format("it is {}, which is not read; F32, F16, BF16 and Q8_0 are",
                             name.empty() ? fmt::format("of the unknown type {}", type) : std::string(name)),
-                "use a file of one of these types, best the one that this was made from");
+                "use a file of one of these types, if possible the original");
   }
   if (entry.info.shape.back() % kBlockValues != 0)
     reject(fmt::format("it is Q8_0 with rows of {} values, expected a multiple of {}", entry.info.shape.back(), kBlockValues));
@@ -307,7 +307,7 @@ Header parse_header(std::uint64_t file_size, const ReadAt& read) {
   if (version != 2 && version != 3) {
     const bool is_swapped = version != 0 && (version & 0xffff) == 0;
     throw Error(ErrorKind::unsupported,
-                is_swapped ? std::string("it is big-endian") : fmt::format("it is GGUF version {}, read are 2 and 3", version),
+                is_swapped ? std::string("it is big-endian") : fmt::format("it is GGUF version {}, only 2 and 3 are read", version),
                 is_swapped ? "make a little-endian copy" : "convert it with a current gguf tool");
   }
   const auto tensors = cursor.number<std::uint64_t>("the number of tensors");

@@ -38,10 +38,10 @@ class GptqQuantizer final : public qmill::GridQuantizer {
     qmill::QuantizerInfo info;
     info.name = "gptq";
     info.summary = "column by column with error feedback, for the smallest error on real inputs";
-    info.options = {{"actorder", false, "columns with the largest inputs first"},
-                    {"fast", true, "in blocks of columns; off: one column after the other, for the same codes"},
+    info.options = {{"actorder", false, "process the columns with the largest inputs first"},
+                    {"fast", true, "work in blocks of columns; off: one column at a time, with the same codes"},
                     {"turbo", false, "a fused kernel for GPUs"},
-                    {"block_size", qmill::kBlockColumns, "columns in a block: speed only", 1}};
+                    {"block_size", qmill::kBlockColumns, "columns in a block; changes only the speed", 1}};
     for (qmill::OptionSpec& option : qmill::calibrated_options()) info.options.push_back(std::move(option));
     info.uses_calibration = true;
     info.cost = 20;

@@ -149,7 +149,7 @@ LearnedQuantizer::LearnedQuantizer(Variant variant) : variant_(variant) {
     case Variant::original:
       info_.name = "learned_rounding";
       info_.aliases = {"original"};
-      info_.summary = "integers near their values, for a small error along the weight's dominant directions or on real inputs";
+      info_.summary = "chooses integers so that the error is small on real inputs, or along the weight's dominant directions";
       break;
     case Variant::adamw:
       info_.name = "adamw";

@@ -32,28 +32,28 @@ OptionSpec choice(const char* name, std::vector<std::string> choices, const char
 std::vector<OptionSpec> option_schema(Variant variant) {
   const bool is_soft = variant != Variant::original;
   std::vector<OptionSpec> options = {
-      count("num_iter", is_soft ? kSoftIterations : 1000, "iterations at most; most layers need far fewer"),
-      number("lr", kUsualRate, "size of a step; the default is the one that suits the noise of rounding"),
+      count("num_iter", is_soft ? kSoftIterations : 1000, "largest number of iterations; most layers need far fewer"),
+      number("lr", kUsualRate, "size of a step; the default suits the noise of rounding"),
       choice("lr_schedule", {"adaptive", "exponential", "plateau"},
-             "how the step shrinks: adaptive: by half where the loss did not fall; exponential: always, by lr-gamma; plateau: by "
-             "lr-factor after lr-patience iterations in vain"),
+             "how the step shrinks: adaptive: by half if the loss did not fall; exponential: always, by lr-gamma; plateau: by "
+             "lr-factor after lr-patience iterations without gain"),
       number("lr_gamma", 0.99, "exponential: factor of each iteration", 1),
-      count("lr_patience", 9, "plateau: iterations in vain before the step shrinks"),
+      count("lr_patience", 9, "plateau: iterations without gain before the step shrinks"),
       number("lr_factor", 0.92, "plateau: factor of the step", 1),
-      number("lr_min", 1e-10, "the step shrinks no further"),
+      number("lr_min", 1e-10, "smallest step"),
       count("lr_cooldown", 6, "plateau: iterations after it shrank that are not counted"),
-      number("lr_threshold", 0.0, "a loss that fell by less counts as one that did not fall"),
+      number("lr_threshold", 0.0, "smallest fall of the loss that counts as a gain"),
       choice("lr_threshold_mode", {"rel", "abs"}, "what lr-threshold is relative to: the best loss so far, or that of rounding to nearest"),
       choice("lr_adaptive_mode", {"simple-reset", "no-reset"},
-             "adaptive: whether the step is whole again once the loss falls; no-reset is slower and reaches less"),
+             "adaptive: whether the step gets its full size again when the loss falls; no-reset is slower and ends worse"),
       number("lr_shape_influence", 1.0, "plateau: how much faster the step shrinks for weights far from square", 100),
-      number("early_stop_loss", 1e-8, "stops at this loss, as a part of that of rounding to nearest"),
+      number("early_stop_loss", 1e-8, "stops at this loss, as a fraction of the loss of rounding to nearest"),
       number("early_stop_lr", 1e-10, "stops at this step"),
-      count("early_stop_stall", 5, "stops after more iterations in a row that gained nothing worth their time"),
-      number("top_p", 0.2, "directions of the weight that count, as a part of its smaller side", 1),
-      count("min_k", 64, "directions at least", 1),
-      count("max_k", 1024, "directions at most", 1),
-      {"full_matrix", false, "exact directions by LAPACK instead of approximate ones: slow"},
+      count("early_stop_stall", 5, "stops after more than this many iterations in a row without a useful gain"),
+      number("top_p", 0.2, "number of directions of the weight, as a fraction of its smaller side", 1),
+      count("min_k", 64, "smallest number of directions", 1),
+      count("max_k", 1024, "largest number of directions", 1),
+      {"full_matrix", false, "compute exact directions with LAPACK instead of approximate ones; slow"},
   };
   for (OptionSpec& option : options) {
     option.flag = option.name;
@@ -61,7 +61,7 @@ std::vector<OptionSpec> option_schema(Variant variant) {
   }
   if (variant == Variant::original)
     options.insert(options.begin(), choice("variant", {"original", "adamw", "radam"},
-                                           "original: integers all the way; adamw, radam: from there on with soft integers, slowly"));
+                                           "original: optimize integers; adamw, radam: then optimize soft integers, which is slow"));
   for (OptionSpec& option : qmill::calibrated_options()) options.push_back(std::move(option));
   return options;
 }

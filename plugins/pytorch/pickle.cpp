@@ -303,7 +303,7 @@ class Machine {
     switch (opcode) {
       case 0x80: {  // PROTO
         const std::uint64_t protocol = number(1);
-        if (protocol < 2 || protocol > 5) reject_pickle(fmt::format("data.pkl is of pickle protocol {}, read are 2 to 5", protocol));
+        if (protocol < 2 || protocol > 5) reject_pickle(fmt::format("data.pkl has pickle protocol {}, only 2 to 5 are read", protocol));
         return;
       }
       case 0x95:  // FRAME: only says how far to read ahead

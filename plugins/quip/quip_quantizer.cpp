@@ -109,26 +109,26 @@ at::Tensor transformed(const at::Tensor& weight, const SignedSylvester& rows, co
 qmill::QuantizerInfo make_info() {
   qmill::QuantizerInfo info;
   info.name = "quip";
-  info.summary = "error feedback under the inputs' Hessian, stored in a random or regular Hadamard basis on request";
+  info.summary = "rounds with error feedback for real inputs; on request stored in a random or regular Hadamard basis";
   qmill::OptionSpec layout{
       "transformed_layout", std::string("convrot"),
-      "of store_transformed: the regular-Hadamard layout, or the whole matrix in a random Hadamard basis (hadamard_quip)"};
+      "layout for store_transformed: regular Hadamard, or the whole matrix in a random Hadamard basis (hadamard_quip)"};
   layout.choices = {"convrot", "full"};
   qmill::OptionSpec scheme{"requant_scheme", std::string("tensor"),
-                           "scales of the original basis where no scaling is chosen: block, or see requant_tensor_per_row"};
+                           "scales in the original basis if no scaling is chosen: block, or see requant_tensor_per_row"};
   scheme.choices = {"tensor", "block"};
   info.options = {
-      {"actorder", true, "columns with the largest inputs first"},
-      {"hadamard", true, "random transforms are Hadamard's; off: dense ones, which cannot be stored"},
-      {"seed", std::int64_t{-1}, "of the random signs, with the tensor's name; -1: the run's seed", -1},
+      {"actorder", true, "process the columns with the largest inputs first"},
+      {"hadamard", true, "use random Hadamard transforms; off: dense ones, which cannot be stored"},
+      {"seed", std::int64_t{-1}, "seed of the random signs; -1: the seed of the run", -1},
       {"store_transformed", false, "store the codes in the transformed basis"},
       layout,
       scheme,
       {"requant_tensor_per_row", true, "with requant_scheme tensor: one scale per row; off: one for the tensor"},
       {"checkpointed", false, "round wide layers in parts: the same codes, less memory"},
       {"checkpoint_threshold", std::int64_t{8192}, "columns from which a layer is wide", 1},
-      {"checkpoint_segments", std::int64_t{4}, "parts of a wide layer", 1},
-      {"block_size", qmill::kBlockColumns, "columns in a block: speed only", 1},
+      {"checkpoint_segments", std::int64_t{4}, "number of parts of a wide layer", 1},
+      {"block_size", qmill::kBlockColumns, "columns in a block; changes only the speed", 1},
   };
   for (qmill::OptionSpec& option : qmill::calibrated_options()) info.options.push_back(std::move(option));
   info.uses_calibration = true;

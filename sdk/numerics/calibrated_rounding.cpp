@@ -178,13 +178,13 @@ FeedbackRounding round_plainly(const at::Tensor& weight, const at::Tensor& scale
 
 std::vector<OptionSpec> calibrated_options() {
   OptionSpec damping{"damping", std::string("auto"),
-                     "added to the diagonal of the Hessian, times its mean; auto: chosen on the rows kept apart, 0.01 without such rows"};
+                     "number added to the diagonal of the Hessian, times its mean; auto: chosen on the rows kept apart, or 0.01"};
   damping.choices = {"auto"};
   damping.takes_numbers = true;
   damping.at_least = 0;
   damping.flag = "damping";
   OptionSpec search{"scale_search", std::string("auto"),
-                    "mse: of a few scales the one with the smallest error under the Hessian; auto: for formats of at most 16 values"};
+                    "mse: choose the scale with the smallest error under the Hessian; auto: mse for formats of at most 16 values"};
   search.choices = {"auto", "mse", "off"};
   search.flag = "scale-search";
   return {damping, search};

@@ -297,7 +297,7 @@ Calibration::Calibration(const Host& host, const TensorSource& model, const Cali
   state.options = options;
   state.seed = seed;
   if (options.smoothquant && options.data.empty())
-    throw Error(ErrorKind::usage, "`smoothquant` weights columns by what the inputs are, but no inputs are given",
+    throw Error(ErrorKind::usage, "`smoothquant` weights columns by the inputs, but no inputs are given",
                 "add `calibration_data FILE` (docs/calibration.md)");
   if (!(options.smoothquant_alpha >= 0 && options.smoothquant_alpha <= 1))
     throw Error(ErrorKind::usage, fmt::format("`smoothquant_alpha` is {}; allowed: a number from 0 to 1", options.smoothquant_alpha));

@@ -175,7 +175,7 @@ void CalibrationFile::check(const CalibrationEntry& entry, std::optional<std::in
     throw located(Error(ErrorKind::input, fmt::format("entry '{}' {}", entry_name(entry, kind), why), advice));
   };
   for (const InputKind kind : {InputKind::hessian, InputKind::mean})
-    if (entry.has(InputKind::rows) && entry.has(kind)) refuse(kind, "stands beside rows, of which it is computed", "keep one of them");
+    if (entry.has(InputKind::rows) && entry.has(kind)) refuse(kind, "is beside rows, and would be computed from them", "keep one of them");
   if (entry.has(InputKind::mean) && !entry.has(InputKind::hessian) && !entry.has(InputKind::rows))
     refuse(InputKind::mean, "stands alone, expected a Hessian with it", "add the entry .hessian, or rows");
 }

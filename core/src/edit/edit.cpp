@@ -165,7 +165,7 @@ class Editor {
     };
     const auto format = after.find("format");
     if (format == after.end())
-      throw refuse("without 'format' readers stop at its marker", "leave 'format' out of the keys to remove, or add another");
+      throw refuse("readers cannot load a marker without 'format'", "leave 'format' out of the keys to remove, or add another");
     if (!format->is_string()) throw refuse(fmt::format("'format' is {}, expected a text", excerpt(*format)));
     const auto name = format->get<std::string>();
     std::optional<Layout> old_layout, new_layout;

@@ -184,9 +184,9 @@ FilterData filter(const Json& json, Lists& lists) {
   FilterData data;
   data.info.name = name_text(member(json, "name"), "name");
   if (same_name(data.info.name, kReservedFilterName))
-    reject(fmt::format("the filter name '{}' is reserved: it stands for the filter of the model at hand", data.info.name));
+    reject(fmt::format("the filter name '{}' is reserved: it means the filter of this model", data.info.name));
   if (canonical_name(data.info.name).starts_with("no_"))
-    reject(fmt::format("the filter name '{}' begins with 'no-': as a flag it would take back another", data.info.name));
+    reject(fmt::format("the filter name '{}' begins with 'no-': as a flag it would turn off another", data.info.name));
   return located(fmt::format("filter '{}'", data.info.name), [&] {
     data.info.category = text(member(json, "category"), "category", kMaxNameBytes);
     const std::vector<std::string> categories = {"text", "image", "video"};

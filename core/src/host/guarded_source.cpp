@@ -41,7 +41,8 @@ class GuardedSource final : public TensorSource {
 
 std::unique_ptr<TensorSource> guarded_source(std::unique_ptr<TensorSource> source, std::string loader) {
   if (source == nullptr)
-    throw Error(ErrorKind::plugin, fmt::format("plugin '{}' opened the model and gave nothing", loader), "report this to the author of the plugin");
+    throw Error(ErrorKind::plugin, fmt::format("plugin '{}' returned nothing when it opened the model", loader),
+                "report this to the author of the plugin");
   return std::make_unique<GuardedSource>(std::move(source), std::move(loader));
 }
 

@@ -56,7 +56,7 @@ std::string library_problem(const FileReader& reader) {
   const auto segment_bytes = field<std::uint16_t>(at, 54);
   const auto segments = field<std::uint16_t>(at, 56);
   const std::uint64_t section_table = std::uint64_t{field<std::uint16_t>(at, 58)} * field<std::uint16_t>(at, 60);
-  const std::string cut_short = fmt::format("it is cut short or damaged: it has {} bytes, its headers speak of more", reader.size());
+  const std::string cut_short = fmt::format("it is cut short or damaged: it has {} bytes, its headers announce more", reader.size());
   if (!lies_within(segments_at, std::uint64_t{segments} * segment_bytes, reader.size())) return cut_short;
   if (!lies_within(sections_at, section_table, reader.size())) return cut_short;
   constexpr std::size_t kSegmentBytes = 56;

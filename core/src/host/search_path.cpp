@@ -50,7 +50,7 @@ std::string unsafe_reason(const fs::path& path) {
   const fs::file_status status = fs::status(path, error);
   if (error) return error.message();
   if ((status.permissions() & fs::perms::others_write) != fs::perms::none)
-    return fmt::format("everybody may write to '{}'; take that right away (chmod o-w) to use it", path.string());
+    return fmt::format("everybody may write to '{}'; remove that permission (chmod o-w) to use it", path.string());
   return {};
 }
 

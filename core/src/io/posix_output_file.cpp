@@ -129,8 +129,8 @@ void OutputFile::copy(const Extent& from, std::uint64_t offset) {
 }
 
 void OutputFile::publish(bool sync) {
-  if (sync && ::fsync(handle_) != 0) fail(destination_, "bring it to the disk", errno);
-  if (::rename(temporary_.c_str(), destination_.c_str()) != 0) fail(destination_, "give the finished file its name", errno);
+  if (sync && ::fsync(handle_) != 0) fail(destination_, "write it to the disk", errno);
+  if (::rename(temporary_.c_str(), destination_.c_str()) != 0) fail(destination_, "rename the finished file", errno);
   published_ = true;
   if (!sync) return;
   const int folder = ::open(destination_.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -123,7 +123,7 @@ void LoraAlphas::read_config(const std::string& text) {
       config.divides_by_root = is_true(value, key);
     } else if (field == "fan_in_fan_out") {
       if (is_true(value, key))
-        throw Error(ErrorKind::unsupported, fmt::format("'{}' is true: its weights are stored the other way round", key),
+        throw Error(ErrorKind::unsupported, fmt::format("'{}' is true: its weights are stored transposed", key),
                     "merge it with the program that made it");
     } else if (!value.is_null()) {
       if (!value.is_object())

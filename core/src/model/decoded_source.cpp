@@ -104,7 +104,7 @@ class DecodedSource final : public TensorSource {
       for (const std::string_view suffix : {".pre_quant_scale", ".smooth_factors"})
         if (other.name == entry.info.base + std::string(suffix))
           throw Error(ErrorKind::unsupported,
-                      fmt::format("the inputs of layer '{}' are multiplied by '{}', which a decoded weight cannot say", entry.info.base,
+                      fmt::format("the inputs of layer '{}' are multiplied by '{}', which a decoded weight cannot contain", entry.info.base,
                                   other.name),
                       "use the original model");
   }

@@ -22,7 +22,7 @@ void add_file_rows(Rows& rows) {
   input.letter = 'i';
   input.is_path = input.is_common = true;
   OptionRow& output =
-      files.optional("output", "FILE", std::string(), "what to write; left out: <input>_<optimizer>_<format>.safetensors beside the input",
+      files.optional("output", "FILE", std::string(), "file to write; default: <input>_<optimizer>_<format>.safetensors beside the input",
                      [](ConvertOptions& options, const OptionValues& values) { options.output = values.text("output"); });
   output.letter = 'o';
   output.is_path = output.is_common = true;
@@ -32,11 +32,11 @@ void add_file_rows(Rows& rows) {
       .is_common = true;
 
   RowGroup written(rows, "Input and output");
-  written.toggle("comfy_quant", true, "ComfyUI's names and markers; off: legacy .scale_weight",
+  written.toggle("comfy_quant", true, "use ComfyUI's names and markers; off: legacy .scale_weight",
                  [](ConvertOptions& options, const OptionValues& values) {
                    options.target.storage.naming = values.on("comfy_quant") ? Naming::comfy : Naming::legacy;
                  });
-  written.toggle("save_quant_metadata", true, "the markers also in the header", [](ConvertOptions& options, const OptionValues& values) {
+  written.toggle("save_quant_metadata", true, "write the markers to the header", [](ConvertOptions& options, const OptionValues& values) {
     options.written.save_quant_metadata = values.on("save_quant_metadata");
   });
   written.toggle("full_precision_matrix_mult", false, "ask the reader to multiply in full precision",
@@ -60,7 +60,7 @@ void add_file_rows(Rows& rows) {
       [](ConvertOptions& options, const OptionValues& values) { options.written.keep_dtype = kept_type(values.text("keep_dtype")); });
   for (const auto& [name, dtype] : kKeptTypes) kept.spec.choices.emplace_back(name);
   OptionRow& overflow = written.value("fp16_overflow", "error|clamp", std::string("error"),
-                                      "what becomes of values beyond the range of F16: an error, or the largest value there is",
+                                      "values beyond the range of F16: an error, or clamped to the largest value",
                                       [](ConvertOptions& options, const OptionValues& values) {
                                         options.written.clamp_overflow = values.text("fp16_overflow") == "clamp";
                                       });

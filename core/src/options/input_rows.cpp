@@ -32,7 +32,7 @@ void add_input_rows(Rows& rows) {
       [](ConvertOptions& options, const OptionValues& values) { options.calibration.data = values.text("calibration_data"); });
   data.is_path = data.is_common = true;
   OptionRow& samples = calibration.value("calib_samples", "N", std::int64_t{6144},
-                                         "rows per layer that are used at most, evenly spaced over those of the data",
+                                         "most rows per layer to use, evenly spaced over the data",
                                          [](ConvertOptions& options, const OptionValues& values) {
                                            options.calibration.samples = values.integer("calib_samples");
                                            if (values.given("calib_samples") && !values.has("calibration_data"))
@@ -43,15 +43,15 @@ void add_input_rows(Rows& rows) {
   samples.spec.at_least = 1;
   samples.spec.at_most = kLargestInteger;
   calibration
-      .optional("calibration_lora", "FILE", std::string(), "layers that this LoRA touches are rounded with its directions in mind",
+      .optional("calibration_lora", "FILE", std::string(), "for layers without data: keep the error small in directions of this LoRA",
                 [](ConvertOptions& options, const OptionValues& values) { options.calibration.lora = values.text("calibration_lora"); })
       .is_path = true;
   calibration.toggle(
-      "bias_correction", true, "where the mean input is known, let biases make up for the error of the mean output",
+      "bias_correction", true, "where the mean input is known, correct biases by the error of the mean output",
       [](ConvertOptions& options, const OptionValues& values) { options.calibration.bias_correction = values.on("bias_correction"); });
-  calibration.toggle("smoothquant", false, "weight columns by channel_max where neither rows nor a Hessian are known",
+  calibration.toggle("smoothquant", false, "weight the columns by channel_max in layers without rows or a Hessian",
                      [](ConvertOptions& options, const OptionValues& values) { options.calibration.smoothquant = values.on("smoothquant"); });
-  OptionRow& alpha = calibration.value("smoothquant_alpha", "A", 0.5, "0 to 1: how much of that comes from the inputs rather than the weights",
+  OptionRow& alpha = calibration.value("smoothquant_alpha", "A", 0.5, "0 to 1: how much of that comes from the inputs, not the weights",
                                        [](ConvertOptions& options, const OptionValues& values) {
                                          options.calibration.smoothquant_alpha = values.real("smoothquant_alpha");
                                          if (values.given("smoothquant_alpha") && !values.on("smoothquant"))
@@ -67,8 +67,8 @@ void add_input_rows(Rows& rows) {
       .is_path = true;
   OptionRow& loras = merge.optional("merge_loras", "FILE...", std::string(), "merge several, in this order; `merge_lora` comes last");
   loras.is_list = loras.takes_words = loras.is_path = true;
-  merge.value("merge_lora_scale", "S", 1.0, "strength of all of them");
-  merge.toggle("merge_lora_dampen", true, "of several, weaken number i, counted from 0, by 0.9^i");
+  merge.value("merge_lora_scale", "S", 1.0, "strength of all LoRAs");
+  merge.toggle("merge_lora_dampen", true, "weaken LoRA number i of several, counted from 0, by 0.9^i");
 }
 
 }  // namespace qmill

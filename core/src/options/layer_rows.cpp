@@ -50,26 +50,25 @@ void add_layer_rows(Rows& rows, const Host& host) {
   RowGroup layers(rows, "Which layers");
   OptionRow& filter =
       layers.optional("filter", "NAME", std::string(),
-                      "keep what this filter says (qmill filters list), or auto: that of the model at hand; several may be given",
+                      "keep the layers that this filter names (qmill filters list); auto: the filter of this model; several may be given",
                       [](ConvertOptions& options, const OptionValues& values) { options.layers.filters = values.list("filter"); });
   filter.is_list = filter.is_common = true;
   Rows others;  // their names are not free for filters
   RowGroup rest(others, "Which layers");
-  rest.optional("exclude_layers", "REGEX", std::string(), "keep tensors whose name it matches",
+  rest.optional("exclude_layers", "REGEX", std::string(), "keep tensors whose name matches",
                 [](ConvertOptions& options, const OptionValues& values) { options.layers.exclude = values.text("exclude_layers"); })
       .is_common = true;
   rest.optional("fallback", "TYPE", std::string(),
                 "convert excluded layers to this format (int8, fp16) or with this quantizer, instead of keeping them", set_fallback);
-  set_block_size(rest.optional("fallback_block_size", "N", std::int64_t{128}, "block scaling for them"));
-  rest.toggle("fallback_simple", false, "plain rounding for them");
-  rest.optional("custom_layers", "REGEX", std::string(), "treat tensors whose name it matches in a way of their own", set_custom).is_common =
-      true;
-  rest.optional("custom_type", "TYPE", std::string(), "their format (int8, fp16) or quantizer; required with `custom_layers`").is_common =
-      true;
-  set_block_size(rest.optional("custom_block_size", "N", std::int64_t{128}, "block scaling for them"));
-  rest.optional("custom_scaling_mode", "MODE", std::string(), "scaling for them").spec.choices = {"row", "tensor", "block", "axis"};
-  rest.toggle("custom_simple", false, "plain rounding for them");
-  rest.toggle("custom_heur", false, "`heur` for them");
+  set_block_size(rest.optional("fallback_block_size", "N", std::int64_t{128}, "block scaling for excluded layers"));
+  rest.toggle("fallback_simple", false, "plain rounding for excluded layers");
+  rest.optional("custom_layers", "REGEX", std::string(), "tensors whose name matches become `custom_type`", set_custom).is_common = true;
+  rest.optional("custom_type", "TYPE", std::string(), "format (int8, fp16) or quantizer of custom layers; required with `custom_layers`")
+      .is_common = true;
+  set_block_size(rest.optional("custom_block_size", "N", std::int64_t{128}, "block scaling for custom layers"));
+  rest.optional("custom_scaling_mode", "MODE", std::string(), "scaling of custom layers").spec.choices = {"row", "tensor", "block", "axis"};
+  rest.toggle("custom_simple", false, "plain rounding for custom layers");
+  rest.toggle("custom_heur", false, "`heur` for custom layers");
   rest.toggle("heur", false, "keep layers that are small, do not divide into blocks, or round badly",
               [](ConvertOptions& options, const OptionValues& values) { options.layers.skip_inefficient = values.on("heur"); });
   OptionRow& config = rest.optional("layer_config", "FILE", std::string(), "choices per layer, as JSON (docs/layer-config.md)",
@@ -77,7 +76,7 @@ void add_layer_rows(Rows& rows, const Host& host) {
                                       if (values.has("layer_config")) options.layers.config = load_layer_config(values.text("layer_config"));
                                     });
   config.is_path = config.is_common = true;
-  rest.toggle("fullmatch", false, "its patterns must match whole names",
+  rest.toggle("fullmatch", false, "patterns of the layer configuration must match whole names",
               [](ConvertOptions& options, const OptionValues& values) { options.layers.config_fullmatch = values.on("fullmatch"); });
 
   Rows taken = rows;

@@ -65,7 +65,7 @@ std::string owners_text(const OptionRow& row) {
 Error not_run(std::string_view name, const OptionRow& row, const OptionValues& values) {
   return Error(ErrorKind::usage,
                fmt::format("`{}` is an option of {}, but `optimizer` is '{}'", name, owners_text(row), values.text("optimizer")),
-               "name that one with `optimizer`, or leave this option out");
+               "choose such a quantizer with `optimizer`, or leave this option out");
 }
 
 }  // namespace

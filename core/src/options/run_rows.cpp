@@ -32,16 +32,16 @@ Apply for_gpus(std::string name) {
 
 void add_run_rows(Rows& rows) {
   RowGroup heuristics(rows, "Quality");
-  heuristics.value("quality_threshold", "DB", 30.0, "warn of layers whose SQNR is below",
+  heuristics.value("quality_threshold", "DB", 30.0, "warn about layers with an SQNR below this",
                    [](ConvertOptions& options, const OptionValues& values) { options.quality_threshold = values.real("quality_threshold"); });
   RowGroup quality(rows, "Quality", false);
-  quality.optional("fail_below", "DB", 0.0, "publish nothing and exit with 3 if a layer's SQNR is below",
+  quality.optional("fail_below", "DB", 0.0, "publish nothing and exit with 3 if a layer's SQNR is below this",
                    [](ConvertOptions& options, const OptionValues& values) {
                      if (values.has("fail_below")) options.fail_below = values.real("fail_below");
                    });
 
   RowGroup running(rows, "Running", false);
-  OptionRow& threads = running.value("threads", "N", std::int64_t{0}, "0: one per processor; the bytes are the same for every number",
+  OptionRow& threads = running.value("threads", "N", std::int64_t{0}, "0: one per processor; the output is the same for every number",
                                      [](ConvertOptions& options, const OptionValues& values) {
                                        options.run.threads = static_cast<int>(values.integer("threads"));
                                      });
@@ -64,7 +64,7 @@ void add_run_rows(Rows& rows) {
                    });
   mode.spec.choices = {"off", "minimal", "balanced", "aggressive", "auto"};
   OptionRow& in_flight = memory.optional("in_flight", "MIB", std::int64_t{128},
-                                         "weights and results in memory at once, instead of what the mode says",
+                                         "weights and results in memory at once, instead of `streaming_mode`",
                                          [](ConvertOptions& options, const OptionValues& values) {
                                            if (const auto mebi = values.maybe_integer("in_flight"))
                                              options.run.memory.bytes_in_flight = static_cast<std::uint64_t>(*mebi) << 20;
@@ -77,7 +77,7 @@ void add_run_rows(Rows& rows) {
                 [](ConvertOptions& options, const OptionValues& values) { options.run.memory.no_limits = values.on("no_memory_limits"); });
   for (const auto& [step, what] : kSteps) {
     OptionRow& row = memory.optional(threshold_name(step), "N", std::int64_t{1},
-                                     fmt::format("values of a matrix above which {} in pieces, with the same result", what));
+                                     fmt::format("number of values above which {} in pieces, with the same result", what));
     row.spec.at_least = 1;
     row.spec.at_most = kLargestInteger;
     row.apply = set_thresholds;
@@ -94,7 +94,7 @@ void add_run_rows(Rows& rows) {
   constexpr std::array<std::pair<const char*, std::int64_t>, 3> kThresholds = {
       {{"bf16_threshold", 1000000}, {"bf16_hadamard_threshold", 500000}, {"bf16_hessian_threshold", 1000000}}};
   for (const auto& [name, initial] : kThresholds) {
-    OptionRow& row = gpus.value(name, "N", initial, "values of a matrix from which a GPU computes in BF16", for_gpus(name));
+    OptionRow& row = gpus.value(name, "N", initial, "number of values from which a GPU computes in BF16", for_gpus(name));
     row.spec.at_least = 0;
     row.spec.at_most = kLargestInteger;
   }

@@ -24,7 +24,7 @@ void add_storage_rows(Rows& rows) {
   scaling.is_common = true;
   OptionRow& block = format.optional(
       "block_size", "N", std::int64_t{128},
-      "edge of a block; given without `scaling_mode`, it means block, or the option block_size of the optimizer that has one");
+      "edge of a block; without `scaling_mode`, it means block scaling, or the option block_size of an optimizer that has one");
   block.spec.at_least = 1;
   block.spec.at_most = kLargestInteger;
   format
@@ -42,10 +42,10 @@ void add_storage_rows(Rows& rows) {
                       [](ConvertOptions& options, const OptionValues& values) { options.target.quantizer = values.text("optimizer"); });
   optimizer.is_common = true;
   const std::string rounding = "optimizer=" + plain_rounding().info().name;
-  quantizer.toggle("simple", false, "plain rounding, whatever is known of the inputs").stands_for = rounding;
+  quantizer.toggle("simple", false, "plain rounding, even if the inputs are known").stands_for = rounding;
   quantizer.toggle("no_learned_rounding", false, "another name of `simple`").stands_for = rounding;
   OptionRow& seed = quantizer.value("manual_seed", "N", std::int64_t{0},
-                                    "for quantizers that draw random numbers; -1: a new one, printed and stored",
+                                    "seed of all random numbers; -1: a new seed, printed and stored",
                                     [](ConvertOptions& options, const OptionValues& values) { options.seed = values.integer("manual_seed"); });
   seed.spec.at_least = -1;
   seed.spec.at_most = kLargestInteger;
@@ -55,7 +55,7 @@ const Quantizer* settle_storage(ConvertOptions& options, const OptionValues& val
   const WritableFormat& format = host.format(options.target.format);
   if (values.given("convrot") && as_coded(format) == nullptr)
     throw Error(ErrorKind::usage,
-                fmt::format("`convrot` rotates what codes are chosen for, but format '{}' has none", options.target.format));
+                fmt::format("`convrot` needs a format with codes, but format '{}' has none", options.target.format));
   std::optional<Scaling> scaling;
   if (values.has("scaling_mode")) scaling = parse_scaling(values.text("scaling_mode"));
   return choose_scaling(options.target, host, scaling, values.maybe_integer("block_size"));

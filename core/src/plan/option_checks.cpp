@@ -20,7 +20,7 @@ void check_device(std::string_view device) {
   if (!device.starts_with(kCuda) || !(number.empty() || is_numbered))
     throw Error(ErrorKind::usage, fmt::format("`device` is '{}'; allowed: auto, cpu, cuda, cuda:N", device));
   throw Error(ErrorKind::unsupported, fmt::format("`device` is '{}', but this build computes on the CPU", device),
-              "leave it out: the CPU's kernels take seconds, not minutes");
+              "leave it out, or use `device cpu`");
 }
 
 namespace {
@@ -34,7 +34,7 @@ void check_input_scales(const ConvertOptions& options) {
                 "leave it out, or add `comfy_quant off`");
   if (is_static && options.calibration.data.empty())
     throw Error(ErrorKind::usage,
-                "`static_activations` needs `calibration_data FILE`: it stores what the file says of each layer's inputs");
+                "`static_activations` needs `calibration_data FILE`: it stores the input_scale of each layer from that file");
 }
 
 void check_layers(const ConvertOptions& options) {

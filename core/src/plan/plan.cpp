@@ -219,7 +219,7 @@ class Planner {
     plan_.remarks = options_.remarks;
     for (std::string& remark : idle_options(options_)) plan_.remarks.push_back(std::move(remark));
     if (plan_.calibration_account && plan_.calibration_account->unused_rows != 0)
-      plan_.remarks.push_back(fmt::format("{} calibration rows are not used: of each layer at most {} are (`calib_samples`)",
+      plan_.remarks.push_back(fmt::format("{} calibration rows are not used: at most {} rows per layer are (`calib_samples`)",
                                           plan_.calibration_account->unused_rows, options_.calibration.samples));
     if (layers_without_input_scale_ != 0)
       plan_.warnings.push_back(fmt::format("the calibration data have no input_scale for {} quantized layers: their .scale_input is 1",

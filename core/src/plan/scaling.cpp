@@ -31,7 +31,7 @@ std::optional<Scaling> agreed_scaling(const WritableFormat& format, std::string_
   const std::vector<Scaling> allowed = format.scalings(format_name);
   if ((scaling || block_size) && allowed.empty())
     throw Error(ErrorKind::usage,
-                fmt::format("format '{}' has no scales, so a scaling mode or block size says nothing about it", format_name));
+                fmt::format("format '{}' has no scales, so a scaling mode or block size has no meaning for it", format_name));
   // Under some of its names a format has fewer scalings; what it has under none of them, it says itself.
   const bool is_narrowed = allowed.size() < format.scalings(format.info().name).size();
   const auto fits = [&](Scaling wanted) { return !is_narrowed || std::find(allowed.begin(), allowed.end(), wanted) != allowed.end(); };

@@ -35,7 +35,7 @@ Rules::Rules(const Host& host, const LayerSelection& selection, const std::vecto
   for (const std::string& name : filters) filters_.push_back(&host.filter(name));
   if (!selection.custom.pattern.empty()) {
     if (selection.custom.type.empty())
-      throw Error(ErrorKind::usage, "`custom_layers` needs `custom_type`: what these layers become", "for example `custom_type int8`");
+      throw Error(ErrorKind::usage, "`custom_layers` needs `custom_type`: their format or quantizer", "for example `custom_type int8`");
     custom_.emplace(selection.custom.pattern);
     set_type(custom_choice_, host, "`custom_type`", selection.custom.type);
     custom_choice_.block_size = selection.custom.block_size;

@@ -9,7 +9,7 @@ namespace qmill {
 
 std::optional<CorrectedBias> correct_bias(const at::Tensor& bias, const at::Tensor& mean_shift) {
   if (bias.dim() != 1 || mean_shift.dim() != 1 || bias.size(0) != mean_shift.size(0) || mean_shift.scalar_type() != at::kDouble)
-    throw Error(ErrorKind::internal, "a bias and what its layer's mean output lost do not fit each other");
+    throw Error(ErrorKind::internal, "a bias and the error of its layer's mean output do not have the same size");
   const at::Tensor before = bias.to(at::kDouble).contiguous();
   at::Tensor corrected = before.clone();
   double* out = corrected.mutable_data_ptr<double>();

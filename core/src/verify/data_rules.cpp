@@ -69,7 +69,7 @@ class DataRules {
     });
     if (lowest != 0)
       findings_.remark("code-range", layer.base,
-                       fmt::format("{} of its codes are -128: readers take them, careful writers do not make them", lowest));
+                       fmt::format("{} of its codes are -128: readers accept them, but most programs do not write them", lowest));
   }
 
   const TensorSource& source_;

@@ -130,7 +130,7 @@ class LayerRules {
     if (params == layer_.marker.end() || !params->is_object()) return nullptr;
     const auto field = params->find(key);
     if (field == params->end()) return nullptr;
-    findings_.remark("nested-key", layer_.base, fmt::format("'{}' stands in 'params', where not every reader looks", key), Effect::doubt);
+    findings_.remark("nested-key", layer_.base, fmt::format("'{}' is inside 'params', where not every reader looks", key), Effect::doubt);
     return &*field;
   }
 

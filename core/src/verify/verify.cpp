@@ -58,7 +58,7 @@ void require_safetensors(const TensorSource& source) {
   for (const std::filesystem::path& file : source.files())
     if (!is_safetensors(file))
       throw Error(ErrorKind::unsupported,
-                  fmt::format("'{}' is no safetensors file: only of those it is known whether readers load them", file.string()),
+                  fmt::format("'{}' is no safetensors file: the rules of readers are known for safetensors files only", file.string()),
                   "convert it (qmill -i FILE) and verify what is written");
 }
 
@@ -133,7 +133,7 @@ class Verifier {
       }
       if (is_text_encoder_of_checkpoint(base))
         findings_.error("header-only", base,
-                        "only the header marks it, which readers of whole checkpoints ask about the diffusion model alone");
+                        "only the header marks it, and readers of whole checkpoints use the header for the diffusion model only");
       else
         findings_.remark("header-only", base, "only the header marks it: stable-diffusion.cpp reads marker tensors", Effect::stops);
       add_layer(base, entry);
@@ -157,7 +157,7 @@ class Verifier {
     // Compared as sets of keys: the order has no meaning.
     if (marker.json.is_object() && nlohmann::json(marker.json) != nlohmann::json(entry))
       findings_.error("marker-conflict", base,
-                      fmt::format("its tensor says {}, the header says {}, and the header wins in some readers only", excerpt(marker.json),
+                      fmt::format("its tensor says {}, the header says {}, and only some readers use the header", excerpt(marker.json),
                                   excerpt(entry)));
     return &entry;
   }

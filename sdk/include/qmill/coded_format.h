@@ -1,4 +1,4 @@
-// Formats that are written. A WritableFormat lays a weight out; a CodedFormat has a grid besides, so that every quantizer can write it:
+// Formats that are written. A WritableFormat lays out a weight. A CodedFormat also has a grid, so that every quantizer can write it:
 // the codes are chosen apart from how they are stored. Authors of quantizers read Grid and Layout, and need no format of their own.
 #pragma once
 

@@ -1,4 +1,4 @@
-// How a model's architecture is told from the names of its tensors. Data of filters; the host compares it with a model.
+// How an architecture is recognised by the names of its tensors. Filters have this data; the host compares it with a model.
 #pragma once
 
 #include <qmill/export.h>

@@ -1,4 +1,4 @@
-// What a quantizer gets for one layer besides the weight: target, options, calibration, memory, threads.
+// What a quantizer gets for one layer in addition to the weight: target, options, calibration, memory, threads.
 #pragma once
 
 #include <qmill/coded_format.h>

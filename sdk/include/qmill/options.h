@@ -1,6 +1,6 @@
 // Options of a plugin: a schema that the plugin states once, and values that are checked against it.
-// Front ends make flags of the schema; the host makes of it the check of "options" in a layer configuration, and into
-// the page that describes the plugin. A plugin parses nothing.
+// Front ends make flags from the schema. The host uses it to check "options" in a layer configuration, and to describe
+// the plugin. A plugin parses nothing.
 #pragma once
 
 #include <qmill/export.h>

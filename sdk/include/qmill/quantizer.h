@@ -41,8 +41,8 @@ class QMILL_API Quantizer {
   // Constant for the life of the object. [any-thread]
   virtual const QuantizerInfo& info() const = 0;
 
-  // For a quantizer whose own options speak of storage: sets what was not chosen to what they say, `format` to one of `own_formats`
-  // only. Throws Error(usage) where they contradict what was chosen, and names both. Default: nothing. [any-thread]
+  // For a quantizer with options that affect the stored layout: sets what was not chosen to what they say, `format` to one of
+  // `own_formats` only. Throws Error(usage) where they contradict what was chosen, and names both. Default: nothing. [any-thread]
   virtual void adapt(StorageWish& wish, const Options& options) const;
 
   // The exact tensors that quantize() will return, from shape and options alone; reads no data. [any-thread]

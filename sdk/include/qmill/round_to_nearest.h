@@ -1,4 +1,4 @@
-// Plain rounding: every value goes to the nearest code. What other quantizers are measured by.
+// Plain rounding: every value goes to the nearest code. Other quantizers are compared with it.
 #pragma once
 
 #include <qmill/quantizer.h>

@@ -1,4 +1,4 @@
-// What a person may ask for when a layer is stored. Formats say what comes of it: see layout.h.
+// What a user may ask for about the storage of a layer. Formats make a layout of it: see layout.h.
 #pragma once
 
 #include <qmill/export.h>

@@ -1,5 +1,5 @@
 // A StoredFormat reads what a file holds: it recognises layers that are stored in it and decodes them.
-// To write, too, see coded_format.h. Quantizers, filters and loaders do not need this header.
+// Formats that are also written: coded_format.h. Quantizers, filters and loaders do not need this header.
 #pragma once
 
 #include <qmill/layout.h>

@@ -1,4 +1,4 @@
-// Version of the plugin contract. Structs cross the border by value, so a plugin runs in a host with the very same major and minor number.
+// Version of the plugin contract. Structs are passed by value, so a plugin runs only in a host with the same major and minor number.
 #pragma once
 
 #define QMILL_SDK_MAJOR 2

@@ -1,4 +1,4 @@
-// Constants and names of types that the API speaks in.
+// Constants and type names of the API.
 #pragma once
 
 #include <qmill/core/export.h>

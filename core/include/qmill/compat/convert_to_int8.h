@@ -1,4 +1,4 @@
-// One conversion, from file to file, with the parameters that Python users of such tools know.
+// Converts a file, with the parameters that users of Python tools know.
 #pragma once
 
 #include <qmill/core/export.h>

@@ -1,4 +1,4 @@
-// Single weights, without files: the quantizers of the default host behind the names that Python users know.
+// Quantizes single weights, without files, under the names that users of Python tools know.
 #pragma once
 
 #include <qmill/core/export.h>

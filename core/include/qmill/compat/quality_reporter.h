@@ -1,4 +1,4 @@
-// The quality report for tensors at hand, without files: the same figures and the same text as those of a conversion.
+// The quality report for tensors in memory, without files: the same figures and the same text as those of a conversion.
 #pragma once
 
 #include <qmill/core/export.h>

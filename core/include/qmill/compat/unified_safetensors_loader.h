@@ -1,4 +1,4 @@
-// A model's tensors by name, for code that looks at files itself.
+// Gives the tensors of a model by name, for code that reads models itself.
 #pragma once
 
 #include <qmill/core/export.h>

@@ -1,4 +1,4 @@
-// Which model a file holds, by the names of its tensors.
+// Recognises which model a file holds, by the names of its tensors.
 #pragma once
 
 #include <qmill/core/export.h>

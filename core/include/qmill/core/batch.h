@@ -1,4 +1,4 @@
-// Several models in one go: which files of a folder are models, and which LoRAs go with each.
+// Several models in one run: which files of a folder are models, and which LoRAs belong to each.
 #pragma once
 
 #include <qmill/core/export.h>

@@ -1,4 +1,4 @@
-// Quality of a quantized file beside its source.
+// Measures the quality of a quantized file against its source.
 #pragma once
 
 #include <qmill/core/export.h>

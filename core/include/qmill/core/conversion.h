@@ -1,4 +1,4 @@
-// One conversion from its input to its output: opened, planned, run. Commands, batches, dequantize() and convert_to_int8() all go this way.
+// One conversion from input to output: opens, plans and runs. Commands, batches, dequantize() and convert_to_int8() all use it.
 #pragma once
 
 #include <qmill/core/convert.h>

@@ -1,4 +1,4 @@
-// Runs a plan: reads each tensor once, writes the file, and says what became of every layer.
+// Runs a plan: reads each tensor once, writes the file, and reports on every layer.
 #pragma once
 
 #include <qmill/core/plan.h>

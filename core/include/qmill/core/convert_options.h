@@ -1,4 +1,4 @@
-// Everything that a person can choose for one conversion, in parts: each room of core is given the part that it reads.
+// All options of one conversion, in parts: each room of core gets only the part that it reads.
 #pragma once
 
 #include <qmill/core/calibration.h>

@@ -1,4 +1,4 @@
-// Models that are quantized already, presented as what readers compute from them.
+// Presents a quantized model as the plain model that readers compute from it.
 #pragma once
 
 #include <qmill/core/export.h>

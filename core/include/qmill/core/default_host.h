@@ -1,4 +1,4 @@
-// The host of functions that are not given one.
+// The host that functions use if they are not given one.
 #pragma once
 
 #include <qmill/core/export.h>

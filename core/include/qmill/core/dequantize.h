@@ -1,4 +1,4 @@
-// Quantized models written as plain ones.
+// Writes a quantized model as a plain one.
 #pragma once
 
 #include <qmill/core/convert.h>

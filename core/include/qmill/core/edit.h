@@ -1,4 +1,4 @@
-// Changes what quantization markers say; no weight, scale or other tensor changes.
+// Changes the keys of quantization markers. No weight, scale or other tensor changes.
 #pragma once
 
 #include <qmill/core/export.h>

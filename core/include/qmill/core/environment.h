@@ -1,4 +1,4 @@
-// Environment variables that stand in for options. An option beats its variable.
+// Environment variables that give the defaults of options. An option beats its variable.
 #pragma once
 
 #include <qmill/core/export.h>

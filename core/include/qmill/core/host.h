@@ -1,4 +1,4 @@
-// The Host finds plugins, decides which of them may run, and hands out what they offer.
+// The Host finds plugins, decides which of them may run, and gives access to what they offer.
 #pragma once
 
 #include <qmill/coded_format.h>

@@ -1,4 +1,4 @@
-// Which layers are quantized, and what becomes of those that are not.
+// Which layers are quantized, and what happens to those that are not.
 #pragma once
 
 #include <qmill/core/layer_config.h>

@@ -1,4 +1,4 @@
-// What is said while it happens: on stderr, a line each, beginning with "qmill: ". Results are returned, never logged.
+// Messages while something runs: on stderr, a line each, beginning with "qmill: ". Results are returned, never logged.
 #pragma once
 
 #include <qmill/core/export.h>

@@ -1,4 +1,4 @@
-// LoRA files that become part of a model before it is quantized (docs/lora.md).
+// LoRA files that are merged into a model before it is quantized (docs/lora.md).
 #pragma once
 
 #include <qmill/core/export.h>

@@ -1,4 +1,4 @@
-// The options of a conversion, each declared once: the command line, keyword arguments, help, completion, the manual page and the metadata of
+// The options of a conversion. Each is declared once: command line, keyword arguments, help, completion, manual page and the metadata of
 // the output are all made from these rows. Options of plugins are rows of the same table.
 #pragma once
 

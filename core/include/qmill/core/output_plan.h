@@ -1,4 +1,4 @@
-// The bytes of a safetensors file before there are any: order, offsets and header.
+// The exact layout of a safetensors file before it is written: order, offsets and header.
 #pragma once
 
 #include <qmill/core/export.h>

@@ -1,4 +1,4 @@
-// What a front end asks the operating system for.
+// What a front end needs from the operating system.
 #pragma once
 
 #include <qmill/core/export.h>

@@ -1,4 +1,4 @@
-// Which programs read what is written, and from which release on.
+// Which programs read the output of a plan, and since which release.
 #pragma once
 
 #include <qmill/core/plan.h>

@@ -1,4 +1,4 @@
-// How something is run. None of this changes a byte of the output.
+// How a conversion runs. None of this changes a byte of the output.
 #pragma once
 
 #include <qmill/core/memory.h>

@@ -1,4 +1,4 @@
-// How a wish for a format, a scaling and a block size fit together: on the command line and in a layer configuration alike.
+// How a format, a scaling and a block size fit together, on the command line and in a layer configuration.
 #pragma once
 
 #include <qmill/core/convert_options.h>

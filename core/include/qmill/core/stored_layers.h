@@ -1,4 +1,4 @@
-// What a file holds, quantized or not: its layers, how they are stored.
+// What a file holds, quantized or not: its layers, and how they are stored.
 #pragma once
 
 #include <qmill/core/export.h>

@@ -1,4 +1,4 @@
-// Small text files that appear complete or not at all.
+// Writes small text files, completely or not at all.
 #pragma once
 
 #include <qmill/core/export.h>

@@ -1,4 +1,4 @@
-// Plays the rules of the programs that load quantized models, on a file that is there.
+// Checks a file against the rules of the programs that load quantized models.
 #pragma once
 
 #include <qmill/core/export.h>

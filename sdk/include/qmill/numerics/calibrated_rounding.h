@@ -1,4 +1,4 @@
-// The whole of rounding a layer under its real inputs: damping, scales, LDLQ, and whether it was worth it.
+// Rounds a layer for its real inputs: damping, scales, LDLQ, and a comparison with plain rounding.
 #pragma once
 
 #include <qmill/numerics/layer_inputs.h>

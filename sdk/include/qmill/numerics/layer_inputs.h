@@ -1,4 +1,4 @@
-// What is known of a layer's inputs, brought into the basis in which its weight is rounded.
+// What is known of a layer's inputs, in the basis in which its weight is rounded.
 #pragma once
 
 #include <qmill/layer_context.h>

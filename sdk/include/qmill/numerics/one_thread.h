@@ -1,4 +1,4 @@
-// LibTorch on the calling thread alone while this lives: with another number of threads its products and factors have other last bits.
+// Keeps LibTorch on the calling thread while this object lives. With another number of threads, its results have other last bits.
 #pragma once
 
 #include <ATen/Parallel.h>

@@ -1,4 +1,4 @@
-// What the codes of a layer are judged by when its inputs are known: rows of the weight that stand for all of them.
+// Judges the codes of a layer whose inputs are known, on a sample of the rows of its weight.
 #pragma once
 
 #include <qmill/numerics/layer_inputs.h>
