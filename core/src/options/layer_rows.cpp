@@ -46,7 +46,7 @@ void set_block_size(OptionRow& row) {
 
 }  // namespace
 
-void add_layer_rows(Rows& rows, const Host& host) {
+void add_layer_rows(Rows& rows, const Rows& later, const Host& host) {
   RowGroup layers(rows, "Which layers");
   OptionRow& filter =
       layers.optional("filter", "NAME", std::string(),
@@ -81,6 +81,7 @@ void add_layer_rows(Rows& rows, const Host& host) {
 
   Rows taken = rows;
   taken.insert(taken.end(), others.begin(), others.end());
+  taken.insert(taken.end(), later.begin(), later.end());
   const std::size_t before = taken.size();
   RowGroup switches(taken, "Which layers");
   add_filters(taken, switches, host);

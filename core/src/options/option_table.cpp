@@ -111,8 +111,10 @@ OptionTable::OptionTable(const Host& host) : host_(host) {
   add_file_rows(rows_);
   add_storage_rows(rows_);
   add_input_rows(rows_);
-  add_layer_rows(rows_, host);
-  add_run_rows(rows_);
+  Rows run;
+  add_run_rows(run);
+  add_layer_rows(rows_, run, host);
+  rows_.insert(rows_.end(), run.begin(), run.end());
   add_plugin_rows(rows_, host);
 }
 

@@ -48,7 +48,8 @@ inline constexpr double kLargestInteger = 4611686018427387904;  // 2^62: sums wi
 void add_file_rows(Rows& rows);
 void add_storage_rows(Rows& rows);
 void add_input_rows(Rows& rows);  // calibration, LoRAs
-void add_layer_rows(Rows& rows, const Host& host);
+// `later`: rows that come after these, whose names are not free for filters.
+void add_layer_rows(Rows& rows, const Rows& later, const Host& host);
 void add_run_rows(Rows& rows);
 void add_plugin_rows(Rows& rows, const Host& host);
 
