@@ -154,14 +154,14 @@ Outcome convert_one(const Job& job, const Host& host, const Arguments& arguments
     outcome.status = Outcome::Status::planned;
     outcome.text = fmt::format("{}, {}, {}", options.output.string(), bytes_text(plan.output.file_bytes),
                                count_text(plan.count(Action::quantize), "layer"));
-    outcome.report = Json::parse(plan.json());
+    outcome.report = spoken(plan.json());
     outcome.warnings = plan.warnings;
     return outcome;
   }
   make_output_folder(arguments);
   const ConvertReport report = run_with_progress(conversion);
   outcome.text = done_text(plan, report);
-  outcome.report = Json::parse(report_json(plan, report));
+  outcome.report = spoken(report_json(plan, report));
   outcome.warnings = warnings(plan, report);
   return outcome;
 }

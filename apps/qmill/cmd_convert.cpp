@@ -1,6 +1,7 @@
 // convert and plan.
 #include "commands.h"
 #include "convert_flags.h"
+#include "json_output.h"
 #include "progress.h"
 #include "simple_command.h"
 #include "summary.h"
@@ -28,9 +29,10 @@ void log_refused_plugins(const Host& host) {
       log(LogLevel::verbose, fmt::format("plugin '{}' refused: {}", candidate.file.string(), candidate.reason));
 }
 
-void write_report(const std::string& file, const std::string& report, const ConvertOptions& options, const std::vector<std::filesystem::path>& files) {
+void write_report(const std::string& file, const Json& report, const ConvertOptions& options,
+                  const std::vector<std::filesystem::path>& files) {
   try {
-    publish_text(file, report + "\n", files, options.run.overwrite);
+    publish_text(file, report.dump(2, ' ', false, Json::error_handler_t::replace) + "\n", files, options.run.overwrite);
   } catch (const Error& error) {
     Error located(error.kind(), fmt::format("cannot write the report: {}", error.message()), "the converted file is complete");
     throw located.in(fmt::format("'{}'", file));
@@ -57,9 +59,9 @@ int convert(Conversion& conversion, const Arguments& arguments) {
   if (arguments.given("report")) check_text_output(arguments.text("report"), files, options.run.overwrite);
   log_decisions(plan);
   const ConvertReport report = run_with_progress(conversion);
-  if (arguments.given("report")) write_report(arguments.text("report"), report_json(plan, report), options, files);
+  if (arguments.given("report")) write_report(arguments.text("report"), spoken(report_json(plan, report)), options, files);
   if (arguments.on("json")) {
-    fmt::print("{}\n", report_json(plan, report));
+    print_json(spoken(report_json(plan, report)));
     return kDone;
   }
   if (arguments.on("report-quality")) fmt::print("{}\n", quality_report_text(qualities(report), options.quality_threshold));
@@ -85,7 +87,10 @@ int run(const Words& words, const std::string& name) {
   if (dry_run == "create-template") return make_template(conversion, arguments.given("output") || arguments.operands().size() > 1);
   if (dry_run.empty()) conversion.check_destination();  // before a heuristic reads everything
   const Plan& plan = conversion.plan(&watch_interrupts());
-  if (!dry_run.empty()) fmt::print("{}{}", arguments.on("json") ? plan.json() : plan_text(plan), arguments.on("json") ? "\n" : "");
+  if (!dry_run.empty() && arguments.on("json"))
+    print_json(spoken(plan.json()));
+  else if (!dry_run.empty())
+    fmt::print("{}", plan_text(plan));
   conversion.require_selection();
   return dry_run.empty() ? convert(conversion, arguments) : kDone;
 }

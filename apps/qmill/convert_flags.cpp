@@ -28,8 +28,8 @@ Flag flag_of(const OptionRow& row) {
   flag.takes_words = row.takes_words;
   flag.choices = row.spec.choices;
   if (row.is_filter) flag.topics = {"filters"};
-  const bool is_of_plugins = !row.sets.empty() && !row.apply;
-  if (!is_of_plugins) return flag;
+  if (row.sets.empty()) return flag;
+  if (!row.is_of_plugins()) flag.topics.push_back(group_topic(row.group));
   for (const auto& [quantizer, option] : row.sets) flag.topics.push_back(hyphens(quantizer->info().name));
   flag.topics.emplace_back("advanced");
   if (row.sets.size() == 1 && row.sets.front().first->info().uses_calibration) flag.topics.emplace_back("experimental");
@@ -56,9 +56,8 @@ void add_own_flags(std::vector<Flag>& flags) {
 std::vector<Flag> convert_flags(const Host& host) {
   std::vector<Flag> flags;
   const OptionTable table(host);
-  const auto is_of_plugins = [](const OptionRow& row) { return !row.sets.empty() && !row.apply; };
   for (const OptionRow& row : table.rows())
-    if (!is_of_plugins(row)) flags.push_back(flag_of(row));
+    if (!row.is_of_plugins()) flags.push_back(flag_of(row));
   add_own_flags(flags);
   const std::vector<Flag> shared = shared_flags();
   const auto is_shared = [&](const Flag& flag) {
@@ -67,7 +66,7 @@ std::vector<Flag> convert_flags(const Host& host) {
   std::erase_if(flags, is_shared);  // a filter may be named so: --filter reaches it
   flags.insert(flags.end(), shared.begin(), shared.end());
   for (const OptionRow& row : table.rows())
-    if (is_of_plugins(row)) flags.push_back(flag_of(row));
+    if (row.is_of_plugins()) flags.push_back(flag_of(row));
   add_pages(flags, host);
   return flags;
 }

@@ -1,6 +1,7 @@
 #include "json_output.h"
 
 #include "help.h"
+#include "text.h"
 
 #include <qmill/names.h>
 
@@ -91,6 +92,14 @@ Json flags_json(const Command& command) {
                      {"help", flag.help}});
   return {
       {"command", command.name}, {"purpose", command.purpose}, {"usage", command.usage}, {"examples", command.examples}, {"flags", flags}};
+}
+
+Json spoken(const std::string& json) {
+  Json result = Json::parse(json);
+  for (const char* key : {"remarks", "warnings"})
+    if (result.contains(key))
+      for (Json& text : result[key]) text = as_flags(text.get_ref<const std::string&>());
+  return result;
 }
 
 void print_json(const Json& json) { fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace)); }

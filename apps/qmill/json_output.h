@@ -17,6 +17,9 @@ Json plugin_json(const Host& host, const PluginCandidate& plugin);  // with the 
 
 Json flags_json(const Command& command);  // --help --json
 
+// What core says as JSON of a plan or a run, its remarks and warnings as a command line spells options.
+Json spoken(const std::string& json);
+
 void print_json(const Json& json);  // to stdout
 
 }  // namespace qmill::app

@@ -145,11 +145,14 @@ class Flags(TempFolder):
             initial = flag["default"]
             if initial in ("on", "off"):
                 words, value = [f"--{'no-' if initial == 'on' else ''}{flag['name']}"], initial == "off"
+            elif flag["name"] == "damping":  # a word or a number
+                value = "0.5"
+                words = ["--damping", value]
             elif flag.get("choices"):
                 value = next(choice for choice in flag["choices"] if choice != initial)
                 words = [f"--{flag['name']}", value]
             else:
-                value = {"damping": "0.5"}.get(flag["name"], 1 if initial != "1" else 2)
+                value = 1 if initial != "1" else 2
                 words = [f"--{flag['name']}", str(value)]
             if flag["name"] == "quip-transformed-layout":
                 words.append("--quip-store-transformed")

@@ -177,7 +177,7 @@ class Refusals(TempFolder):
             ("--fp16", "--int8"): "choose one",
             ("--simple", "--optimizer", "fp16"): "choose one",
             ("--input-scale",): "legacy names",
-            ("--fp16-overflow", "ignore"): "one of error, clamp",
+            ("--fp16-overflow", "ignore"): "allowed: error, clamp",
             ("--output", "a", "--output", "b"): None,
             ("--over",): None,
             ("--threads",): None,

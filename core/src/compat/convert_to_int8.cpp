@@ -112,7 +112,7 @@ ConvertOptions options_of(const ConvertToInt8Options& given, const Host& host) {
   for (const bool of_plugins : {false, true})
     for (const auto& [name, value] : given.converter_kwargs) {
       const OptionRow* row = table.find(name);
-      const bool is_own = row != nullptr && row->sets.empty();
+      const bool is_own = row != nullptr && !row->is_of_plugins();
       if (is_own == of_plugins) continue;
       for (const std::string& found : table.rows_for_keyword(name, options.options())) options.add(found, value);
     }

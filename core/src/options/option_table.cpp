@@ -171,12 +171,12 @@ bool OptionTable::may_run(const Quantizer& quantizer, const OptionValues& values
 }
 
 std::vector<std::string> OptionTable::rows_for_keyword(std::string_view name, const std::vector<GivenOption>& given) const {
-  if (const OptionRow* row = find(name); row != nullptr && row->sets.empty()) return {row->spec.name};
+  if (const OptionRow* row = find(name); row != nullptr && !row->is_of_plugins()) return {row->spec.name};
   const OptionValues values = check(given);
   std::vector<std::string> names, known;
   const OptionRow* not_running = nullptr;
   for (const OptionRow& row : rows_) {
-    if (row.sets.empty()) known.push_back(row.spec.name);
+    if (!row.is_of_plugins()) known.push_back(row.spec.name);
     const bool is_row = same_name(row.spec.name, name);
     bool runs = false, is_this = is_row;
     for (const auto& [quantizer, option] : row.sets) {
@@ -197,8 +197,7 @@ std::vector<std::string> OptionTable::rows_for_keyword(std::string_view name, co
 void OptionTable::apply_plugin_rows(ConvertOptions& options, const OptionValues& values) const {
   for (const OptionRow& row : rows_) {
     if (row.sets.empty() || !values.given(row.spec.name)) continue;
-    const bool is_own = row.apply != nullptr;
-    if (!is_own && std::none_of(row.sets.begin(), row.sets.end(), [&](const auto& set) { return may_run(*set.first, values); }))
+    if (row.is_of_plugins() && std::none_of(row.sets.begin(), row.sets.end(), [&](const auto& set) { return may_run(*set.first, values); }))
       throw not_run(row.spec.name, row, values);
     for (const auto& [quantizer, option] : row.sets) {
       std::map<std::string, OptionValue>& of_quantizer = options.target.quantizer_options[quantizer->info().name];

@@ -19,10 +19,10 @@ void add_storage_rows(Rows& rows) {
   fp16.stands_for = "format=fp16";
   fp16.is_common = true;
   OptionRow& scaling =
-      format.optional("scaling_mode", "MODE", std::string(), "one scale per row, tensor, block or axis; ComfyUI reads row and tensor");
+      format.value("scaling_mode", "MODE", std::string("row"), "one scale per row, tensor, block or axis; ComfyUI reads row and tensor");
   scaling.spec.choices = {"row", "tensor", "block", "axis"};
   scaling.is_common = true;
-  OptionRow& block = format.optional(
+  OptionRow& block = format.value(
       "block_size", "N", std::int64_t{128},
       "edge of a block; without `scaling_mode`, it means block scaling, or the option block_size of an optimizer that has one");
   block.spec.at_least = 1;
@@ -53,11 +53,11 @@ void add_storage_rows(Rows& rows) {
 
 const Quantizer* settle_storage(ConvertOptions& options, const OptionValues& values, const Host& host) {
   const WritableFormat& format = host.format(options.target.format);
-  if (values.given("convrot") && as_coded(format) == nullptr)
+  if (values.given("convrot") && values.text("convrot") != "off" && as_coded(format) == nullptr)
     throw Error(ErrorKind::usage,
                 fmt::format("`convrot` needs a format with codes, but format '{}' has none", options.target.format));
   std::optional<Scaling> scaling;
-  if (values.has("scaling_mode")) scaling = parse_scaling(values.text("scaling_mode"));
+  if (values.given("scaling_mode")) scaling = parse_scaling(values.text("scaling_mode"));
   return choose_scaling(options.target, host, scaling, values.maybe_integer("block_size"));
 }
 

@@ -117,7 +117,7 @@ struct FluxJob : ArchitectureJob {
   }
 };
 
-const std::string kHint = "this is flux1; --filter flux (or auto) would keep 3 layers that are quantized";
+const std::string kHint = "this is flux1; `filter flux` (or auto) would keep 3 layers that are quantized";
 
 TEST(FilterChoice, AutoIsTheFilterOfTheModel) {
   FluxJob job;

@@ -43,6 +43,8 @@ struct OptionRow {
   bool is_path = false;      // recorded without its folder
   bool is_filter = false;    // uses the filter of its name
 
+  // Of quantizers alone: nothing else reads it.
+  bool is_of_plugins() const { return !sets.empty() && !apply; }
   bool is_switch() const { return std::holds_alternative<bool>(spec.initial); }
   QMILL_CORE_API std::string initial_text() const;  // "on", "off", "128"; empty without a default
 };
