@@ -47,8 +47,8 @@ void RoundToTable(const float* values, std::int64_t n, float scale, const GridTa
   const int lowest = table.grid.lowest;
   if (table.has_few_codes())
     RoundRun(values, n, scale, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceAmongFew(d, x, table); });
-  else if (table.small_float.mantissa_bits != 0)
-    RoundRun(values, n, scale, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceInSmallFloat(d, x, table); });
+  else if (const GridTable::SmallFloat small = table.small_float; small.mantissa_bits != 0)
+    RoundRun(values, n, scale, lowest, codes, [=](auto d, auto x) HWY_ATTR { return PlaceInSmallFloat(d, x, small); });
   else if (table.has_buckets())
     RoundRun(values, n, scale, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceByBucket(d, x, table); });
   else

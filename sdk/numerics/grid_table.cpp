@@ -34,6 +34,7 @@ void GridTable::find_small_float() {
   const float step = grid.value(1);
   int exponent = 0;
   if (std::frexp(step, &exponent) != 0.5f || !std::isnormal(step)) return;
+  if (!std::isfinite(std::ldexp(grid.largest(), 24))) return;  // kernels add so much
   for (int bits = 1; bits <= kMostMantissaBits; ++bits) {
     const int ones = 1 << bits;
     bool fits = grid.highest > ones;
@@ -42,7 +43,7 @@ void GridTable::find_small_float() {
       const float expected = std::ldexp(step, power) * static_cast<float>(code < ones ? code : ones + code % ones);
       fits = fits && grid.value(code) == expected && grid.value(-code) == -expected;
     }
-    if (fits) small_float = {bits, step};
+    if (fits) small_float = {bits, grid.highest, std::ldexp(step, bits), grid.largest()};
   }
 }
 

@@ -22,7 +22,8 @@ struct GridTable {
   // Codes that count the values of a small float, the same on both sides of zero, need no table at all.
   struct SmallFloat {
     int mantissa_bits = 0;  // 0: they do not
-    float step = 0;         // between its subnormal values, a power of two
+    int highest = 0;        // code
+    float smallest_normal = 0, largest = 0;
   };
   static constexpr int kMostMantissaBits = 3;
 

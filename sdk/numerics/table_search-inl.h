@@ -51,23 +51,20 @@ HWY_INLINE I PlaceByBucket(D, V x, const GridTable& table) {
   return hn::IfThenZeroElse(hn::RebindMask(di, hn::IsNaN(x)), place);
 }
 
+// Rounds with one addition: |x| + 2^23 steps is a float whose last bit is one step, so it is rounded to a whole number of steps, half to even.
+// A step is that of the exponent of x; below the smallest normal value it is the table's. `small` is a copy, which no store of codes can change.
 template <class D, class V = hn::Vec<D>, class I = hn::Vec<hn::RebindToSigned<D>>>
-HWY_INLINE I PlaceInSmallFloat(D d, V x, const GridTable& table) {
+HWY_INLINE I PlaceInSmallFloat(D d, V x, GridTable::SmallFloat small) {
   const hn::RebindToSigned<D> di;
-  const int bits = table.small_float.mantissa_bits, shift = 23 - bits;
-  const float smallest_normal = table.small_float.step * static_cast<float>(1 << bits);
-  const V magnitude = hn::Abs(x);
-  // Below the smallest normal value codes are multiples of the step; above it they are the first bits of the float, rounded half to even.
-  const I multiple = hn::NearestInt(hn::Mul(magnitude, hn::Set(d, 1 / table.small_float.step)));
-  const I all = hn::BitCast(di, magnitude);
-  const I odd = hn::And(hn::ShiftRightSame(all, shift), hn::Set(di, 1));
-  const I rounded = hn::ShiftRightSame(hn::Add(all, hn::Add(odd, hn::Set(di, (1 << (shift - 1)) - 1))), shift);
-  const int offset = (std::bit_cast<std::int32_t>(smallest_normal) >> shift) - (1 << bits);
-  const auto is_small = hn::RebindMask(di, hn::Lt(magnitude, hn::Set(d, smallest_normal)));
-  const I highest = hn::Set(di, table.grid.highest);
-  const I code = hn::Min(hn::IfThenElse(is_small, multiple, hn::Sub(rounded, hn::Set(di, offset))), highest);
+  const int shift = 23 - small.mantissa_bits;
+  const I smallest = hn::Set(di, std::bit_cast<std::int32_t>(small.smallest_normal));
+  const V magnitude = hn::Min(hn::Abs(x), hn::Set(d, small.largest));
+  const I exponent = hn::Max(hn::And(hn::BitCast(di, magnitude), hn::Set(di, 0x7f800000)), smallest);
+  const I many_steps = hn::Add(exponent, hn::Set(di, shift << 23));
+  const I steps = hn::Sub(hn::BitCast(di, hn::Add(magnitude, hn::BitCast(d, many_steps))), many_steps);
+  const I code = hn::Add(steps, hn::ShiftRightSame(hn::Sub(exponent, smallest), shift));
   const I sign = hn::ShiftRight<31>(hn::BitCast(di, x));
-  const I place = hn::Add(hn::Sub(hn::Xor(code, sign), sign), highest);
+  const I place = hn::Add(hn::Sub(hn::Xor(code, sign), sign), hn::Set(di, small.highest));
   return hn::IfThenZeroElse(hn::RebindMask(di, hn::IsNaN(x)), place);
 }
 
@@ -75,7 +72,7 @@ HWY_INLINE I PlaceInSmallFloat(D d, V x, const GridTable& table) {
 template <class D, class V = hn::Vec<D>, class I = hn::Vec<hn::RebindToSigned<D>>>
 HWY_INLINE I PlaceInTable(D d, V x, const GridTable& table) {
   if (table.has_few_codes()) return PlaceAmongFew(d, x, table);
-  if (table.small_float.mantissa_bits != 0) return PlaceInSmallFloat(d, x, table);
+  if (table.small_float.mantissa_bits != 0) return PlaceInSmallFloat(d, x, table.small_float);
   if (table.has_buckets()) return PlaceByBucket(d, x, table);
   const hn::RebindToSigned<D> di;
   float lanes[HWY_MAX_BYTES / sizeof(float)];

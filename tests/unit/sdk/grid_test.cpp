@@ -28,19 +28,24 @@ Grid table_of(std::vector<float> values, int lowest) {
 
 Grid e2m1() { return table_of(qmill::testing::e2m1_values(), -7); }
 
-// All finite E4M3 values, -0 left out: 253 of them.
-Grid e4m3() {
+// The values of a float with few mantissa bits, -0 left out. The smallest is 2^step.
+Grid small_float(int mantissa_bits, int highest, int step) {
   std::vector<float> values;
-  for (int code = 1; code < 127; ++code) {
-    const int exponent = code >> 3, mantissa = code & 7;
-    values.push_back(exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9) : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10));
+  const int ones = 1 << mantissa_bits;
+  for (int code = 1; code <= highest; ++code) {
+    const int exponent = code / ones, mantissa = code % ones;
+    values.push_back(exponent == 0 ? std::ldexp(static_cast<float>(mantissa), step)
+                                   : std::ldexp(static_cast<float>(ones + mantissa), step + exponent - 1));
   }
   std::vector<float> all;
   for (auto value = values.rbegin(); value != values.rend(); ++value) all.push_back(-*value);
   all.push_back(0);
   all.insert(all.end(), values.begin(), values.end());
-  return table_of(all, -126);
+  return table_of(all, -highest);
 }
+
+Grid e4m3() { return small_float(3, 126, -9); }
+Grid e5m2() { return small_float(2, 123, -16); }
 
 // Many values that are no small float.
 Grid stretched() {
@@ -69,7 +74,10 @@ int slow_nearest(const Grid& grid, float x) {
   return best;
 }
 
-std::vector<Grid> tables() { return {e2m1(), uneven_grid(), e4m3(), stretched(), crowded(), table_of({-1, 2}, 0)}; }
+std::vector<Grid> tables() {
+  return {e2m1(),      uneven_grid(), e4m3(), e5m2(), small_float(3, 126, 100), small_float(3, 126, -120),
+          stretched(), crowded(),     table_of({-1, 2}, 0)};
+}
 
 // Values, midpoints, their neighbours, what is far outside, zeros, denormals.
 std::vector<float> inputs_for(const Grid& grid) {
