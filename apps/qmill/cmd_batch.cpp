@@ -112,7 +112,7 @@ std::vector<Job> jobs_of(const Arguments& arguments, const Command& command, con
     jobs.push_back(std::move(job));
   }
   const std::vector<std::string> unused = mapping.unused();
-  for (const std::string& key : unused) warnings.push_back(fmt::format("the LoRA mapping's '{}' is of no model here", key));
+  for (const std::string& key : unused) warnings.push_back(fmt::format("the LoRA mapping's '{}' matches no model", key));
   if (merges_for_all && (arguments.given("lora-mapping") || arguments.given("lora-dir")))
     warnings.emplace_back("--merge-lora is for all models: the LoRA mapping is not used");
   return jobs;

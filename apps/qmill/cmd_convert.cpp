@@ -29,6 +29,13 @@ void log_refused_plugins(const Host& host) {
       log(LogLevel::verbose, fmt::format("plugin '{}' refused: {}", candidate.file.string(), candidate.reason));
 }
 
+void check_report(const std::string& file, const ConvertOptions& options, const std::vector<std::filesystem::path>& inputs) {
+  namespace fs = std::filesystem;
+  if (fs::weakly_canonical(file) == fs::weakly_canonical(options.output))
+    throw Error(ErrorKind::usage, fmt::format("--report is the same file as --output: '{}'", file), "choose another name for the report");
+  check_text_output(file, inputs, options.run.overwrite);
+}
+
 void write_report(const std::string& file, const Json& report, const ConvertOptions& options,
                   const std::vector<std::filesystem::path>& files) {
   try {
@@ -56,7 +63,7 @@ int convert(Conversion& conversion, const Arguments& arguments) {
   const ConvertOptions& options = conversion.options();
   std::vector<std::filesystem::path> files = conversion.input_files();
   files.push_back(options.output);
-  if (arguments.given("report")) check_text_output(arguments.text("report"), files, options.run.overwrite);
+  if (arguments.given("report")) check_report(arguments.text("report"), options, files);
   log_decisions(plan);
   const ConvertReport report = run_with_progress(conversion);
   if (arguments.given("report")) write_report(arguments.text("report"), spoken(report_json(plan, report)), options, files);
@@ -87,11 +94,10 @@ int run(const Words& words, const std::string& name) {
   if (dry_run == "create-template") return make_template(conversion, arguments.given("output") || arguments.operands().size() > 1);
   if (dry_run.empty()) conversion.check_destination();  // before a heuristic reads everything
   const Plan& plan = conversion.plan(&watch_interrupts());
-  if (!dry_run.empty() && arguments.on("json"))
-    print_json(spoken(plan.json()));
-  else if (!dry_run.empty())
-    fmt::print("{}", plan_text(plan));
+  const bool as_json = arguments.on("json");
+  if (!dry_run.empty() && !as_json) fmt::print("{}", plan_text(plan));  // shows why nothing is selected
   conversion.require_selection();
+  if (!dry_run.empty() && as_json) print_json(spoken(plan.json()));
   return dry_run.empty() ? convert(conversion, arguments) : kDone;
 }
 

@@ -192,16 +192,28 @@ void ScaleCodes(const std::int8_t* codes, std::int64_t n, float scale, float* ou
       });
 }
 
+void AddErrorsInDouble(const float* original, const float* decoded, std::int64_t n, double& squared_error, double& squared_signal,
+                       float& largest_error) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    const float error = original[i] - decoded[i];
+    squared_error += static_cast<double>(error) * static_cast<double>(error);
+    squared_signal += static_cast<double>(original[i]) * static_cast<double>(original[i]);
+    largest_error = std::max(largest_error, std::fabs(error));
+  }
+}
+
 void AddErrors(const float* original, const float* decoded, std::int64_t n, double& squared_error, double& squared_signal,
                float& largest_error) {
   const F32 d;
   const std::int64_t lanes = hn::Lanes(d);
-  constexpr std::int64_t kBlock = 1024;  // F32 sums of this many squares are exact to 1e-5
-  auto largest = hn::Set(d, largest_error);
+  constexpr std::int64_t kBlock = 1024;  // F32 sums of this many squares are exact to 1e-5, if no square leaves the range of F32
+  const auto is_in_range = [](float sum) { return sum > 1e-29f && sum < 1e37f; };
   std::int64_t i = 0;
-  for (; i + lanes <= n;) {
+  while (i + lanes <= n) {
     auto errors = hn::Zero(d);
     auto signals = hn::Zero(d);
+    auto largest = hn::Zero(d);
+    const std::int64_t begin = i;
     const std::int64_t end = std::min(n, i + kBlock);
     for (; i + lanes <= end; i += lanes) {
       const auto x = hn::LoadU(d, original + i);
@@ -210,16 +222,17 @@ void AddErrors(const float* original, const float* decoded, std::int64_t n, doub
       signals = hn::MulAdd(x, x, signals);
       largest = hn::Max(largest, hn::Abs(error));
     }
-    squared_error += static_cast<double>(hn::GetLane(hn::SumOfLanes(d, errors)));
-    squared_signal += static_cast<double>(hn::GetLane(hn::SumOfLanes(d, signals)));
+    const float error_sum = hn::GetLane(hn::SumOfLanes(d, errors)), signal_sum = hn::GetLane(hn::SumOfLanes(d, signals));
+    const float largest_of_block = hn::GetLane(hn::MaxOfLanes(d, largest));
+    if (is_in_range(signal_sum) && (is_in_range(error_sum) || largest_of_block == 0)) {
+      squared_error += static_cast<double>(error_sum);
+      squared_signal += static_cast<double>(signal_sum);
+      largest_error = std::max(largest_error, largest_of_block);
+    } else {
+      AddErrorsInDouble(original + begin, decoded + begin, i - begin, squared_error, squared_signal, largest_error);
+    }
   }
-  largest_error = hn::GetLane(hn::MaxOfLanes(d, largest));
-  for (; i < n; ++i) {
-    const float error = original[i] - decoded[i];
-    squared_error += static_cast<double>(error) * static_cast<double>(error);
-    squared_signal += static_cast<double>(original[i]) * static_cast<double>(original[i]);
-    largest_error = std::max(largest_error, std::fabs(error));
-  }
+  AddErrorsInDouble(original + i, decoded + i, n - i, squared_error, squared_signal, largest_error);
 }
 
 const char* TargetName() { return hwy::TargetName(HWY_TARGET); }

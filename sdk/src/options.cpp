@@ -95,9 +95,12 @@ std::string OptionSpec::allowed() const {
   std::string text = std::holds_alternative<double>(initial) ? "a number" : "an integer";
   const bool low = std::isfinite(at_least);
   const bool high = std::isfinite(at_most);
-  if (low && high) return text + fmt::format(" from {} to {}", at_least, at_most);
-  if (low) return text + fmt::format(" of at least {}", at_least);
-  if (high) return text + fmt::format(" of at most {}", at_most);
+  const auto bound = [&](double value) {
+    return std::holds_alternative<double>(initial) ? fmt::format("{}", value) : fmt::format("{:.0f}", value);
+  };
+  if (low && high) return text + fmt::format(" from {} to {}", bound(at_least), bound(at_most));
+  if (low) return text + fmt::format(" of at least {}", bound(at_least));
+  if (high) return text + fmt::format(" of at most {}", bound(at_most));
   return text;
 }
 

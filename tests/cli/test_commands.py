@@ -151,6 +151,22 @@ class Convert(TempFolder):
         self.assertEqual(len(report["layers"]), 27)
         self.assertEqual(report["output_bytes"], (self.folder / "out.safetensors").stat().st_size)
 
+    def test_a_report_is_no_output_and_replaces_nothing(self):
+        output = self.folder / "out.safetensors"
+        _, error = qmill("-i", ABACUS, "-o", output, "--report", output, status=2)
+        self.assertIn("--report is the same file as --output", error)
+        self.assertFalse(output.exists())
+        report = self.folder / "report.json"
+        report.write_text("kept")
+        _, error = qmill("-i", ABACUS, "-o", output, "--report", report, status=2)
+        self.assertIn(f"'{report}': the file exists already", error)
+        self.assertEqual((output.exists(), report.read_text()), (False, "kept"))
+
+    def test_a_failed_plan_prints_no_json(self):
+        words = ("plan", ABACUS, "--exclude-layers", ".")
+        self.assertEqual(qmill(*words, "--json", status=1)[0], "")
+        self.assertIn("exclude", qmill(*words, status=1)[0])
+
     def test_the_quality_table_has_a_row_per_layer_and_the_known_layout(self):
         text, _ = qmill("-i", ABACUS, "-o", self.folder / "out.safetensors", "--report-quality", "--verbose", "MINIMAL")
         lines = text.splitlines()

@@ -113,7 +113,7 @@ class Refusals(TempFolder):
     def test_an_output_that_is_no_file(self):
         os.mkfifo(self.folder / "pipe")
         _, error = qmill("-i", self.model({"a.weight": weight(8, 256)}), "-o", self.folder / "pipe", "--overwrite", status=2)
-        self.assertIn("no regular file", error)
+        self.assertIn("not a regular file", error)
         self.assertTrue((self.folder / "pipe").is_fifo())
 
     def test_a_report_that_would_replace_a_model(self):
@@ -199,6 +199,7 @@ class Refusals(TempFolder):
             '{"a": {"options": {"overflow": "clamp"}, "optimizer": "rtn"}}': "no rtn option 'overflow'",
             '{"(": {"skip": true}}': "not a regular expression",
             '{"a": {"block_size": 64, "block-size": 32}}': "given twice",
+            '{"a": {"optimizer": "gptq", "options": {"block_size": 64, "block-size": 32}}}': "given twice",
             '{"a": {"skip": true, "format": "int9"}}': "no format 'int9'",
             '{"a": ': "not valid JSON",
             "[]": "an object",

@@ -97,12 +97,15 @@ void add_run(const ConvertToInt8Options& given, Given& options) {
   options.add("low_memory", given.low_memory, false);
   options.add("no_memory_limits", given.no_memory_limits, false);
   options.add("streaming_mode", given.streaming_mode);
+  streaming_thresholds(given.streaming_thresholds);  // checks the names of the steps
+  for (const auto& [step, limit] : given.streaming_thresholds)
+    if (limit) options.add(fmt::format("stream_{}_threshold", step), OptionValue(*limit));
 }
 
 ConvertOptions options_of(const ConvertToInt8Options& given, const Host& host) {
   if (given.input_file.empty()) throw Error(ErrorKind::usage, "input_file is empty; name the model to convert");
   if (given.output_file.empty()) throw Error(ErrorKind::usage, "output_file is empty; name the file to write");
-  const OptionTable table(host);
+  const OptionTable table(host, given.layer_config);
   Given options(table);
   add_run(given, options);
   add_quantizers(given, options);
@@ -116,14 +119,7 @@ ConvertOptions options_of(const ConvertToInt8Options& given, const Host& host) {
       if (is_own == of_plugins) continue;
       for (const std::string& found : table.rows_for_keyword(name, options.options())) options.add(found, value);
     }
-  ConvertOptions result = table.read(options.options());
-  result.run.memory.thresholds = streaming_thresholds(given.streaming_thresholds);
-  if (given.layer_config) {  // parsed already
-    const std::string& origin = given.layer_config->origin;
-    result.layers.config = given.layer_config;
-    result.recorded["layer-config"] = origin.empty() ? "given" : std::filesystem::path(origin).filename().string();
-  }
-  return result;
+  return table.read(options.options());
 }
 
 void log_result(const ConvertToInt8Options& given, const Plan& plan, const ConvertReport& report) {

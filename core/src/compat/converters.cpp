@@ -6,6 +6,7 @@
 #include "plan/option_checks.h"
 #include "plan/target.h"
 #include "host/guard.h"
+#include "run/choose_codes.h"
 #include "host/resource_context.h"
 
 #include <qmill/core/logging.h>
@@ -128,7 +129,11 @@ ConvertedWeight Int8Converter::convert(const WeightTensor& given, const Converte
   if (hessian.defined()) known.emplace(hessian);
   GivenContext context(info, resolved.target, known ? &*known : nullptr, static_cast<std::uint64_t>(options.seed), resources);
   const Quantizer& quantizer = *resolved.quantizer;
-  const StoredLayer stored = guard(quantizer.info().name, "quantize", "", [&] { return quantizer.quantize(weight, context); });
+  const StoredLayer stored = guard(quantizer.info().name, "quantize", "", [&] {
+    StoredLayer made = quantizer.quantize(weight, context);
+    require_as_planned(quantizer.plan(info, resolved.target), made);
+    return made;
+  });
   std::vector<at::Tensor> tensors;
   for (const StoredTensor& tensor : stored.tensors) tensors.push_back(tensor.data);
   ConvertedWeight result{tensors.at(0), tensors.at(1), at::empty(weight.sizes(), at::kFloat)};

@@ -10,15 +10,28 @@
 
 namespace qmill {
 
-std::filesystem::path output_beside(std::filesystem::path input, std::string_view suffix) {
-  if (!input.has_filename()) input = input.parent_path();  // "folder/"
-  std::string stem = input.filename().string();
+namespace {
+
+// Without a slash at its end, and with a name: "folder/" is "folder", "." the folder that it means.
+std::filesystem::path with_name(std::filesystem::path model) {
+  if (model.filename() == "." || model.filename() == "..") model = std::filesystem::absolute(model).lexically_normal();
+  return model.has_filename() ? model : model.parent_path();
+}
+
+}  // namespace
+
+std::string model_stem(const std::filesystem::path& model) {
+  std::string stem = with_name(model).filename().string();
   for (const std::string_view ending : {".safetensors.index.json", ".safetensors", ".gguf", ".pt", ".pth", ".ckpt", ".bin"})
     if (stem.ends_with(ending) && stem.size() > ending.size()) {
       stem.resize(stem.size() - ending.size());
       break;
     }
-  return input.parent_path() / fmt::format("{}_{}.safetensors", stem, suffix);
+  return stem;
+}
+
+std::filesystem::path output_beside(const std::filesystem::path& input, std::string_view suffix) {
+  return with_name(input).parent_path() / fmt::format("{}_{}.safetensors", model_stem(input), suffix);
 }
 
 std::filesystem::path default_output(const Host& host, const ConvertOptions& options) {

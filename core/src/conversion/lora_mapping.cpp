@@ -1,5 +1,6 @@
 #include <qmill/core/batch.h>
 
+#include "conversion/default_names.h"
 #include "io/json_text.h"
 #include "io/text_file.h"
 
@@ -27,14 +28,6 @@ bool stands_in(std::string_view key, std::string_view name) {
   return false;
 }
 
-// "model.safetensors.index.json" -> "model".
-std::string stem_of(const fs::path& model) {
-  const fs::path path = model.has_filename() ? model : model.parent_path();
-  const std::string name = path.filename().string();
-  constexpr std::string_view kIndex = ".safetensors.index.json";
-  return name.ends_with(kIndex) ? name.substr(0, name.size() - kIndex.size()) : path.stem().string();
-}
-
 std::vector<fs::path> paths_of(const std::string& key, const nlohmann::ordered_json& value, const fs::path& folder) {
   std::vector<nlohmann::ordered_json> items;
   if (value.is_array())
@@ -57,7 +50,7 @@ std::vector<fs::path> paths_of(const std::string& key, const nlohmann::ordered_j
 LoraMapping::LoraMapping(const fs::path& file, fs::path folder) : folder_(std::move(folder)) {
   std::error_code ignored;
   if (!folder_.empty() && !fs::is_directory(folder_, ignored))
-    throw Error(ErrorKind::input, "it is no folder", "give the folder of the LoRAs with `lora_dir`")
+    throw Error(ErrorKind::input, "it is not a folder", "give the folder of the LoRAs with `lora_dir`")
         .in(fmt::format("'{}'", folder_.string()));
   if (file.empty()) return;
   try {
@@ -76,7 +69,7 @@ LoraMapping::LoraMapping(const fs::path& file, fs::path folder) : folder_(std::m
 
 LoraMapping::Entry* LoraMapping::find(const fs::path& model) {
   const std::string name = (model.has_filename() ? model : model.parent_path()).filename().string();
-  const std::string stem = stem_of(model);
+  const std::string stem = model_stem(model);
   const auto first = [&](auto matches) -> Entry* {
     const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) { return matches(entry.key); });
     return found == entries_.end() ? nullptr : &*found;
@@ -93,9 +86,9 @@ std::vector<fs::path> LoraMapping::loras_for(const fs::path& model) {
   }
   if (folder_.empty()) return {};
   for (const char* ending : {".safetensors", "_lora.safetensors"}) {
-    const fs::path lora = folder_ / (stem_of(model) + ending);
+    const fs::path lora = folder_ / (model_stem(model) + ending);
     std::error_code ignored;
-    // The models' own folder may be that of the LoRAs: a model is no LoRA of itself.
+    // The models' own folder may be that of the LoRAs: a model is not a LoRA of itself.
     if (fs::exists(lora, ignored) && !fs::equivalent(lora, model, ignored)) return {lora};
   }
   return {};

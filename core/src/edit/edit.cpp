@@ -184,7 +184,7 @@ class Editor {
     if (old_layout && !new_layout)
       throw refuse(fmt::format("its tensors are not those of format '{}'", name), "the codes stay as they are, so must their format");
     if (const std::optional<Finding> broken = broken_rule(base, before, after))
-      throw refuse(fmt::format("readers would not load it: {}", broken->text), "qmill help verify has their rules");
+      throw refuse(fmt::format("readers would not load it: {}", broken->text), "docs/commands.md (verify) lists their rules");
     if (!old_layout) return;
     if (old_layout->rotation_group != new_layout->rotation_group)
       warn_once(

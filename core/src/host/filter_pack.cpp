@@ -131,9 +131,9 @@ class Lists {
     ++patterns_;
     bytes_ += pattern.size();
     if (patterns_ > kMaxPackPatterns)
-      reject(fmt::format("with it the pack has more than {} patterns, lists in place of their names", kMaxPackPatterns));
+      reject(fmt::format("with it the pack has more than {} patterns when lists are expanded", kMaxPackPatterns));
     if (bytes_ > kMaxPackPatternBytes)
-      reject(fmt::format("with it the patterns of the pack have more than {} bytes, lists in place of their names", kMaxPackPatternBytes));
+      reject(fmt::format("with it the patterns of the pack have more than {} bytes when lists are expanded", kMaxPackPatternBytes));
   }
 
   std::map<std::string, std::vector<std::string>, std::less<>> lists_;

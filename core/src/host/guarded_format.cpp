@@ -87,15 +87,15 @@ class GuardedCoded final : public GuardedWritable<CodedFormat> {
  public:
   GuardedCoded(std::unique_ptr<const StoredFormat> owned, const CodedFormat& format, const FormatInfo& info)
       : GuardedWritable(std::move(owned), format, info), grid_(call("grid", "", [&] { return std::cref(format.grid()); })) {
-    const auto codes = static_cast<std::size_t>(std::max(0, grid_.highest - grid_.lowest + 1));
+    const std::int64_t codes = std::int64_t{grid_.highest} - grid_.lowest + 1;
     constexpr int kLowest = std::numeric_limits<std::int8_t>::min(), kHighest = std::numeric_limits<std::int8_t>::max();
     const bool fits = grid_.lowest >= kLowest && grid_.highest <= kHighest && codes > 1;
     const bool is_table = !grid_.values.empty();
-    // Of NaN, nothing is true.
+    // Every comparison with NaN is false.
     const auto ascends = [&](float a, float b) { return std::isfinite(a) && std::isfinite(b) && a < b; };
     bool is_ascending = true;
     for (std::size_t i = 1; i < grid_.values.size(); ++i) is_ascending = is_ascending && ascends(grid_.values[i - 1], grid_.values[i]);
-    if (!fits || (is_table && (grid_.values.size() != codes || !is_ascending)) || !(grid_.largest() > 0))
+    if (!fits || (is_table && (static_cast<std::int64_t>(grid_.values.size()) != codes || !is_ascending)) || !(grid_.largest() > 0))
       throw Error(ErrorKind::plugin,
                   fmt::format("the grid of its format '{}' has codes from {} to {} and {} values; expected 8-bit codes, and none or as many "
                               "ascending values, the last one positive",

@@ -177,9 +177,6 @@ struct Host::State {
       loaded[index] = packs[index] ? load_pack(candidate, *packs[index]) : load_plugin(candidate.file);
       candidate.version = loaded[index]->version;
       candidate.status = PluginCandidate::Status::loaded;
-    } catch (const Error& error) {
-      candidate.status = PluginCandidate::Status::refused;
-      candidate.reason = error.what();
     } catch (const std::exception& error) {
       candidate.status = PluginCandidate::Status::refused;
       candidate.reason = error.what();

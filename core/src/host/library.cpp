@@ -5,13 +5,17 @@
 
 #include <boost/dll/shared_library.hpp>
 
+#include <mutex>
+
 namespace qmill {
 namespace {
 
-// Kept until the process ends: objects, exceptions and thread-local data of a library may outlive any use of it.
-std::vector<boost::dll::shared_library>& kept_libraries() {
+// Kept until the process ends: objects, exceptions and thread-local data of a library may outlive any use of it. [any-thread]
+void keep(const boost::dll::shared_library& library) {
+  static auto* mutex = new std::mutex();
   static auto* libraries = new std::vector<boost::dll::shared_library>();
-  return *libraries;
+  const std::lock_guard lock(*mutex);
+  libraries->push_back(library);
 }
 
 boost::dll::shared_library open_library(const std::filesystem::path& file) {
@@ -27,7 +31,8 @@ const PluginDescriptor& descriptor_of(const boost::dll::shared_library& library)
   constexpr const char* kSymbol = "qmill_plugin";
   if (!library.has(kSymbol)) throw Error(ErrorKind::plugin, fmt::format("it does not export '{}'", kSymbol));
   const auto& descriptor = library.get<const PluginDescriptor>(kSymbol);
-  if (descriptor.size < sizeof(PluginDescriptor) || descriptor.sdk_major != QMILL_SDK_MAJOR || descriptor.sdk_minor != QMILL_SDK_MINOR || descriptor.name == nullptr)
+  if (descriptor.size < sizeof(PluginDescriptor) || descriptor.sdk_major != QMILL_SDK_MAJOR || descriptor.sdk_minor != QMILL_SDK_MINOR ||
+      descriptor.name == nullptr)
     throw Error(ErrorKind::plugin, "its descriptor contradicts its tag");
   return descriptor;
 }
@@ -44,8 +49,9 @@ void create(const Offer& offer, const std::string& plugin, std::vector<std::uniq
 }  // namespace
 
 LoadedPlugin load_plugin(const std::filesystem::path& file) {
-  kept_libraries().push_back(open_library(file));
-  const PluginDescriptor& descriptor = descriptor_of(kept_libraries().back());
+  const boost::dll::shared_library library = open_library(file);
+  keep(library);
+  const PluginDescriptor& descriptor = descriptor_of(library);
   LoadedPlugin plugin;
   plugin.name = descriptor.name;
   plugin.version = descriptor.version;

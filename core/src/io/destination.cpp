@@ -18,19 +18,19 @@ namespace fs = std::filesystem;
 void require_file_name(const fs::path& output) {
   std::error_code ignored;
   if (fs::is_directory(output, ignored))
-    refuse(output, "the output is a folder, expected a file name", "add a name ending in .safetensors");
+    refuse(output, "it is a folder, expected a file name", "add a name ending in .safetensors");
   // A device or a pipe would be replaced by a file.
   if (fs::exists(output, ignored) && !fs::is_regular_file(output, ignored))
-    refuse(output, "the output is no regular file", "choose another `output`");
+    refuse(output, "it is not a regular file", "choose another name");
 }
 
 void require_replaceable(const fs::path& output, const std::vector<fs::path>& inputs, bool overwrite) {
   std::error_code ignored;
   for (const fs::path& input : inputs)
     if (fs::equivalent(input, output, ignored) || fs::weakly_canonical(input, ignored) == fs::weakly_canonical(output, ignored))
-      refuse(output, fmt::format("the output is the same file as the input '{}'", input.string()), "choose another `output`");
+      refuse(output, fmt::format("it is the same file as the input '{}'", input.string()), "choose another name");
   if (fs::exists(output, ignored) && !overwrite)
-    refuse(output, "the output exists already", "add `overwrite` to replace it, or choose another `output`");
+    refuse(output, "the file exists already", "add `overwrite` to replace it, or choose another name");
 }
 
 }  // namespace qmill

@@ -53,7 +53,10 @@ OutputFile::OutputFile(fs::path destination, std::uint64_t bytes) : destination_
   handle_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (handle_ < 0) fail(destination_, "write there", errno);
 #if defined(__linux__)
-  int code = ::posix_fallocate(handle_, 0, static_cast<off_t>(bytes));
+  int code = 0;
+  do
+    code = ::posix_fallocate(handle_, 0, static_cast<off_t>(bytes));
+  while (code == EINTR);
   if (code == EOPNOTSUPP || code == EINVAL) code = ::ftruncate(handle_, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
 #else
   const int code = ::ftruncate(handle_, static_cast<off_t>(bytes)) == 0 ? 0 : errno;

@@ -28,8 +28,10 @@ class MergedValues final : public ValueSource {
 
 }  // namespace
 
-std::unique_ptr<ValueSource> merged_values(std::unique_ptr<ValueSource> source, std::shared_ptr<const Merge> merge) {
-  return std::make_unique<MergedValues>(std::move(source), std::move(merge));
+std::unique_ptr<ValueSource> values_of(const TensorSource& source, std::shared_ptr<const Merge> merge) {
+  std::unique_ptr<ValueSource> values = plain_values(source);
+  if (merge == nullptr) return values;
+  return std::make_unique<MergedValues>(std::move(values), std::move(merge));
 }
 
 }  // namespace qmill

@@ -6,7 +6,8 @@
 
 namespace qmill {
 
-// What `merge` changes comes changed and as F32; all else as `source` has it.
-std::unique_ptr<ValueSource> merged_values(std::unique_ptr<ValueSource> source, std::shared_ptr<const Merge> merge);
+// The values that a conversion works on. What `merge` changes comes changed and as F32; all else as `source` has it. `merge`: null without
+// LoRAs. `source` must outlive the result.
+std::unique_ptr<ValueSource> values_of(const TensorSource& source, std::shared_ptr<const Merge> merge);
 
 }  // namespace qmill

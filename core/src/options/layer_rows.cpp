@@ -53,7 +53,7 @@ void add_layer_rows(Rows& rows, const Rows& later, const Host& host) {
                       "keep the layers that this filter names (qmill filters list); auto: the filter of this model; several may be given",
                       [](ConvertOptions& options, const OptionValues& values) { options.layers.filters = values.list("filter"); });
   filter.is_list = filter.is_common = true;
-  Rows others;  // their names are not free for filters
+  Rows others;  // filters must not take their names
   RowGroup rest(others, "Which layers");
   rest.optional("exclude_layers", "REGEX", std::string(), "keep tensors whose name matches",
                 [](ConvertOptions& options, const OptionValues& values) { options.layers.exclude = values.text("exclude_layers"); })

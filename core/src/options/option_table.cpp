@@ -21,7 +21,7 @@ std::string text_of(const OptionValue& value) {
 
 std::string allowed(const OptionRow& row) {
   if (row.is_switch()) return "on or off";
-  return row.spec.choices.empty() ? row.spec.allowed() : fmt::format("{}", fmt::join(row.spec.choices, ", "));
+  return row.spec.choices.empty() || row.spec.takes_numbers ? row.spec.allowed() : fmt::format("{}", fmt::join(row.spec.choices, ", "));
 }
 
 // As the type of the row, and within its range.
@@ -107,7 +107,7 @@ std::vector<std::string> OptionValues::list(std::string_view name) const {
   return texts;
 }
 
-OptionTable::OptionTable(const Host& host) : host_(host) {
+OptionTable::OptionTable(const Host& host, std::optional<LayerConfig> config) : host_(host), config_(std::move(config)) {
   add_file_rows(rows_);
   add_storage_rows(rows_);
   add_input_rows(rows_);
@@ -165,7 +165,7 @@ void OptionTable::stand_for(OptionValues& values) const {
 
 bool OptionTable::may_run(const Quantizer& quantizer, const OptionValues& values) const {
   const std::string name = values.text("optimizer");
-  if (others_may_run(values)) return true;
+  if (config_ || others_may_run(values)) return true;
   if (same_name(name, "auto")) return may_be_automatic(host_, quantizer);
   return host_.find_quantizer(name) == &quantizer;
 }
@@ -230,12 +230,18 @@ std::map<std::string, std::string> OptionTable::recorded(const OptionValues& val
 
 ConvertOptions OptionTable::read(const std::vector<GivenOption>& given) const {
   const OptionValues values = check(given);
+  if (config_ && values.has("layer_config"))
+    throw Error(ErrorKind::usage, fmt::format("`layer_config` is given twice: parsed, and as '{}'", values.text("layer_config")));
   ConvertOptions options;
   for (const OptionRow& row : rows_)
     if (row.apply) row.apply(options, values);
   settle_storage(options, values, host_);
   apply_plugin_rows(options, values);
   options.recorded = recorded(values);
+  if (config_) {
+    options.layers.config = config_;
+    options.recorded["layer-config"] = config_->origin.empty() ? "given" : std::filesystem::path(config_->origin).filename().string();
+  }
   return options;
 }
 

@@ -29,7 +29,7 @@ std::string owners(const OptionRow& row) {
 
 }  // namespace
 
-// One for every option of every quantizer whose name is free; an option that several name alike is one row, and these come last.
+// One row per option of a quantizer. Options with the same flag share a row; shared rows come last.
 void add_plugin_rows(Rows& rows, const Host& host) {
   Rows added;
   for (const Quantizer* quantizer : host.quantizers())

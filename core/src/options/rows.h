@@ -48,12 +48,12 @@ inline constexpr double kLargestInteger = 4611686018427387904;  // 2^62: sums wi
 void add_file_rows(Rows& rows);
 void add_storage_rows(Rows& rows);
 void add_input_rows(Rows& rows);  // calibration, LoRAs
-// `later`: rows that come after these, whose names are not free for filters.
+// `later`: rows that come after these; filters must not take their names.
 void add_layer_rows(Rows& rows, const Rows& later, const Host& host);
 void add_run_rows(Rows& rows);
 void add_plugin_rows(Rows& rows, const Host& host);
 
-// What format, scaling, block size and quantizer say together. Returns the quantizer whose option `block_size` is, or null.
-const Quantizer* settle_storage(ConvertOptions& options, const OptionValues& values, const Host& host);
+// What format, scaling, block size and quantizer say together.
+void settle_storage(ConvertOptions& options, const OptionValues& values, const Host& host);
 
 }  // namespace qmill

@@ -51,14 +51,14 @@ void add_storage_rows(Rows& rows) {
   seed.spec.at_most = kLargestInteger;
 }
 
-const Quantizer* settle_storage(ConvertOptions& options, const OptionValues& values, const Host& host) {
+void settle_storage(ConvertOptions& options, const OptionValues& values, const Host& host) {
   const WritableFormat& format = host.format(options.target.format);
   if (values.given("convrot") && values.text("convrot") != "off" && as_coded(format) == nullptr)
     throw Error(ErrorKind::usage,
                 fmt::format("`convrot` needs a format with codes, but format '{}' has none", options.target.format));
   std::optional<Scaling> scaling;
   if (values.given("scaling_mode")) scaling = parse_scaling(values.text("scaling_mode"));
-  return choose_scaling(options.target, host, scaling, values.maybe_integer("block_size"));
+  choose_scaling(options.target, host, scaling, values.maybe_integer("block_size"));
 }
 
 }  // namespace qmill

@@ -20,7 +20,7 @@ struct FilterChoice {
 // Throws Error(input) when a filter is to be chosen by a model that nothing recognises.
 FilterChoice choose_filters(const Host& host, const TensorSource& source, const ConvertOptions& options);
 
-// "this is flux1; --filter flux (or auto) would keep 5 layers that are quantized": a line for people, empty when there is nothing to say.
+// "this is flux1; `filter flux` (or auto) would keep 5 layers that are quantized": a line for people, empty when there is nothing to say.
 std::string filter_hint(const FilterChoice& choice, const ConvertOptions& options, const std::vector<Decision>& decisions);
 
 // Throws Error(input) when readers would part the layers of this plan from their markers.

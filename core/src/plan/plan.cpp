@@ -187,11 +187,6 @@ class Planner {
       throw Error(ErrorKind::usage, fmt::format("`keep_dtype` is {}; allowed: f32, bf16, f16", dtype_name(*dtype)));
   }
 
-  static std::unique_ptr<ValueSource> values_of(const TensorSource& source, const std::shared_ptr<const Merge>& merge) {
-    std::unique_ptr<ValueSource> values = plain_values(source);
-    return merge ? merged_values(std::move(values), merge) : std::move(values);
-  }
-
   static std::int64_t draw_seed() { return static_cast<std::int64_t>(std::random_device()()); }
 
   static std::shared_ptr<const Calibration> open_calibration(const Host& host, const TensorSource& source, const ConvertOptions& options,
@@ -237,8 +232,8 @@ class Planner {
     if (const std::vector<std::string>& entries = account.unmatched_entries; !entries.empty()) {
       const std::string names = first_names(entries);
       plan_.warnings.push_back(entries.size() == 1
-                                   ? fmt::format("1 calibration entry is of no layer of the model: {}", names)
-                                   : fmt::format("{} calibration entries are of no layer of the model: {}", entries.size(), names));
+                                   ? fmt::format("1 calibration entry matches no layer of the model: {}", names)
+                                   : fmt::format("{} calibration entries match no layer of the model: {}", entries.size(), names));
     }
     if (!account.with_channels.empty())
       plan_.warnings.push_back(

@@ -51,8 +51,7 @@ std::optional<Scaling> agreed_scaling(const WritableFormat& format, std::string_
   return scaling;
 }
 
-const Quantizer* choose_scaling(TargetOptions& options, const Host& host, std::optional<Scaling> scaling,
-                                std::optional<std::int64_t> block_size) {
+void choose_scaling(TargetOptions& options, const Host& host, std::optional<Scaling> scaling, std::optional<std::int64_t> block_size) {
   const WritableFormat& format = host.format(options.format);
   const Quantizer* owner = nullptr;
   if (block_size && scaling != Scaling::block && format.scalings(options.format) != std::vector{Scaling::block}) {
@@ -70,7 +69,6 @@ const Quantizer* choose_scaling(TargetOptions& options, const Host& host, std::o
   // Asking for what the format does anyhow leaves it to the quantizer's own options.
   if (chosen == default_scaling(format)) chosen.reset();
   if (block_size) options.storage.block_size = *block_size;  // the quantizer's own options may ask for blocks, too
-  return owner;
 }
 
 }  // namespace qmill

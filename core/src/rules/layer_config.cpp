@@ -39,10 +39,16 @@ std::string text(std::string_view key, const Json& value, std::string_view allow
   return value.get<std::string>();
 }
 
+void require_new(std::set<std::string>& given, const std::string& name) {
+  if (!given.insert(name).second) throw Error(ErrorKind::input, fmt::format("'{}' is given twice, with '-' and with '_'", name));
+}
+
 std::map<std::string, OptionValue> options(const Json& value) {
   if (!value.is_object()) reject("options", value, "an object of the quantizer's options");
   std::map<std::string, OptionValue> options;
+  std::set<std::string> given;
   for (const auto& [name, option] : value.items()) {
+    require_new(given, canonical_name(name));
     if (option.is_boolean())
       options[name] = option.get<bool>();
     else if (option.is_number_integer())
@@ -89,7 +95,7 @@ LayerChoice parse_choice(const Json& entry) {
   for (const auto& [key, value] : entry.items()) {
     if (key.starts_with('_')) continue;  // "_shape" of a template is a comment
     const std::string name = canonical_name(key);
-    if (!given.insert(name).second) throw Error(ErrorKind::input, fmt::format("'{}' is given twice, with '-' and with '_'", name));
+    require_new(given, name);
     set_field(choice, name, value);
   }
   if (choice.simple && choice.quantizer && !same_name(*choice.quantizer, plain_rounding().info().name))

@@ -33,13 +33,14 @@ class RunContext final : public ResourceContext {
   std::vector<std::string> notes_;
 };
 
-void require_as_planned(const Decision& decision, const StoredLayer& stored) {
+}  // namespace
+
+void require_as_planned(const std::vector<TensorInfo>& planned, const StoredLayer& stored) {
   const auto text = [](const TensorInfo& info) { return fmt::format("'{}' {} {}", info.name, dtype_name(info.dtype), info.shape_text()); };
   const auto reject = [&](const std::string& found, const std::string& expected) {
     throw Error(ErrorKind::plugin, fmt::format("it returned {}, its plan said {}", found, expected),
                 "report this to the author of the plugin");
   };
-  const std::vector<TensorInfo>& planned = decision.outputs;
   if (stored.tensors.size() != planned.size()) reject(fmt::format("{} tensors", stored.tensors.size()), fmt::format("{}", planned.size()));
   for (std::size_t i = 0; i < planned.size(); ++i) {
     const StoredTensor& tensor = stored.tensors[i];
@@ -49,8 +50,6 @@ void require_as_planned(const Decision& decision, const StoredLayer& stored) {
   }
 }
 
-}  // namespace
-
 ChosenLayer choose_codes(const Decision& decision, const at::Tensor& weight, const LayerCalibration* calibration, std::int64_t seed,
                          const RunResources& resources) {
   const auto start = std::chrono::steady_clock::now();
@@ -58,7 +57,7 @@ ChosenLayer choose_codes(const Decision& decision, const at::Tensor& weight, con
   ChosenLayer chosen;
   chosen.stored = guard(decision.quantizer->info().name, "quantize", decision.source.name, [&] {
     StoredLayer stored = decision.quantizer->quantize(weight, context);
-    require_as_planned(decision, stored);
+    require_as_planned(decision.outputs, stored);
     return stored;
   });
   chosen.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -13,6 +13,9 @@ struct ChosenLayer {
   double seconds = 0;
 };
 
+// Throws Error(plugin) when a quantizer returned something else than its plan said.
+void require_as_planned(const std::vector<TensorInfo>& planned, const StoredLayer& stored);
+
 // `calibration`: null, or what is known of the layer's inputs. Throws Error that names plugin and tensor; Error(plugin) when the result is not
 // what the plan said.
 ChosenLayer choose_codes(const Decision& decision, const at::Tensor& weight, const LayerCalibration* calibration, std::int64_t seed,

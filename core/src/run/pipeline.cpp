@@ -44,11 +44,6 @@ bool is_worked_on(const Decision& decision) {
   return decision.action == Action::quantize || decision.action == Action::cast || decision.action == Action::merge;
 }
 
-std::unique_ptr<ValueSource> values_of(const TensorSource& source, const Plan& plan) {
-  std::unique_ptr<ValueSource> values = plain_values(source);
-  return plan.merge ? merged_values(std::move(values), plan.merge) : std::move(values);
-}
-
 // Enough for what the budget lets through: a layer larger than the budget goes alone.
 std::uint64_t pool_bytes(const Plan& plan, const ValueSource& values) {
   std::uint64_t largest = 0;
@@ -73,7 +68,7 @@ class Pipeline {
         plan_(plan),
         options_(plan.options),
         hooks_(hooks),
-        values_(values_of(source, plan)),
+        values_(values_of(source, plan.merge)),
         file_(fs::weakly_canonical(fs::absolute(options_.output)), plan.output.file_bytes),
         buffers_(std::make_shared<BufferPool>(pool_bytes(plan, *values_))),
         budget_(plan.memory.bytes_in_flight) {
@@ -87,13 +82,12 @@ class Pipeline {
     file_.write(0, std::as_bytes(std::span(plan_.output.header)));
     progress_.bytes_done = plan_.output.header.size();
     {
+      SharedValues shared;  // the jobs of the pool use it until that has waited for them
+      std::optional<TaskPool> tasks(std::in_place, options_.run.threads);
+      resources_.emplace(RunResources{*tasks, *buffers_, hooks_.cancel, &shared, options_.run.memory.thresholds});
       std::thread writer([this] { stage([this] { write_all(); }); });
-      {
-        SharedValues shared;  // the jobs of the pool use it until that has waited for them
-        TaskPool tasks(options_.run.threads);
-        resources_.emplace(RunResources{tasks, *buffers_, hooks_.cancel, &shared, options_.run.memory.thresholds});
-        stage([this] { read_all(); });
-      }  // waits for the workers
+      stage([this] { read_all(); });
+      tasks.reset();  // waits for the workers
       writes_.close();
       writer.join();
     }

@@ -256,6 +256,25 @@ TEST(ConvertToInt8, LayerConfigAndFullmatch) {
   EXPECT_EQ(type_of(whole, "aa.weight"), at::kChar);
 }
 
+// What a keyword argument and a parameter both say is an error; neither is dropped.
+TEST(ConvertToInt8, AParsedLayerConfigIsTheOptionOfThatName) {
+  Int8Conversion job;
+  job.options.layer_config = parse_layer_config(R"({"layer_patterns": {"a": {"format": "int8", "optimizer": "learned_rounding"}}})");
+  job.options.converter_kwargs["optimizer"] = std::string("rtn");
+  job.options.converter_kwargs["num_iter"] = std::int64_t{3};  // of a quantizer that only the layer configuration uses
+  EXPECT_THAT(job.run().metadata.at("qmill.options"), HasSubstr("num-iter"));
+  job.options.converter_kwargs["layer_config"] = std::string("other.json");
+  expect_error(ErrorKind::usage, {"layer_config", "other.json"}, [&] { job.run(); });
+}
+
+TEST(ConvertToInt8, AThresholdGivenTwiceIsAnError) {
+  Int8Conversion job;
+  job.options.converter_kwargs["stream_ldlq_threshold"] = std::int64_t{5};
+  EXPECT_EQ(type_of(job.run(), "a.weight"), at::kChar);
+  job.options.streaming_thresholds = {{"ldlq", 6}};
+  expect_error(ErrorKind::usage, {"stream_ldlq_threshold", "'6'", "'5'"}, [&] { job.run(); });
+}
+
 TEST(ConvertToInt8, MemoryIsALimitAndNoByteChanges) {
   Calibrated job;
   const std::string expected = job.bytes();

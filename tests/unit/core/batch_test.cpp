@@ -44,6 +44,14 @@ TEST(LoraMapping, OnlyBareNamesAreInTheFolder) {
   EXPECT_EQ(mapping.loras_for("m.safetensors"), (Paths{dir / "bare", "./here", "/there"}));
 }
 
+TEST(LoraMapping, AFolderWithADotIsNamedInFull) {
+  const TempDir dir;
+  write_bytes(dir / "flux.1-dev.safetensors", "");
+  LoraMapping mapping({}, dir.path());
+  for (const char* model : {"models/flux.1-dev", "models/flux.1-dev/", "models/flux.1-dev.gguf"})
+    EXPECT_EQ(mapping.loras_for(model), Paths{dir / "flux.1-dev.safetensors"}) << model;
+}
+
 TEST(LoraMapping, AModelIsNoLoraOfItself) {
   const TempDir dir;
   write_bytes(dir / "m.safetensors", "");

@@ -29,7 +29,7 @@ struct MergedModel {
     merge = std::make_shared<const Merge>([](const std::filesystem::path& path) { return host().open(path); }, *source,
                                           MergeOptions{.paths = {dir / "lora.safetensors"}, .scale = 0.5});
     plain = plain_values(*source);
-    merged = merged_values(plain_values(*source), merge);
+    merged = values_of(*source, merge);
   }
 
   std::size_t index_of(std::string_view name) const {

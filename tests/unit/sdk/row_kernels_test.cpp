@@ -297,28 +297,34 @@ TEST(ScaleCodes, EveryCodeOfEveryTailIsMultiplied) {
     }
 }
 
+void expect_sums_of_doubles(const std::vector<float>& original, const std::vector<float>& decoded) {
+  const std::size_t n = original.size();
+  double squared_error = 0, squared_signal = 0, largest = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double error = static_cast<double>(original[i]) - static_cast<double>(decoded[i]);
+    squared_error += error * error;
+    squared_signal += static_cast<double>(original[i]) * original[i];
+    largest = std::max(largest, std::fabs(error));
+  }
+  ErrorSums sums;
+  add_errors(original.data(), decoded.data(), static_cast<std::int64_t>(n), sums);
+  EXPECT_NEAR(sums.squared_error, squared_error, 1e-5 * squared_error) << n;
+  EXPECT_NEAR(sums.squared_signal, squared_signal, 1e-5 * squared_signal) << n;
+  EXPECT_NEAR(sums.largest_error, largest, 1e-6 * largest) << n;
+  EXPECT_EQ(sums.count, static_cast<std::int64_t>(n));
+}
+
 TEST(AddErrors, TheSumsAreThoseOfDoubles) {
   std::vector<std::size_t> lengths = {1024, 1025, 1031, 5000};
   for (std::size_t n = 0; n <= kLongestTail; ++n) lengths.push_back(n);
-  for (const std::size_t n : lengths) {
-    const std::vector<float> original = random_values(n, 41);
-    const std::vector<float> noise = random_values(n, 42, 0.01f);
-    std::vector<float> decoded(n);
-    double squared_error = 0, squared_signal = 0, largest = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-      decoded[i] = original[i] + noise[i];
-      const double error = static_cast<double>(original[i]) - static_cast<double>(decoded[i]);
-      squared_error += error * error;
-      squared_signal += static_cast<double>(original[i]) * original[i];
-      largest = std::max(largest, std::fabs(error));
+  for (const std::size_t n : lengths)
+    for (const float scale : {1.0f, 1e-17f, 1e-23f, 1e-30f, 1e18f, 1e20f, 1e37f}) {  // squares below and above the range of F32
+      std::vector<float> original = random_values(n, 41);
+      std::vector<float> decoded = random_values(n, 42, 0.01f);
+      for (std::size_t i = 0; i < n; ++i) decoded[i] = scale * (original[i] + decoded[i]), original[i] *= scale;
+      expect_sums_of_doubles(original, decoded);
+      expect_sums_of_doubles(original, original);
     }
-    ErrorSums sums;
-    add_errors(original.data(), decoded.data(), static_cast<std::int64_t>(n), sums);
-    EXPECT_NEAR(sums.squared_error, squared_error, 1e-5 * squared_error) << n;
-    EXPECT_NEAR(sums.squared_signal, squared_signal, 1e-5 * squared_signal) << n;
-    EXPECT_NEAR(sums.largest_error, largest, 1e-6 * largest) << n;
-    EXPECT_EQ(sums.count, static_cast<std::int64_t>(n));
-  }
 }
 
 TEST(AddErrors, OneNotANumberMakesTheLargestErrorOneForGood) {

@@ -61,8 +61,8 @@ struct ConvertToInt8Options {
   std::vector<std::string> merge_lora_paths = {};
   double merge_lora_scale = 1.0;
   bool merge_lora_dampen = true;
-  // optimizer, format, scaling_mode, block_size, convrot, device, threads, bias_correction; and the options of the optimizer by their names
-  // ("num_iter", "lr"). What is not known is an error with the nearest name.
+  // Every option of the command by its name with underscores, such as optimizer, format, scaling_mode, convrot, threads; and the options of the
+  // optimizer by their own names ("num_iter", "lr"). An unknown name is an error that names the nearest.
   std::map<std::string, OptionValue> converter_kwargs = {};
 };
 

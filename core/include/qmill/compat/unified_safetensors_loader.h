@@ -31,7 +31,7 @@ class QMILL_CORE_API UnifiedSafetensorsLoader {
   void mark_processed(std::string_view key);    // its memory is given back; get_tensor() would read it again
   std::uint64_t bytes_held() const;             // of tensors that were read and are neither processed nor closed
 
-  void close();  // gives back files and memory; twice is once
+  void close();  // gives back files and memory; a second call does nothing
 
  private:
   struct State;

@@ -71,8 +71,9 @@ class OptionValues {
 
 class QMILL_CORE_API OptionTable {
  public:
-  // Loads the host's quantizers and filters, whose options and names are rows. `host` must outlive the table.
-  explicit OptionTable(const Host& host);
+  // Loads the host's quantizers and filters, whose options and names are rows. `host` must outlive the table. `config`: a layer configuration
+  // that is parsed already, in place of the option `layer_config`.
+  explicit OptionTable(const Host& host, std::optional<LayerConfig> config = std::nullopt);
 
   const std::vector<OptionRow>& rows() const { return rows_; }
   const OptionRow* find(std::string_view name) const;  // null: there is none
@@ -93,6 +94,7 @@ class QMILL_CORE_API OptionTable {
   std::map<std::string, std::string> recorded(const OptionValues& values) const;
 
   const Host& host_;
+  const std::optional<LayerConfig> config_;
   std::vector<OptionRow> rows_;
 };
 

@@ -20,9 +20,9 @@ QMILL_CORE_API std::optional<Scaling> agreed_scaling(const WritableFormat& forma
                                                      std::optional<Scaling> otherwise);
 
 // Sets the scaling and the block size of options.storage from what was asked for. Quantizers that go through columns in blocks have an
-// option block_size; with them `block_size` means that one, unless block scaling is asked for by name. Returns the quantizer whose option
-// it became, else null. Call it once format and quantizer of `options` are chosen. Throws Error(usage).
-QMILL_CORE_API const Quantizer* choose_scaling(TargetOptions& options, const Host& host, std::optional<Scaling> scaling,
-                                std::optional<std::int64_t> block_size);
+// option block_size; with them `block_size` means that one, unless block scaling is asked for by name. Call it once format and quantizer of
+// `options` are chosen. Throws Error(usage).
+QMILL_CORE_API void choose_scaling(TargetOptions& options, const Host& host, std::optional<Scaling> scaling,
+                                   std::optional<std::int64_t> block_size);
 
 }  // namespace qmill
