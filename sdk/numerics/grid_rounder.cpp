@@ -45,10 +45,10 @@ HWY_INLINE void RoundRun(const float* values, std::int64_t n, float scale, int l
 // Which search is chosen outside of the loop.
 void RoundToTable(const float* values, std::int64_t n, float scale, const GridTable& table, std::int8_t* codes) {
   const int lowest = table.grid.lowest;
-  if (table.has_few_codes())
-    RoundRun(values, n, scale, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceAmongFew(d, x, table); });
-  else if (const GridTable::SmallFloat small = table.small_float; small.mantissa_bits != 0)
+  if (const GridTable::SmallFloat small = table.small_float; small.mantissa_bits != 0)
     RoundRun(values, n, scale, lowest, codes, [=](auto d, auto x) HWY_ATTR { return PlaceInSmallFloat(d, x, small); });
+  else if (table.has_few_codes())
+    RoundRun(values, n, scale, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceAmongFew(d, x, table); });
   else if (table.has_buckets())
     RoundRun(values, n, scale, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceByBucket(d, x, table); });
   else

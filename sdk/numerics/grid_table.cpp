@@ -23,9 +23,10 @@ float threshold(const Grid& grid, int code) {
 GridTable::GridTable(const Grid& given) : grid(given), values(given.values) {
   for (int code = grid.lowest + 1; code <= grid.highest; ++code) thresholds.push_back(threshold(grid, code));
   find_small_float();
+  if (small_float.mantissa_bits != 0) return;
   if (has_few_codes())
     fill_levels();
-  else if (small_float.mantissa_bits == 0)
+  else
     fill_buckets();
 }
 

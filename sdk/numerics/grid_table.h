@@ -13,7 +13,7 @@ struct GridTable {
   // `grid` has a table.
   explicit GridTable(const Grid& grid);
 
-  // Tables of at most so many codes are searched in registers, by halves; longer ones are looked up by the first bits of a value.
+  // Other tables of at most so many codes are searched in registers, by halves; longer ones are looked up by the first bits of a value.
   static constexpr std::size_t kFewCodes = 16;
   static constexpr int kLevels = 4;
   static constexpr int kRestBits = 20;  // of a value: what sign, exponent and three bits of the mantissa leave
@@ -31,7 +31,7 @@ struct GridTable {
   bool has_buckets() const { return !buckets.empty(); }
 
   Grid grid;
-  std::vector<float> values;      // of the codes, kFewCodes of them at least
+  std::vector<float> values;      // of the codes; those of a search by halves are kFewCodes
   std::vector<float> thresholds;  // code lowest + i becomes lowest + i + 1 at thresholds[i], the first value that is nearer to it
 
   SmallFloat small_float;

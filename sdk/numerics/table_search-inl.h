@@ -71,8 +71,8 @@ HWY_INLINE I PlaceInSmallFloat(D d, V x, GridTable::SmallFloat small) {
 // Codes of x, which may be anything, counted from the lowest: what Grid::nearest says.
 template <class D, class V = hn::Vec<D>, class I = hn::Vec<hn::RebindToSigned<D>>>
 HWY_INLINE I PlaceInTable(D d, V x, const GridTable& table) {
-  if (table.has_few_codes()) return PlaceAmongFew(d, x, table);
   if (table.small_float.mantissa_bits != 0) return PlaceInSmallFloat(d, x, table.small_float);
+  if (table.has_few_codes()) return PlaceAmongFew(d, x, table);
   if (table.has_buckets()) return PlaceByBucket(d, x, table);
   const hn::RebindToSigned<D> di;
   float lanes[HWY_MAX_BYTES / sizeof(float)];
