@@ -39,7 +39,7 @@ void check_report(const std::string& file, const ConvertOptions& options, const 
 void write_report(const std::string& file, const Json& report, const ConvertOptions& options,
                   const std::vector<std::filesystem::path>& files) {
   try {
-    publish_text(file, report.dump(2, ' ', false, Json::error_handler_t::replace) + "\n", files, options.run.overwrite);
+    publish_text(file, json_text(report), files, options.run.overwrite);
   } catch (const Error& error) {
     Error located(error.kind(), fmt::format("cannot write the report: {}", error.message()), "the converted file is complete");
     throw located.in(fmt::format("'{}'", file));

@@ -102,6 +102,8 @@ Json spoken(const std::string& json) {
   return result;
 }
 
-void print_json(const Json& json) { fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace)); }
+std::string json_text(const Json& json) { return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"; }
+
+void print_json(const Json& json) { fmt::print("{}", json_text(json)); }
 
 }  // namespace qmill::app

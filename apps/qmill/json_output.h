@@ -20,6 +20,7 @@ Json flags_json(const Command& command);  // --help --json
 // What core says as JSON of a plan or a run, its remarks and warnings as a command line spells options.
 Json spoken(const std::string& json);
 
+std::string json_text(const Json& json);  // indented; what is not UTF-8 is replaced
 void print_json(const Json& json);  // to stdout
 
 }  // namespace qmill::app

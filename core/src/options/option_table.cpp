@@ -56,15 +56,9 @@ bool others_may_run(const OptionValues& values) {
   return values.has("layer_config") || values.has("custom_type") || values.has("fallback");
 }
 
-std::string owners_text(const OptionRow& row) {
-  std::string owners;
-  for (const auto& [quantizer, option] : row.sets) owners += fmt::format("{}'{}'", owners.empty() ? "" : ", ", quantizer->info().name);
-  return owners;
-}
-
 Error not_run(std::string_view name, const OptionRow& row, const OptionValues& values) {
   return Error(ErrorKind::usage,
-               fmt::format("`{}` is an option of {}, but `optimizer` is '{}'", name, owners_text(row), values.text("optimizer")),
+               fmt::format("`{}` is an option of '{}', but `optimizer` is '{}'", name, fmt::join(owners(row), "', '"), values.text("optimizer")),
                "choose such a quantizer with `optimizer`, or leave this option out");
 }
 

@@ -21,13 +21,13 @@ OptionRow* find_row(Rows& rows, std::string_view name) {
 
 bool is_same_type(const OptionSpec& a, const OptionSpec& b) { return a.initial.index() == b.initial.index() && a.choices == b.choices; }
 
-std::string owners(const OptionRow& row) {
-  std::string names;
-  for (const auto& [quantizer, option] : row.sets) names += fmt::format("{}{}", names.empty() ? "" : ", ", quantizer->info().name);
+}  // namespace
+
+std::vector<std::string> owners(const OptionRow& row) {
+  std::vector<std::string> names;
+  for (const auto& [quantizer, option] : row.sets) names.push_back(quantizer->info().name);
   return names;
 }
-
-}  // namespace
 
 // One row per option of a quantizer. Options with the same flag share a row; shared rows come last.
 void add_plugin_rows(Rows& rows, const Host& host) {
@@ -55,7 +55,7 @@ void add_plugin_rows(Rows& rows, const Host& host) {
     }
   std::stable_partition(added.begin(), added.end(), [](const OptionRow& row) { return row.sets.size() == 1; });
   for (OptionRow& row : added) {
-    row.group = fmt::format("Options of {} {}", row.sets.size() > 1 ? "the quantizers" : "the quantizer", owners(row));
+    row.group = fmt::format("Options of {} {}", row.sets.size() > 1 ? "the quantizers" : "the quantizer", fmt::join(owners(row), ", "));
     if (!row.is_switch()) row.placeholder = row.spec.choices.empty() ? "VALUE" : fmt::format("{}", fmt::join(row.spec.choices, "|"));
     if (!row.is_switch() && row.spec.choices.empty()) row.spec.help += "; " + row.spec.allowed();
     rows.push_back(std::move(row));

@@ -53,6 +53,9 @@ void add_layer_rows(Rows& rows, const Rows& later, const Host& host);
 void add_run_rows(Rows& rows);
 void add_plugin_rows(Rows& rows, const Host& host);
 
+// The names of the quantizers whose option it is.
+std::vector<std::string> owners(const OptionRow& row);
+
 // What format, scaling, block size and quantizer say together.
 void settle_storage(ConvertOptions& options, const OptionValues& values, const Host& host);
 
