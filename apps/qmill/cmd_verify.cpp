@@ -35,7 +35,7 @@ Json verify_json(const std::string& file, const VerifyReport& report) {
 
 std::string verdict_text(const ReaderVerdict& verdict) {
   if (verdict.loads == true) return verdict.since.empty() ? "loads it" : fmt::format("loads it, from {}", verdict.since);
-  return fmt::format("{}: {}", verdict.loads ? "does not load it" : "may not load it", verdict.because);
+  return fmt::format("{}: {}", verdict.loads ? "does not load it" : "not known", verdict.because);
 }
 
 void print_text(const std::string& file, const VerifyReport& report) {
@@ -60,7 +60,7 @@ int run_verify(const Words& words) {
   const std::string& file = arguments.operands().front();
   const Host host = command.host();
   const std::unique_ptr<TensorSource> source = host.open(file);
-  const VerifyReport report = verify_model(*source, {.read_data = arguments.on("data")}, &watch_interrupts());
+  const VerifyReport report = verify_model(host, *source, {.read_data = arguments.on("data")}, &watch_interrupts());
   if (arguments.on("json"))
     print_json(verify_json(file, report));
   else

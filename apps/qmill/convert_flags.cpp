@@ -23,6 +23,7 @@ Flag flag_of(const OptionRow& row) {
   flag.help = as_flags(row.spec.help);
   flag.group = row.group;
   flag.letter = row.letter;
+  if (row.spec.name == "filter") flag.initial = kAutomaticFilter;
   flag.is_common = row.is_common;
   flag.is_list = row.is_list;
   flag.takes_words = row.takes_words;
@@ -34,6 +35,13 @@ Flag flag_of(const OptionRow& row) {
   flag.topics.emplace_back("advanced");
   if (row.sets.size() == 1 && row.sets.front().first->info().uses_calibration) flag.topics.emplace_back("experimental");
   return flag;
+}
+
+// The command's default is the filter of the model; keyword arguments have none.
+bool chooses_filters(const OptionTable& table, const std::vector<GivenOption>& given) {
+  return std::any_of(given.begin(), given.end(), [&](const GivenOption& each) {
+    return each.name == "filter" || (table.find(each.name)->is_filter && each.value != OptionValue(std::string("off")));
+  });
 }
 
 // What the command does besides converting.
@@ -87,6 +95,7 @@ ConvertOptions convert_options(const Arguments& arguments, const Host& host) {
                                                 arguments.text(kOperands[i]), operands[i]));
     given.push_back({kOperands[i], operands[i], true});
   }
+  if (!chooses_filters(table, given)) given.push_back({"filter", std::string(kAutomaticFilter), true});
   if (operands.empty() && !arguments.given("input"))
     throw Error(ErrorKind::usage, "no input is given", "qmill -i MODEL.safetensors [-o OUTPUT.safetensors]");
   ConvertOptions options = table.read(given);

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 SAME_ON_EVERY_PROCESSOR = {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "default"}
 
 AT_ONCE = 2
+FILTERS = {"--filter", "--t5xxl", "--flux"}
 EDITS = {"edit", "--edit-quant"}  # computes nothing, and takes no --threads
 
 
@@ -23,6 +24,8 @@ def output_of(name):
 
 def words_of(name, line, threads):
     words = shlex.split(line)
+    if words[0] == "convert" and FILTERS.isdisjoint(words):
+        words += ["--filter", "none"]  # the filter of the model is the default, and these models are made to have all of their layers quantized
     if EDITS.isdisjoint(words):
         words += ["--threads", str(threads)]
     return [*words, "--no-sync", "-o", output_of(name)]

@@ -38,7 +38,7 @@ class Given {
 
 void add_layers(const ConvertToInt8Options& given, const Host& host, Given& options) {
   for (const auto& [name, is_used] : given.filter_flags) {
-    if (!same_name(name, "auto")) host.filter(name);  // a name that does not exist is a slip even when it is off
+    if (!is_reserved_filter_name(name)) host.filter(name);  // a name that does not exist is a slip even when it is off
     if (is_used) options.add("filter", name);
   }
   options.add("exclude_layers", given.exclude_layers);

@@ -3,6 +3,7 @@
 #include "io/json_text.h"
 #include "io/text_file.h"
 
+#include <qmill/core/host.h>
 #include <qmill/error.h>
 #include <qmill/names.h>
 
@@ -183,8 +184,8 @@ FilterData filter(const Json& json, Lists& lists) {
   require_object(json, {"name", "category", "summary", "keep", "remove", "architectures"});
   FilterData data;
   data.info.name = name_text(member(json, "name"), "name");
-  if (same_name(data.info.name, kReservedFilterName))
-    reject(fmt::format("the filter name '{}' is reserved: it means the filter of this model", data.info.name));
+  if (is_reserved_filter_name(data.info.name))
+    reject(fmt::format("the filter name '{}' is reserved: `filter {}` has a meaning of its own", data.info.name, data.info.name));
   if (canonical_name(data.info.name).starts_with("no_"))
     reject(fmt::format("the filter name '{}' begins with 'no-': as a flag it would turn off another", data.info.name));
   return located(fmt::format("filter '{}'", data.info.name), [&] {

@@ -24,7 +24,4 @@ std::string read_filter_pack(const std::filesystem::path& file);
 // Names that a pack which does not parse seems to offer, for messages. Throws nothing.
 std::vector<std::string> offered_filters(std::string_view text) noexcept;
 
-// "auto" stands for the filter of the model at hand.
-constexpr std::string_view kReservedFilterName = "auto";
-
 }  // namespace qmill

@@ -26,7 +26,7 @@ void examine_library(PluginCandidate& candidate) {
   for (const auto& [kind, name] : tag.offers) candidate.offers.push_back({kind, name});
   candidate.reason = mismatch(tag, own_tag());
   for (const PluginOffer& offer : candidate.offers)
-    if (candidate.reason.empty() && offer.kind == "filter" && same_name(offer.name, kReservedFilterName))
+    if (candidate.reason.empty() && offer.kind == "filter" && is_reserved_filter_name(offer.name))
       candidate.reason = fmt::format("the filter name '{}' is reserved", offer.name);
 }
 
@@ -124,6 +124,10 @@ std::vector<std::string> names_of(const std::vector<const Interface*>& objects) 
 }
 
 }  // namespace
+
+bool is_reserved_filter_name(std::string_view name) {
+  return same_name(name, kAutomaticFilter) || same_name(name, kStructuralFilter) || same_name(name, kNoFilter);
+}
 
 std::string plugin_status_name(PluginCandidate::Status status) {
   switch (status) {

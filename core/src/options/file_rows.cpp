@@ -32,6 +32,14 @@ void add_file_rows(Rows& rows) {
       .is_common = true;
 
   RowGroup written(rows, "Input and output");
+  OptionRow& target = written.value(
+      "target", "READER", std::string("comfyui"),
+      "the program that the output is for: comfyui keeps layers that ComfyUI cannot load quantized, such as those of CLIP and VAE; any "
+      "keeps none for that reason",
+      [](ConvertOptions& options, const OptionValues& values) {
+        options.target_reader = values.text("target") == "any" ? TargetReader::any : TargetReader::comfyui;
+      });
+  target.spec.choices = {"comfyui", "any"};
   written.toggle("comfy_quant", true, "use ComfyUI's names and markers; off: legacy .scale_weight",
                  [](ConvertOptions& options, const OptionValues& values) {
                    options.target.storage.naming = values.on("comfy_quant") ? Naming::comfy : Naming::legacy;
@@ -53,6 +61,8 @@ void add_file_rows(Rows& rows) {
   written.toggle(
       "no_normalize_scales", false, "legacy names: a single scale has one dimension instead of none",
       [](ConvertOptions& options, const OptionValues& values) { options.target.storage.vector_scale = values.on("no_normalize_scales"); });
+  written.toggle("rename", false, "give a text encoder with names of llama.cpp or its authors the names that ComfyUI looks for (docs/sources.md)",
+                 [](ConvertOptions& options, const OptionValues& values) { options.rename = values.on("rename"); });
   written.toggle("dequantize_source", false, "decode an input that is quantized already (docs/sources.md), instead of refusing it",
                  [](ConvertOptions& options, const OptionValues& values) { options.dequantize_source = values.on("dequantize_source"); });
   OptionRow& kept = written.optional(

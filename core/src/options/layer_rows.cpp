@@ -1,6 +1,9 @@
 #include "options/rows.h"
 
+#include <qmill/error.h>
 #include <qmill/names.h>
+
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -21,6 +24,24 @@ void set_fallback(ConvertOptions& options, const OptionValues& values) {
   options.layers.fallback = {values.text("fallback"), values.maybe_integer("fallback_block_size"), values.on("fallback_simple")};
 }
 
+bool is_off(const std::vector<std::string>& filters) {
+  return std::any_of(filters.begin(), filters.end(), [](const std::string& name) { return same_name(name, kNoFilter); });
+}
+
+Error contradiction(const std::string& other) {
+  return Error(ErrorKind::usage, fmt::format("`filter none` keeps nothing, but the filter '{}' is given, too", other), "leave one of them out");
+}
+
+void set_filters(ConvertOptions& options, const OptionValues& values) {
+  const std::vector<std::string> names = values.list("filter");
+  if (!is_off(names)) {
+    options.layers.filters = names;
+    return;
+  }
+  for (const std::string& name : names)
+    if (!same_name(name, kNoFilter)) throw contradiction(name);
+}
+
 void add_filters(Rows& rows, RowGroup& layers, const Host& host) {
   const auto is_taken = [&](const std::string& name) {
     return std::any_of(rows.begin(), rows.end(), [&](const OptionRow& row) { return same_name(row.spec.name, name); });
@@ -33,6 +54,7 @@ void add_filters(Rows& rows, RowGroup& layers, const Host& host) {
                 [name, filter](ConvertOptions& options, const OptionValues& values) {
                   std::vector<std::string>& filters = options.layers.filters;
                   const auto is_this = [&](const std::string& other) { return same_name(other, name); };
+                  if (values.on(name) && is_off(values.list("filter")) && values.given("filter")) throw contradiction(name);
                   if (values.on(name) && std::none_of(filters.begin(), filters.end(), is_this)) filters.push_back(filter->info().name);
                 })
         .is_filter = true;
@@ -48,10 +70,11 @@ void set_block_size(OptionRow& row) {
 
 void add_layer_rows(Rows& rows, const Rows& later, const Host& host) {
   RowGroup layers(rows, "Which layers");
-  OptionRow& filter =
-      layers.optional("filter", "NAME", std::string(),
-                      "keep the layers that this filter names (qmill filters list); auto: the filter of this model; several may be given",
-                      [](ConvertOptions& options, const OptionValues& values) { options.layers.filters = values.list("filter"); });
+  OptionRow& filter = layers.value("filter", "NAME", std::string(kNoFilter),
+                                   "keep the layers that this filter names (qmill filters list); auto: the filter of this model, or "
+                                   "structural if the model is not known; structural: embeddings, first and last layers, modulation and "
+                                   "norms; none: keep nothing; several may be given",
+                                   set_filters);
   filter.is_list = filter.is_common = true;
   Rows others;  // filters must not take their names
   RowGroup rest(others, "Which layers");

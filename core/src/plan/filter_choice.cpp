@@ -1,7 +1,7 @@
 #include "plan/filter_choice.h"
 
-#include "host/filter_pack.h"
 #include "host/guard.h"
+#include "rules/structural_filter.h"
 
 #include <qmill/core/plan.h>
 #include <qmill/names.h>
@@ -10,29 +10,54 @@
 
 namespace qmill {
 
-FilterChoice choose_filters(const Host& host, const TensorSource& source, const ConvertOptions& options) {
+std::vector<std::string> FilterChoice::names() const {
+  std::vector<std::string> list;
+  for (const ModelFilter* filter : filters) list.push_back(filter->info().name);
+  return list;
+}
+
+FilterChoice choose_filters(const Host& host, const TensorSource& source, const ConvertOptions& options, bool casts) {
   FilterChoice choice;
   choice.architecture = recognise(host, source);
-  const auto add = [&](const std::string& name) {
-    const auto is_this = [&](const std::string& other) { return same_name(other, name); };
-    if (std::none_of(choice.filters.begin(), choice.filters.end(), is_this)) choice.filters.push_back(name);
+  const auto add = [&](const ModelFilter& filter) {
+    if (std::find(choice.filters.begin(), choice.filters.end(), &filter) == choice.filters.end()) choice.filters.push_back(&filter);
+  };
+  const auto add_structural = [&] {
+    if (!choice.structural) choice.structural = std::make_shared<StructuralFilter>(source.tensors());
+    add(*choice.structural);
   };
   for (const std::string& name : options.layers.filters) {
-    if (!same_name(name, kReservedFilterName)) {
-      add(name);
+    if (same_name(name, kStructuralFilter)) {
+      add_structural();
+    } else if (!same_name(name, kAutomaticFilter)) {
+      add(host.filter(name));
+    } else if (casts) {
+      continue;
     } else if (choice.architecture) {
-      add(choice.architecture->filter->info().name);
+      add(*choice.architecture->filter);
     } else {
-      throw Error(ErrorKind::input, "`filter auto` finds no filter: the names of its tensors fit no known architecture",
-                  "name one, such as generic_text or generic_diffusion, or leave it out (all: qmill filters list)")
-          .in(fmt::format("'{}'", options.input.string()));
+      choice.is_guess = true;
+      add_structural();
     }
   }
   return choice;
 }
 
-std::string filter_hint(const FilterChoice& choice, const ConvertOptions& options, const std::vector<Decision>& decisions) {
-  if (!choice.architecture || !options.layers.filters.empty() || !options.layers.exclude.empty() || options.layers.config) return {};
+namespace {
+
+std::string layers_text(std::size_t count) { return count == 1 ? "1 layer" : fmt::format("{} layers", count); }
+
+std::string guess_hint(const FilterChoice& choice, const std::vector<Decision>& decisions) {
+  const auto is_kept = [&](const Decision& decision) {
+    return decision.is_layer && choice.structural->classify(decision.source).treatment != Treatment::quantize;
+  };
+  const auto kept = static_cast<std::size_t>(std::count_if(decisions.begin(), decisions.end(), is_kept));
+  return fmt::format("the architecture is not recognised: `filter {}` keeps {} (embeddings, first and last layers, modulation, norms); "
+                     "`dry_run` shows them, `filter none` keeps none, `filter NAME` chooses another",
+                     kStructuralFilter, layers_text(kept));
+}
+
+std::string own_filter_hint(const FilterChoice& choice, const std::vector<Decision>& decisions) {
   const ModelFilter& filter = *choice.architecture->filter;
   const std::string& name = filter.info().name;
   std::size_t kept = 0;
@@ -42,8 +67,17 @@ std::string filter_hint(const FilterChoice& choice, const ConvertOptions& option
     if (verdict.treatment != Treatment::quantize) ++kept;
   }
   if (kept == 0) return {};
-  return fmt::format("this is {}; `filter {}` (or auto) would keep {} that {} quantized", choice.architecture->name, name,
-                     kept == 1 ? "1 layer" : fmt::format("{} layers", kept), kept == 1 ? "is" : "are");
+  return fmt::format("this is {}; `filter {}` (or auto) would keep {} that {} quantized", choice.architecture->name, name, layers_text(kept),
+                     kept == 1 ? "is" : "are");
+}
+
+}  // namespace
+
+std::vector<std::string> filter_hints(const FilterChoice& choice, const ConvertOptions& options, const std::vector<Decision>& decisions) {
+  if (choice.is_guess) return {guess_hint(choice, decisions)};
+  if (!choice.architecture || !options.layers.filters.empty() || !options.layers.exclude.empty() || options.layers.config) return {};
+  std::string hint = own_filter_hint(choice, decisions);
+  return hint.empty() ? std::vector<std::string>{} : std::vector<std::string>{std::move(hint)};
 }
 
 void require_stable_names(const FilterChoice& choice, const std::vector<Decision>& decisions) {
@@ -56,7 +90,7 @@ void require_stable_names(const FilterChoice& choice, const std::vector<Decision
       fmt::format("its tensors are named as diffusers names them ({}): ComfyUI renames and joins them while it loads them, the "
                   "marker and scale of '{}' would stay behind, and the model would make noise",
                   choice.architecture->name, marked->source.name),
-      "convert a checkpoint in the model's own layout; for other readers `comfy_quant off` writes legacy names, which are not checked");
+      "convert a checkpoint in the model's own layout; `target any` converts it for other readers");
 }
 
 }  // namespace qmill

@@ -13,6 +13,7 @@
 #include "plan/input_files.h"
 #include "plan/option_checks.h"
 #include "plan/output_metadata.h"
+#include "plan/reader_support.h"
 #include "model/source_checks.h"
 #include "plan/target.h"
 
@@ -38,9 +39,10 @@ class Planner {
         calibration_(open_calibration(host, source, options, seed_)),
         merge_(open_merge(host, source, options)),
         values_(values_of(source, merge_)),
-        filters_(choose_filters(host, source, options)),
-        rules_(host, options.layers, filters_.filters),
         resolver_(host, options.target, calibration_.get()),
+        filters_(choose_filters(host, source, options, resolver_.run_format().info().takes_any_shape)),
+        readers_(source, filters_.architecture, options.target_reader),
+        rules_(host, options.layers, filters_.filters),
         analysis_(*values_, options, cancel) {
     if (options.layers.config) check_config(*options.layers.config);
   }
@@ -72,14 +74,17 @@ class Planner {
     if (calibration_ && options_.calibration.bias_correction)
       plan_corrected_biases(plan_.decisions, [&](const TensorInfo& weight) { return calibration_->knows_mean(weight); });
     try {
-      require_stable_names(filters_, plan_.decisions);
+      if (options_.target_reader == TargetReader::comfyui) require_stable_names(filters_, plan_.decisions);
     } catch (Error& error) {
       throw in_source(error);
     }
     plan_.warnings = rules_.unused();
-    if (std::string hint = filter_hint(filters_, options_, plan_.decisions); !hint.empty()) plan_.warnings.push_back(std::move(hint));
+    for (std::string& hint : filter_hints(filters_, options_, plan_.decisions)) plan_.warnings.push_back(std::move(hint));
     if (filters_.architecture) plan_.architecture = filters_.architecture->name;
-    plan_.filters = filters_.filters;
+    plan_.filters = filters_.names();
+    plan_.not_loaded = readers_.not_loaded();
+    plan_.not_judged = readers_.not_judged();
+    for (std::string& warning : readers_.warnings()) plan_.warnings.push_back(std::move(warning));
     for (std::string& warning : idle_quantizer_options(options_, plan_.decisions)) plan_.warnings.push_back(std::move(warning));
     add_source_warnings();
     add_remarks();
@@ -163,6 +168,7 @@ class Planner {
       throw Error(ErrorKind::plugin, fmt::format("plugin '{}' plans no tensor '{}'", name, decision.source.name));
     if (options_.calibration.static_activations && !input_scale && stores_input_scale(decision)) ++layers_without_input_scale_;
     if (decision.outputs == std::vector<TensorInfo>{decision.source}) return keep(decision, verdict.rule, "is stored so already");
+    if (std::string reason = readers_.keeps(decision); !reason.empty()) return keep(decision, "target", std::move(reason));
     if (!verdict.heuristic) return;
     if (const std::string reason = analysis_.inefficient(decision, resolved.wanted_scaling); !reason.empty())
       keep(decision, "heuristic", reason);
@@ -280,9 +286,10 @@ class Planner {
   const std::shared_ptr<const Calibration> calibration_;
   const std::shared_ptr<const Merge> merge_;
   const std::unique_ptr<ValueSource> values_;
-  const FilterChoice filters_;
-  Rules rules_;
   TargetResolver resolver_;
+  const FilterChoice filters_;
+  ReaderSupport readers_;
+  Rules rules_;
   Analysis analysis_;
   std::size_t layers_without_input_scale_ = 0;
   Plan plan_;
@@ -328,6 +335,9 @@ void require_selection(const Plan& plan) {
     if (decision.is_layer) ++layers, ++rules[decision.rule];
   std::string why = fmt::format("{} tensors, {} layers", plan.decisions.size(), layers);
   for (const auto& [rule, count] : rules) why += fmt::format(", {} kept by {}", count, rule);
+  const auto by_target = [](const Decision& decision) { return decision.is_layer && decision.rule == "target"; };
+  if (const auto unread = std::find_if(plan.decisions.begin(), plan.decisions.end(), by_target); unread != plan.decisions.end())
+    throw Error(ErrorKind::input, fmt::format("0 layers selected ({}): {}", why, unread->reason), "`target any` quantizes it for other readers");
   throw Error(ErrorKind::input, fmt::format("0 layers selected ({})", why),
               "a layer is a floating matrix named *.weight; `dry_run` shows which rule keeps it");
 }

@@ -2,6 +2,7 @@
 
 #include "io/json_text.h"
 
+#include <qmill/core/readers.h>
 #include <qmill/names.h>
 
 namespace qmill {
@@ -89,6 +90,8 @@ std::string Plan::json() const {
   }
   Json json = {{"layers", layers}, {"output_bytes", plan.output.file_bytes}, {"tensors", plan.output.tensors.size()}};
   add_run(json, plan);
+  const PlanReader reader = reader_of(plan);
+  json["comfyui"] = {{"loads", reader.loads ? Json(*reader.loads) : Json(nullptr)}, {"since", reader.since}, {"because", reader.because}};
   json["warnings"] = plan.warnings;
   json["digest"] = digest();
   return json_text(json);

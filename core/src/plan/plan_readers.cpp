@@ -15,19 +15,35 @@ ReaderNeed reader_of(const Decision& decision) {
   return format == nullptr ? ReaderNeed{} : ReaderNeed{true, std::string(format->since)};
 }
 
-std::string readers_text(const Plan& plan) {
-  std::string since;
+PlanReader reader_of(const Plan& plan) {
+  PlanReader reader{true, "", ""};
+  bool has_markers = false;
   for (const Decision& decision : plan.decisions) {
     if (decision.action != Action::quantize) continue;
     const ReaderNeed need = reader_of(decision);
     if (!need.loads)
-      return fmt::format("mainline ComfyUI does not load {}{}", decision.label.name,
-                         decision.label.marker.empty()                    ? " with legacy names"
-                         : decision.target.layout.scaling == Scaling::row ? ""
-                                                                          : "; `scaling_mode row` does");
-    since = std::max(since, need.since);
+      return {false, "",
+              fmt::format("{}{}", decision.label.name,
+                          decision.label.marker.empty()                    ? " with legacy names"
+                          : decision.target.layout.scaling == Scaling::row ? ""
+                                                                           : "; `scaling_mode row` does")};
+    reader.since = std::max(reader.since, need.since);
+    has_markers = has_markers || !decision.label.marker.empty();
   }
-  return since.empty() ? "" : fmt::format("ComfyUI {} or newer", since);
+  if (!plan.not_loaded.empty()) return {false, "", plan.not_loaded};
+  if (has_markers && !plan.not_judged.empty()) {
+    reader.loads = std::nullopt;
+    reader.because = plan.not_judged;
+  }
+  return reader;
+}
+
+std::string readers_text(const Plan& plan) {
+  const PlanReader reader = reader_of(plan);
+  if (reader.loads == false) return fmt::format("mainline ComfyUI does not load {}", reader.because);
+  const std::string since = reader.since.empty() ? "" : fmt::format("ComfyUI {} or newer", reader.since);
+  if (reader.loads) return since;
+  return fmt::format("not known: {}{}", reader.because, since.empty() ? "" : fmt::format(" (the formats need {})", since));
 }
 
 }  // namespace qmill

@@ -31,8 +31,8 @@ void set_type(LayerChoice& choice, const Host& host, std::string_view option, co
 
 }  // namespace
 
-Rules::Rules(const Host& host, const LayerSelection& selection, const std::vector<std::string>& filters) : selection_(selection) {
-  for (const std::string& name : filters) filters_.push_back(&host.filter(name));
+Rules::Rules(const Host& host, const LayerSelection& selection, std::vector<const ModelFilter*> filters)
+    : selection_(selection), filters_(std::move(filters)) {
   if (!selection.custom.pattern.empty()) {
     if (selection.custom.type.empty())
       throw Error(ErrorKind::usage, "`custom_layers` needs `custom_type`: their format or quantizer", "for example `custom_type int8`");

@@ -21,8 +21,8 @@ struct Verdict {
 
 class Rules {
  public:
-  // Compiles the patterns and finds the filters, by the names in `filters`. Throws Error(usage).
-  Rules(const Host& host, const LayerSelection& selection, const std::vector<std::string>& filters);
+  // Compiles the patterns. `filters` must outlive this. Throws Error(usage).
+  Rules(const Host& host, const LayerSelection& selection, std::vector<const ModelFilter*> filters);
 
   Verdict decide(const TensorInfo& tensor);
 

@@ -1,6 +1,7 @@
 #include "verify/layer_rules.h"
 
 #include "readers/detection_layers.h"
+#include "readers/modules.h"
 #include "readers/reader_formats.h"
 
 #include <qmill/names.h>
@@ -18,16 +19,6 @@ using Shape = std::vector<std::int64_t>;
 std::string describe(const TensorInfo& tensor) { return fmt::format("{} [{}]", dtype_name(tensor.dtype), fmt::join(tensor.shape, ", ")); }
 
 std::int64_t rounded_up(std::int64_t value, std::int64_t step) { return (value + step - 1) / step * step; }
-
-// Tables of tokens or positions, by name: which module a tensor is of, a file does not say.
-bool looks_like_embedding(std::string_view base) {
-  constexpr std::string_view kNames[] = {
-      "embed_tokens", "token_embedding", "position_embedding", "tok_embeddings", "word_embeddings", "position_embeddings", "shared", "wte",
-      "wpe"};
-  const std::size_t dot = base.rfind('.');
-  const std::string_view last = dot == std::string_view::npos ? base : base.substr(dot + 1);
-  return std::find(std::begin(kNames), std::end(kNames), last) != std::end(kNames);
-}
 
 class LayerRules {
  public:
@@ -81,12 +72,16 @@ class LayerRules {
       error("quantized-module", fmt::format("its weight is {}: a bank of experts needs 'num_experts' in its marker, and a convolution must "
                                             "stay floating",
                                             describe(weight())));
-    if (!is_matrix() || !looks_like_embedding(layer_.base)) return;
-    const bool is_read = format_.starts_with("float8_") || format_ == "int8_tensorwise";
-    findings_.remark("quantized-embedding", layer_.base,
-                     is_read ? "it looks like an embedding table: stable-diffusion.cpp reads quantized linear layers only"
-                             : "it looks like an embedding table: readers take float8 and int8 for these only",
-                     Effect::doubt, is_read ? Effect::none : Effect::doubt);
+    if (!is_matrix()) return;
+    const ModuleKind kind = module_kind(layer_.base);
+    const bool is_read = reads_format(kind, format_);
+    if (kind == ModuleKind::parameter)
+      error("quantized-module", "it is a parameter without a module: ComfyUI reads no marker there and takes codes for values");
+    if (kind == ModuleKind::embedding)
+      findings_.remark("quantized-embedding", layer_.base,
+                       is_read ? "it looks like an embedding table: stable-diffusion.cpp reads quantized linear layers only"
+                               : "it looks like an embedding table: readers take float8 and int8 for these only",
+                       Effect::doubt, is_read ? Effect::none : Effect::stops);
   }
 
   bool has_weight_dtype(DType expected) {

@@ -4,9 +4,11 @@
 #include "verify/data_rules.h"
 #include "verify/findings.h"
 #include "verify/layer_rules.h"
+#include "readers/components.h"
 #include "readers/raw_markers.h"
 #include "readers/reader_formats.h"
 
+#include <qmill/core/architecture.h>
 #include <qmill/error.h>
 #include <qmill/file_reader.h>
 #include <qmill/names.h>
@@ -64,13 +66,14 @@ void require_safetensors(const TensorSource& source) {
 
 class Verifier {
  public:
-  Verifier(const TensorSource& source, const VerifyOptions& options, const std::atomic<bool>* cancel)
+  Verifier(const Host& host, const TensorSource& source, const VerifyOptions& options, const std::atomic<bool>* cancel)
       : source_(source),
         options_(options),
         cancel_(cancel),
         markers_(raw_markers(source)),
         header_(header_entry(source)),
-        tensors_(source) {}
+        tensors_(source),
+        components_(components_of(source.tensors(), recognise(host, source))) {}
 
   VerifyReport run() {
     check_container();
@@ -78,7 +81,7 @@ class Verifier {
     collect_layers();
     for (const MarkedLayer& layer : layers_) check_layer(layer, findings_);
     check_unmarked();
-    check_layout_of_names();
+    check_components();
     if (options_.read_data) check_data(source_, layers_, findings_, cancel_);
     return report();
   }
@@ -197,19 +200,24 @@ class Verifier {
     return {};
   }
 
-  // Layouts of names that ComfyUI rewrites when it loads, fusing weights without their markers and scales.
-  void check_layout_of_names() {
-    if (layers_.empty()) return;
-    constexpr std::string_view kTriggers[] = {"joint_transformer_blocks.0.attn.add_k_proj.weight",
-                                              "noise_refiner.0.attention.norm_k.weight", "transformer_blocks.0.attn.add_q_proj.weight"};
-    for (const std::string_view trigger : kTriggers)
-      for (const TensorInfo& tensor : source_.tensors())
-        if (tensor.name == trigger || tensor.name.ends_with(fmt::format(".{}", trigger))) {
-          findings_.remark("diffusers-names", tensor.name,
-                           "names as diffusers has them: ComfyUI fuses query, key and value of such models and may leave markers behind",
-                           Effect::doubt, Effect::doubt);
-          return;
-        }
+  static Components components_of(const std::vector<TensorInfo>& tensors, const std::optional<Architecture>& architecture) {
+    return architecture ? Components(tensors, architecture->name, architecture->prefix) : Components(tensors, "", "");
+  }
+
+  // Whether the parts of the model that have quantized layers are loaded with such; and, of all parts, whether that is known.
+  void check_components() {
+    for (const MarkedLayer& layer : layers_) {
+      const Component& component = components_.of(layer.base);
+      if (component.loads_quantized == false)
+        findings_.remark("component", layer.base, fmt::format("it is in {}: {}", component.name, component.because), Effect::doubt,
+                         Effect::stops);
+    }
+    std::set<std::string> named;
+    for (const TensorInfo& tensor : source_.tensors()) {
+      const Component& component = components_.of(tensor.name);
+      if (!component.loads_quantized && named.insert(component.name).second)
+        findings_.remark("component", "", fmt::format("{}: {}", component.name, component.because), Effect::doubt, Effect::doubt);
+    }
   }
 
   VerifyReport report() {
@@ -245,7 +253,7 @@ class Verifier {
       for (const Finding& finding : findings) {
         if (finding.*effect != worst) continue;
         verdict.loads = worst == Effect::stops ? std::optional(false) : std::nullopt;
-        verdict.because = finding.tensor.empty() ? finding.rule : fmt::format("{} ({})", finding.rule, finding.tensor);
+        verdict.because = fmt::format("{}{}: {}", finding.rule, finding.tensor.empty() ? "" : fmt::format(" ({})", finding.tensor), finding.text);
         return verdict;
       }
     return verdict;
@@ -257,6 +265,7 @@ class Verifier {
   const std::map<std::string, RawMarker> markers_;
   const HeaderEntry header_;
   const LayerTensors tensors_;
+  const Components components_;
   std::vector<MarkedLayer> layers_;
   std::set<std::string> marked_;  // layers that something marks, rightly or not
   Findings findings_;
@@ -268,9 +277,9 @@ bool VerifyReport::loads() const {
   return std::none_of(findings.begin(), findings.end(), [](const Finding& finding) { return finding.is_error(); });
 }
 
-VerifyReport verify_model(const TensorSource& source, const VerifyOptions& options, const std::atomic<bool>* cancel) {
+VerifyReport verify_model(const Host& host, const TensorSource& source, const VerifyOptions& options, const std::atomic<bool>* cancel) {
   require_safetensors(source);
-  return Verifier(source, options, cancel).run();
+  return Verifier(host, source, options, cancel).run();
 }
 
 }  // namespace qmill

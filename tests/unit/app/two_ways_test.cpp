@@ -42,6 +42,8 @@ std::map<std::string, Case> cases() {
       {"static_activations", {"on", {{"comfy_quant", "off"}, {"calibration_data", "FOLDER/scales.json"}}}},
       {"no_normalize_scales", {"on", {{"comfy_quant", "off"}, {"scaling_mode", "tensor"}}}},
       {"dequantize_source", {"on"}},
+      {"rename", {"on"}},
+      {"target", {"any"}},
       {"keep_dtype", {"f16", {{"exclude_layers", "^b"}}}},
       {"fp16_overflow", {"clamp", {{"format", "fp16"}}}},
       {"format", {"int4"}},
@@ -140,6 +142,9 @@ class TwoWays : public ::testing::Test {
   std::string by_flags(const Texts& options) {
     std::vector<std::string> words = {"convert", "--input=" + path("model.safetensors"), "--output=" + path("flags.safetensors"),
                                       "--overwrite", "--no-sync",  "--verbose=MINIMAL"};
+    // Keyword arguments filter nothing unless they say so.
+    if (std::none_of(options.begin(), options.end(), [](const auto& each) { return each.first == "filter" || each.first == "t5xxl"; }))
+      words.emplace_back("--filter=none");
     for (const auto& [name, value] : options) {
       std::string flag = name;
       std::replace(flag.begin(), flag.end(), '_', '-');

@@ -142,12 +142,25 @@ TEST(FilterChoice, WhatAutoBecameIsInTheFile) {
   EXPECT_FALSE(job.output().metadata.contains("qmill.filters"));
 }
 
-TEST(FilterChoice, AutoForAnUnknownModelIsAnErrorThatSaysWhatToDo) {
-  FluxJob job({"body.weight"});
+TEST(FilterChoice, AutoForAnUnknownModelIsTheStructuralFilterAndAWarning) {
+  FluxJob job({"first.weight", "body.0.q.weight", "body.1.q.weight", "last.weight"});
   job.options.layers.filters = {"auto"};
-  expect_error(ErrorKind::input,
-               {"in.safetensors", "`filter auto` finds no filter", "generic_text", "generic_diffusion", "qmill filters list"},
-               [&] { job.plan(); });
+  const Plan plan = job.plan();
+  EXPECT_EQ(plan.filters, std::vector<std::string>{"structural"});
+  EXPECT_EQ(testing::decision_of(plan, "first.weight").rule, "filter");
+  EXPECT_EQ(testing::decision_of(plan, "body.1.q.weight").rule, "primary");
+  ASSERT_EQ(plan.warnings.size(), 1u);
+  for (const char* part : {"not recognised", "`filter structural` keeps 2 layers", "`dry_run`", "`filter none`"})
+    EXPECT_NE(plan.warnings.front().find(part), std::string::npos) << part;
+  job.options.layers.filters = {"structural"};
+  EXPECT_TRUE(job.plan().warnings.empty()) << "it was asked for";
+}
+
+TEST(FilterChoice, AutoKeepsNothingOfARunThatOnlyCasts) {
+  FluxJob job;
+  job.options.layers.filters = {"auto"};
+  job.options.target.format = "fp16";
+  EXPECT_TRUE(job.plan().filters.empty());
 }
 
 TEST(FilterChoice, AKnownModelWithoutAnyRuleGetsAHint) {

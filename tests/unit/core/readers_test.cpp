@@ -63,5 +63,18 @@ TEST(Readers, TheTextNamesTheNewestReleaseOrTheFirstLayoutThatIsNotLoaded) {
             "mainline ComfyUI does not load int8_tensorwise with legacy names");
 }
 
+TEST(Readers, OfAModelThatIsNotKnownTheTextClaimsNothing) {
+  Plan plan;
+  plan.decisions = {decision("int8")};
+  plan.not_judged = "the model: its architecture is not recognised";
+  EXPECT_EQ(readers_text(plan), "not known: the model: its architecture is not recognised (the formats need ComfyUI 0.27.0 or newer)");
+  EXPECT_EQ(reader_of(plan).loads, std::nullopt);
+  plan.decisions = {decision("fp16")};
+  EXPECT_EQ(readers_text(plan), "") << "floats need no marker";
+  plan.not_loaded = "quantized layers of the VAE";
+  EXPECT_EQ(readers_text(plan), "mainline ComfyUI does not load quantized layers of the VAE");
+  EXPECT_EQ(reader_of(plan).loads, false);
+}
+
 }  // namespace
 }  // namespace qmill

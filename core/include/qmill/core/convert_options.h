@@ -29,14 +29,22 @@ struct OutputOptions {
   bool clamp_overflow = false;      // keep_dtype f16: clamp instead of refusing
 };
 
+// The program that the output is for.
+enum class TargetReader {
+  comfyui,  // layers that ComfyUI cannot load quantized are kept
+  any,      // nothing is kept for a reader's sake
+};
+
 struct ConvertOptions {
   std::filesystem::path input;
   std::filesystem::path output;
+  bool rename = false;             // a text encoder with other names gets those that ComfyUI looks for
   bool dequantize_source = false;  // a quantized input is decoded first, instead of refused: see decoded_source.h
   std::optional<DType> decode_to;  // nothing is quantized: decoded layers are stored as bf16, f16 or f32, all else is copied
 
   TargetOptions target;
   OutputOptions written;
+  TargetReader target_reader = TargetReader::comfyui;
   CalibrationOptions calibration;
   MergeOptions merge;
   LayerSelection layers;

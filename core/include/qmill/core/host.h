@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace qmill {
@@ -42,6 +43,13 @@ struct PluginCandidate {
   std::string reason;
   std::string version;  // known once loaded
 };
+
+// Filter names with a meaning of their own, which no plugin may have.
+inline constexpr std::string_view kAutomaticFilter = "auto";         // that of the model, or the structural one if nothing recognises it
+inline constexpr std::string_view kStructuralFilter = "structural";  // by words in names, and by place: for models that are not known
+inline constexpr std::string_view kNoFilter = "none";
+
+QMILL_CORE_API bool is_reserved_filter_name(std::string_view name);
 
 QMILL_CORE_API std::string plugin_status_name(PluginCandidate::Status status);
 

@@ -27,7 +27,7 @@ struct Fallback {
 };
 
 struct LayerSelection {
-  std::vector<std::string> filters;  // by name; "auto": that of the model, which must be a known one
+  std::vector<std::string> filters;  // by name: of a plugin, or one that is_reserved_filter_name()
   CustomLayers custom;
   std::string exclude;  // regex, searched in the full tensor name; empty: none
   Fallback fallback;

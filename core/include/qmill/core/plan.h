@@ -54,6 +54,8 @@ struct Plan {
   MemoryPolicy memory;
   std::string architecture;          // which model it is; empty: not known
   std::vector<std::string> filters;  // that decided; "auto" replaced by what it became
+  std::string not_loaded;            // of layers that are quantized: why mainline ComfyUI does not load them; empty: it does
+  std::string not_judged;            // the same: why it is not known whether it does; empty: it is
   std::vector<std::string> warnings;
   std::vector<std::string> remarks;  // options that change nothing here, and why
   bool read_data = false;            // a rule needed the values of layers

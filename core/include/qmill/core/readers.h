@@ -13,8 +13,16 @@ struct ReaderNeed {
 
 QMILL_CORE_API ReaderNeed reader_of(const Decision& decision);
 
-// Of all layers that a plan quantizes, in one line: "ComfyUI 0.28.0 or newer", or which layout is not loaded and, in backticks, which option
-// helps. Empty: there is nothing to say.
+// What mainline ComfyUI makes of all layers that a plan quantizes.
+struct PlanReader {
+  std::optional<bool> loads;  // nothing: not known, as the model or a part of it is not
+  std::string since;          // first release that knows all formats; empty: any
+  std::string because;        // why not, or why that is not known; options in `backticks`
+};
+
+QMILL_CORE_API PlanReader reader_of(const Plan& plan);
+
+// The same in one line: "ComfyUI 0.28.0 or newer". Empty: there is nothing to say.
 QMILL_CORE_API std::string readers_text(const Plan& plan);
 
 }  // namespace qmill

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <qmill/core/export.h>
-#include <qmill/loader.h>
+#include <qmill/core/host.h>
 
 #include <atomic>
 
@@ -41,7 +41,9 @@ struct VerifyOptions {
   bool read_data = true;  // scales and codes, too; else headers and markers
 };
 
-// The rules are those of safetensors files: throws Error(unsupported) that names a file which is none, and what reading throws.
-QMILL_CORE_API VerifyReport verify_model(const TensorSource& source, const VerifyOptions& options = {}, const std::atomic<bool>* cancel = nullptr);
+// `host` is asked which architecture it is: what a reader makes of a quantized layer depends on the model and on the part of it. The rules
+// are those of safetensors files: throws Error(unsupported) that names a file which is none, and what reading throws.
+QMILL_CORE_API VerifyReport verify_model(const Host& host, const TensorSource& source, const VerifyOptions& options = {},
+                                         const std::atomic<bool>* cancel = nullptr);
 
 }  // namespace qmill

@@ -1,0 +1,59 @@
+#include "plan/reader_support.h"
+
+#include "readers/modules.h"
+
+#include <qmill/names.h>
+
+#include <fmt/format.h>
+
+namespace qmill {
+namespace {
+
+Components components_of(const TensorSource& source, const std::optional<Architecture>& architecture) {
+  return architecture ? Components(source.tensors(), architecture->name, architecture->prefix) : Components(source.tensors(), "", "");
+}
+
+std::string kind_text(ModuleKind kind) { return kind == ModuleKind::embedding ? "embedding tables" : "parameters without a module"; }
+
+std::string layers_text(std::size_t count) { return count == 1 ? "1 layer" : fmt::format("{} layers", count); }
+
+}  // namespace
+
+ReaderSupport::ReaderSupport(const TensorSource& source, const std::optional<Architecture>& architecture, TargetReader reader)
+    : reader_(reader), is_renamed_(architecture && architecture->renamed_by_readers), components_(components_of(source, architecture)) {}
+
+std::string ReaderSupport::keeps(const Decision& decision) {
+  if (decision.label.marker.empty()) return {};  // floats, or legacy names that mainline ComfyUI does not read anyway
+  const Component& component = components_.of(decision.source.name);
+  const ModuleKind kind = module_kind(layer_base(decision.source.name));
+  std::string what, why, unread;
+  if (component.loads_quantized == false && !is_renamed_) {
+    what = component.name;
+    why = component.because;
+    unread = fmt::format("quantized layers of {}", component.name);
+  } else if (!reads_format(kind, decision.label.name)) {
+    what = kind_text(kind);
+    why = fmt::format("ComfyUI reads no {} there", decision.label.name);
+    unread = fmt::format("{} in {}", decision.label.name, what);
+  } else if (!component.loads_quantized && not_judged_.empty()) {
+    not_judged_ = fmt::format("{}: {}", component.name, component.because);
+  }
+  if (what.empty()) return {};
+  std::string reason = fmt::format("{}: {}", what, why);
+  ++unread_[reason];
+  if (reader_ == TargetReader::comfyui) return reason;
+  if (not_loaded_.empty()) not_loaded_ = std::move(unread);
+  return {};
+}
+
+std::vector<std::string> ReaderSupport::warnings() const {
+  std::vector<std::string> lines;
+  for (const auto& [reason, count] : unread_)
+    lines.push_back(reader_ == TargetReader::comfyui
+                        ? fmt::format("{} {} kept, in {} (`target any` quantizes them)", layers_text(count), count == 1 ? "is" : "are", reason)
+                        : fmt::format("{} {} quantized, in {} (`target comfyui` keeps them)", layers_text(count), count == 1 ? "is" : "are",
+                                      reason));
+  return lines;
+}
+
+}  // namespace qmill

@@ -1,0 +1,20 @@
+// What kind of module of a reader a weight is of: by its name, as a file does not say.
+#pragma once
+
+#include <string_view>
+
+namespace qmill {
+
+enum class ModuleKind {
+  linear,     // unless it is known to be another one
+  embedding,  // a table of tokens or positions: ComfyUI reads float8 and int8 for these (ops.py)
+  parameter,  // a matrix without a module that could read a marker
+};
+
+// `base`: the name of the weight without ".weight".
+ModuleKind module_kind(std::string_view base);
+
+// Whether ComfyUI reads a layer of this format ("int8_tensorwise") in such a module.
+bool reads_format(ModuleKind kind, std::string_view format);
+
+}  // namespace qmill
