@@ -22,19 +22,37 @@ BUILD = Path(os.environ["QMILL_BUILD"])
 ABACUS = SOURCE / "tests" / "data" / "abacus" / "abacus.safetensors"
 
 
-def qmill(*words, status=0, env=None, cwd=None):
-    """Runs the command and returns (stdout, stderr); fails when its exit status is another.
+CONVERTS = {"convert", "plan", "batch"}
+NOT_CONVERSIONS = {"edit", "dequantize", "verify", "inspect", "--edit-quant"}
+
+
+def with_all_layers(words):
+    """Most tests are about something else than the default filter: a conversion has all of its layers unless it chooses."""
+    flags = {word.split("=")[0].replace("_", "-") for word in words}
+    converts = (words[:1] and words[0] in CONVERTS or {"-i", "--input"} & flags) and not NOT_CONVERSIONS & flags
+    chooses = {"--help", "-h", "--filter", "--plugin-dir"} & flags or filter_flags() & flags
+    return [*words, "--filter", "none"] if converts and not chooses else words
+
+
+@functools.cache
+def filter_flags():
+    listed, _ = qmill("filters", "list", "--json")
+    return {"--" + entry["name"].replace("_", "-") for entry in json.loads(listed)}
+
+
+def qmill(*words, status=0, env=None, cwd=None, choose=with_all_layers):
+    """Runs the command and returns (stdout, stderr); fails when its exit status is another. `choose`: list, for the words as they are.
 
     The command runs in this process, which has loaded LibTorch already: that takes ten times as long as most runs.
     QMILL_TEST_PROCESSES=1 gives each run a process of its own, for sanitizers and debuggers.
     """
     run = in_own_process if os.environ.get("QMILL_TEST_PROCESSES") == "1" else in_this_process
-    return checked(words, status, *run(list(map(str, words)), env or {}, cwd))
+    return checked(words, status, *run(choose(list(map(str, words))), env or {}, cwd))
 
 
-def qmill_process(*words, status=0, env=None, cwd=None):
+def qmill_process(*words, status=0, env=None, cwd=None, choose=with_all_layers):
     """The same in a process of its own, always."""
-    return checked(words, status, *in_own_process(list(map(str, words)), env or {}, cwd))
+    return checked(words, status, *in_own_process(choose(list(map(str, words))), env or {}, cwd))
 
 
 def checked(words, expected, status, output, error):
@@ -122,10 +140,10 @@ class TempFolder(unittest.TestCase):
         save_file(tensors, path, metadata=metadata)
         return path
 
-    def refused(self, *words, says=(), status=1):
+    def refused(self, *words, says=(), status=1, choose=with_all_layers):
         """The command ends with one line on stderr that says all this, nothing on stdout, and nothing left behind."""
         before = self.names()
-        output, error = qmill(*words, status=status)
+        output, error = qmill(*words, status=status, choose=choose)
         self.assertEqual(len(error.strip().splitlines()), 1, error)
         self.assertEqual(output, "")
         for part in says:

@@ -85,6 +85,12 @@ def scaled_fp8(path):
     save_file({"a.weight": torch.randn(16, 256).to(torch.float8_e4m3fn), "a.scale_weight": scale, "scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn)}, path)
 
 
+def umt5(path):
+    """A block under the names that the authors of Wan gave it."""
+    layers = ["attn.q", "attn.k", "attn.v", "attn.o", "ffn.gate.0", "ffn.fc1", "ffn.fc2"]
+    save_file({"token_embedding.weight": torch.randn(64, 256)} | {f"blocks.0.{layer}.weight": torch.randn(256, 256) for layer in layers}, path)
+
+
 def zimage(path):
     """The header of the real model, and a hole for its data: commands that read headers only."""
     keys.write(path, keys.tensors("z_image"))
@@ -124,6 +130,7 @@ FIXTURES = {
     "style.safetensors": lora,
     "layers.json": layer_config,
     "loras.json": lora_mapping,
+    "umt5.safetensors": umt5,
     "zimage.safetensors": zimage,
     "acme_model.safetensors": acme_model,
     "acme_plugins/": pack_of_the_page,
@@ -202,7 +209,7 @@ class Docs(TempFolder):
                 words = substituted(words, page)
                 for name, is_output in files_of(words):
                     self.prepare(folder, name, is_output)
-                qmill(*words, status=status, cwd=folder)
+                qmill(*words, status=status, cwd=folder, choose=list)
 
     def prepare(self, folder, name, is_output):
         path = folder / name
@@ -238,7 +245,7 @@ class Docs(TempFolder):
                     words = shlex.split(example)[1:]
                     for name, is_output in files_of(words):
                         self.prepare(folder, name, is_output)
-                    qmill(*words, cwd=folder)
+                    qmill(*words, cwd=folder, choose=list)
 
     def test_the_reader_of_pages(self):
         text = "```\n$ qmill -i a.safetensors   prose here\nqmill x FILE [-o OUTPUT] # exit 2\nls\n```\n```json\nqmill no\n```\nqmill neither\n```\nqmill a \\\n  b # a comment\n```\n"

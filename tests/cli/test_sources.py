@@ -323,7 +323,7 @@ OWN_FORMATS = {
     "legacy_row": ["--no-comfy-quant"],
     "legacy_tensor": ["--no-comfy-quant", "--scaling-mode", "tensor", "--input-scale"],
     "legacy_block": ["--no-comfy-quant", "--block-size", "32"],
-    "int4": ["--format", "int4"],
+    "int4": ["--format", "int4", "--target", "any"],
     "int4_off": ["--format", "int4", "--convrot", "off"],
     "hadamard_quip": ["--optimizer", "quip", "--quip-store-transformed", "--quip-transformed-layout", "full"],
 }

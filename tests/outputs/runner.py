@@ -24,8 +24,10 @@ def output_of(name):
 
 def words_of(name, line, threads):
     words = shlex.split(line)
-    if words[0] == "convert" and FILTERS.isdisjoint(words):
-        words += ["--filter", "none"]  # the filter of the model is the default, and these models are made to have all of their layers quantized
+    # These models are made to have all of their layers quantized, for any reader.
+    if words[0] == "convert" and EDITS.isdisjoint(words):
+        words += [] if FILTERS.intersection(words) else ["--filter", "none"]
+        words += [] if "--target" in words else ["--target", "any"]
     if EDITS.isdisjoint(words):
         words += ["--threads", str(threads)]
     return [*words, "--no-sync", "-o", output_of(name)]

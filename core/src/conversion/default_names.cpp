@@ -35,8 +35,9 @@ std::filesystem::path output_beside(const std::filesystem::path& input, std::str
 }
 
 std::filesystem::path default_output(const Host& host, const ConvertOptions& options) {
-  const bool is_mixed =
-      !options.layers.filters.empty() || !options.layers.custom.pattern.empty() || !options.layers.exclude.empty() || options.layers.config;
+  const LayerSelection& layers = options.layers;
+  const bool chooses_filters = !layers.filters.empty() && layers.filters != std::vector{std::string(kAutomaticFilter)};
+  const bool is_mixed = chooses_filters || !layers.custom.pattern.empty() || !layers.exclude.empty() || layers.config;
   const TargetResolver run(host, options.target);
   std::string format = run.usual_format().info().name;
   if (run.usual_scaling() != default_scaling(run.usual_format()) && !run.usual_format().scalings(format).empty())

@@ -34,10 +34,12 @@ FilterChoice choose_filters(const Host& host, const TensorSource& source, const 
     } else if (casts) {
       continue;
     } else if (choice.architecture) {
-      add(*choice.architecture->filter);
+      choice.automatic = choice.architecture->filter;
+      add(*choice.automatic);
     } else {
       choice.is_guess = true;
       add_structural();
+      choice.automatic = choice.structural.get();
     }
   }
   return choice;

@@ -78,7 +78,7 @@ class Planner {
     } catch (Error& error) {
       throw in_source(error);
     }
-    plan_.warnings = rules_.unused();
+    plan_.warnings = rules_.unused(filters_.automatic);
     for (std::string& hint : filter_hints(filters_, options_, plan_.decisions)) plan_.warnings.push_back(std::move(hint));
     if (filters_.architecture) plan_.architecture = filters_.architecture->name;
     plan_.filters = filters_.names();

@@ -1,6 +1,7 @@
 #include "plan/reader_support.h"
 
 #include "readers/modules.h"
+#include "readers/reader_formats.h"
 
 #include <qmill/names.h>
 
@@ -23,7 +24,8 @@ ReaderSupport::ReaderSupport(const TensorSource& source, const std::optional<Arc
     : reader_(reader), is_renamed_(architecture && architecture->renamed_by_readers), components_(components_of(source, architecture)) {}
 
 std::string ReaderSupport::keeps(const Decision& decision) {
-  if (decision.label.marker.empty()) return {};  // floats, or legacy names that mainline ComfyUI does not read anyway
+  // Floats need no marker, and a format that mainline ComfyUI does not know is for another reader.
+  if (decision.label.marker.empty() || find_reader_format(decision.label.name) == nullptr) return {};
   const Component& component = components_.of(decision.source.name);
   const ModuleKind kind = module_kind(layer_base(decision.source.name));
   std::string what, why, unread;

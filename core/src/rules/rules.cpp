@@ -96,14 +96,15 @@ Verdict Rules::decide(const TensorInfo& tensor) {
   return {Treatment::quantize, "primary", "", {}, selection_.skip_inefficient};
 }
 
-std::vector<std::string> Rules::unused() const {
+std::vector<std::string> Rules::unused(const ModelFilter* automatic) const {
   std::vector<std::string> lines;
   const auto check = [&](const std::string& description, const std::string& text) {
     if (!used_.contains(description)) lines.push_back(fmt::format("{} decided about no tensor", text));
   };
   if (custom_) check(kCustomLayers, quoted(kCustomLayers, selection_.custom.pattern));
   if (exclude_) check(kExcludeLayers, quoted(kExcludeLayers, selection_.exclude));
-  for (const ModelFilter* filter : filters_) check(quoted("filter", filter->info().name), quoted("filter", filter->info().name));
+  for (const ModelFilter* filter : filters_)
+    if (filter != automatic) check(quoted("filter", filter->info().name), quoted("filter", filter->info().name));
   if (selection_.config)
     for (const auto* patterns : {&selection_.config->patterns, &selection_.config->exclusions})
       for (const LayerPattern& pattern : *patterns) {

@@ -26,8 +26,8 @@ class Rules {
 
   Verdict decide(const TensorInfo& tensor);
 
-  // A line for every pattern and filter that hit nothing in all calls of decide().
-  std::vector<std::string> unused() const;
+  // A line for every pattern and filter that hit nothing in all calls of decide(), but for `automatic`: nobody asked for that one.
+  std::vector<std::string> unused(const ModelFilter* automatic) const;
 
  private:
   bool hits(const std::optional<Regex>& regex, const char* option, const TensorInfo& tensor);
