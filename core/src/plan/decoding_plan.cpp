@@ -32,7 +32,7 @@ Plan make_decoding_plan(const TensorSource& source, const ConvertOptions& option
     decision.source_index = i;
     decision.outputs = {decision.source};
     decision.is_layer = layers.contains(decision.source.name);
-    if (decision.is_layer && decision.source.dtype != dtype) {
+    if (decision.is_layer) {
       decision.action = Action::cast;
       decision.outputs.front().dtype = dtype;
     }

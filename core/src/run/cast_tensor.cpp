@@ -22,10 +22,20 @@ at::Tensor cast_rarely(const TensorInfo& output, const at::Tensor& values) {
       .in(fmt::format("tensor '{}'", output.name));
 }
 
+// Of decoded values: those that a loader decoded, nobody has looked at.
+void require_finite(const at::Tensor& values, const TensorInfo& output) {
+  const auto lost = values.numel() - at::isfinite(values).sum().item<std::int64_t>();
+  if (lost == 0) return;
+  throw Error(ErrorKind::numeric, fmt::format("{} of {} values are not finite once they are decoded", lost, values.numel()),
+              "the file is damaged; get it again, or use the original model")
+      .in(fmt::format("tensor '{}'", output.name));
+}
+
 }  // namespace
 
 StoredTensor cast_tensor(const Decision& decision, const at::Tensor& values, const ConvertOptions& options, BufferPool& buffers) {
   const TensorInfo& output = decision.outputs.front();
+  if (options.decode_to) require_finite(values, output);
   if (dtype_of(values) == output.dtype) return {output.name, values};
   if (output.dtype != DType::f32 && output.dtype != DType::f16 && output.dtype != DType::bf16)
     return {output.name, cast_rarely(output, values)};
