@@ -11,8 +11,8 @@ namespace gguf {
 
 inline constexpr std::uint64_t kMaxParts = 1000;  // each is an open file
 
-// All files of the model that `file` with these keys belongs to, in order; one where it is the whole model. Throws Error(input) for a file
-// whose name and keys say different things, and for missing files, which it names.
+// All files of the model that `file` with these keys belongs to, in order; one where it is the whole model. Throws Error(input) for a name
+// and keys that say different things, and for missing files, which it names.
 std::vector<std::filesystem::path> part_files(const std::filesystem::path& file, const SplitKeys& keys);
 
 // Throws Error(input) unless a file with the keys `part` is part `number`, from 0, of the model that a file with the keys `known` belongs to.

@@ -38,7 +38,10 @@ const std::vector<ByHand> kCases = {
        return values;
      }()},
     // Q3_K: all scales are 32 - 32 but that of group 14: 4 low bits 5, 2 high bits 3. The third bit of value 225 is set.
-    {11, {{109, kOneUpper}, {96 + 6, 0x50}, {104, 0xaa}, {105, 0xaa}, {106, 0xea}, {107, 0xaa}, {32 + 32 + 1, 1 << 6}, {1, 0x80}}, 0.0f, [] {
+    {11,
+     {{109, kOneUpper}, {96 + 6, 0x50}, {104, 0xaa}, {105, 0xaa}, {106, 0xea}, {107, 0xaa}, {32 + 32 + 1, 1 << 6}, {1, 0x80}},
+     0.0f,
+     [] {
        std::map<int, float> values;
        for (int i = 224; i < 240; ++i) values[i] = 21 * -4.0f;
        values[225] = 21 * 1.0f;
@@ -85,7 +88,8 @@ TEST(BlockDecoders, EveryFieldIsWhereTheFormatHasIt) {
     type.decode(block.data(), values.data());
     for (int i = 0; i < static_cast<int>(values.size()); ++i) {
       const auto found = each.values.find(i);
-      EXPECT_EQ(values[static_cast<std::size_t>(i)], found == each.values.end() ? each.rest : found->second) << type.name << ", value " << i;
+      const float expected = found == each.values.end() ? each.rest : found->second;
+      EXPECT_EQ(values[static_cast<std::size_t>(i)], expected) << type.name << ", value " << i;
     }
   }
 }

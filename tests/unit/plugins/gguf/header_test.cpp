@@ -62,8 +62,9 @@ TEST(Header, DimensionsAreReversedAndTensorsStandInTheOrderOfTheirBytes) {
 }
 
 TEST(Header, TensorsMayHaveNoneToEightDimensions) {
-  const Header header =
-      parse(file({}, {entry("scalar", {}, 0, 0), entry("video", {2, 2, 1, 3, 4}, 1, 32), entry("most", {2, 1, 1, 1, 1, 1, 1, 3}, 0, 128)}, kData));
+  const std::vector<std::string> entries = {entry("scalar", {}, 0, 0), entry("video", {2, 2, 1, 3, 4}, 1, 32),
+                                            entry("most", {2, 1, 1, 1, 1, 1, 1, 3}, 0, 128)};
+  const Header header = parse(file({}, entries, kData));
   EXPECT_EQ(header.entries[0].info, (TensorInfo{"scalar", DType::f32, {}}));
   EXPECT_EQ(header.entries[0].bytes, 4u);
   EXPECT_EQ(header.entries[1].info, (TensorInfo{"video", DType::f16, {4, 3, 1, 2, 2}}));
@@ -77,9 +78,10 @@ TEST(Header, BlocksOfCodesArePresentedAsF32) {
     std::uint64_t values;
     std::uint64_t bytes;
   };
-  for (const Blocks& each : {Blocks{2, "Q4_0", 32, 18}, Blocks{3, "Q4_1", 32, 20}, Blocks{6, "Q5_0", 32, 22}, Blocks{7, "Q5_1", 32, 24},
-                           Blocks{8, "Q8_0", 32, 34}, Blocks{10, "Q2_K", 256, 84}, Blocks{11, "Q3_K", 256, 110}, Blocks{12, "Q4_K", 256, 144},
-                           Blocks{13, "Q5_K", 256, 176}, Blocks{14, "Q6_K", 256, 210}, Blocks{20, "IQ4_NL", 32, 18}, Blocks{23, "IQ4_XS", 256, 136}}) {
+  const Blocks types[] = {{2, "Q4_0", 32, 18},   {3, "Q4_1", 32, 20},   {6, "Q5_0", 32, 22},    {7, "Q5_1", 32, 24},
+                          {8, "Q8_0", 32, 34},   {10, "Q2_K", 256, 84}, {11, "Q3_K", 256, 110}, {12, "Q4_K", 256, 144},
+                          {13, "Q5_K", 256, 176}, {14, "Q6_K", 256, 210}, {20, "IQ4_NL", 32, 18}, {23, "IQ4_XS", 256, 136}};
+  for (const Blocks& each : types) {
     const Header header = parse(file({}, {entry("a", {2 * each.values, 3}, each.number, 0)}, std::string(6 * each.bytes, '\0')));
     EXPECT_EQ(header.entries[0].info, (TensorInfo{"a", DType::f32, {3, static_cast<std::int64_t>(2 * each.values)}}));
     EXPECT_EQ(header.entries[0].type->name, each.name);
