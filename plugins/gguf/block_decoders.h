@@ -6,8 +6,8 @@
 
 namespace gguf {
 
-// `block` has the type's bytes per block, `values` room for its values (tensor_types.h). Any bytes are a block. Results are computed with the
-// roundings of the reference decoders, in their order.
+// `block` has the type's bytes per block, `values` room for its values (tensor_types.h). Any bytes are a block. Results have the roundings
+// of the reference decoders, in their order.
 using DecodeBlock = void (*)(const std::byte* block, float* values);
 
 void decode_q4_0(const std::byte* block, float* values);

@@ -61,11 +61,11 @@ std::string names_text(const std::vector<fs::path>& files) {
 
 std::vector<fs::path> part_files(const fs::path& file, const SplitKeys& keys) {
   const std::optional<PartName> name = parse_name(file);
+  if (keys.count.value_or(0) <= 1 && name && name->count > 1)
+    reject(fmt::format("its name says part {} of {}, its header {}", name->number, name->count,
+                       keys.count ? fmt::format("has split.count {}", *keys.count) : "has no split.count"),
+           "if it is a whole model, give it another name; else get one file with the whole model");
   if (!keys.count) {
-    if (name && name->count > 1)
-      reject(fmt::format("its name says part {} of {}, its header has no split.count, so it is not known what belongs to it", name->number,
-                         name->count),
-             "if it is a whole model, give it another name; else get one file with the whole model");
     if (keys.number.value_or(0) != 0)
       reject(fmt::format("its header has split.no {}, but no split.count", *keys.number), kGetAgain);
     return {file};

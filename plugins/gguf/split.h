@@ -15,7 +15,7 @@ inline constexpr std::uint64_t kMaxParts = 1000;  // each is an open file
 // and keys that say different things, and for missing files, which it names.
 std::vector<std::filesystem::path> part_files(const std::filesystem::path& file, const SplitKeys& keys);
 
-// Throws Error(input) unless a file with the keys `part` is part `number`, from 0, of the model that a file with the keys `known` belongs to.
+// Throws Error(input) unless a file with the keys `part` is part `number`, from 0, of the model that a file with the keys `known` is of.
 void require_part(const KeyValues& part, std::uint64_t number, const KeyValues& known);
 
 }  // namespace gguf

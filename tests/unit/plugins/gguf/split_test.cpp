@@ -90,6 +90,8 @@ TEST_F(Split, ANameThatContradictsTheHeaderIsAnError) {
   }
   write_bytes(folder / first, file({}, {entry("a", {4}, 0, 0)}, std::string(16, '\0')));
   expect_refused(first, {"name says part 1 of 2", "no split.count"});
+  write(first, {.number = 0, .count = 0, .tensor = "a"});
+  expect_refused(first, {"name says part 1 of 2", "has split.count 0"});
 }
 
 TEST_F(Split, AModelInOneFileNeedsNoName) {
@@ -111,8 +113,8 @@ TEST_F(Split, AbsurdCountsAndNumbersAreErrors) {
   }
   write(first, {.number = 2, .tensor = "a"});
   expect_refused(first, {"split.no is 2", "split.count is 2"});
-  write(first, {.number = 3, .count = 0, .tensor = "a"});
-  expect_refused(first, {"split.no is 3", "split.count is 0"});
+  write("m.gguf", {.number = 3, .count = 0, .tensor = "a"});
+  expect_refused("m.gguf", {"split.no is 3", "split.count is 0"});
   write_bytes(folder / "m.gguf", file({key("split.no", 1u)}, {}, ""));
   expect_refused("m.gguf", {"split.no 1", "no split.count"});
   write_bytes(folder / "m.gguf", file({key("split.count", 2u)}, {}, ""));
