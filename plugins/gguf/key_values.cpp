@@ -123,12 +123,12 @@ bool take_container_key(KeyValues& found, const std::string& key, ValueType type
 
 KeyValues parse_key_values(Cursor& cursor, std::uint64_t count) {
   KeyValues found;
-  std::set<std::string> keys;
+  std::set<std::string> others;  // keys that are not in the metadata
   for (std::uint64_t i = 0; i < count; ++i) {
     std::string key = cursor.text(fmt::format("key {}", i), kMaxNameBytes);
     const std::string what = fmt::format("the value of '{}'", key);
     const ValueType type = value_type(cursor, what);
-    if (!keys.insert(key).second) reject(fmt::format("the header has the key '{}' twice", key));
+    if (found.metadata.contains(key) || others.contains(key)) reject(fmt::format("the header has the key '{}' twice", key));
     if (key.starts_with(kShapePrefix)) {
       if (type != ValueType::array) reject(fmt::format("{} is one value, expected an array of dimensions", what));
       found.original_shapes.emplace(key.substr(kShapePrefix.size()), shape_array(cursor, what));
@@ -136,7 +136,9 @@ KeyValues parse_key_values(Cursor& cursor, std::uint64_t count) {
       skip_array(cursor, what);
     } else if (std::string text = scalar_text(cursor, type, what); !take_container_key(found, key, type, text, what)) {
       found.metadata.emplace(std::move(key), std::move(text));
+      continue;
     }
+    others.insert(std::move(key));
   }
   return found;
 }

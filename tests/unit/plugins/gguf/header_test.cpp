@@ -210,6 +210,10 @@ TEST(Header, KeysThatAreTwiceNestedOrOfUnknownTypesAreErrors) {
   expect_rejected(file({one, one}, {}, ""), {"'k' twice"});
   expect_rejected(file({one, pair("k", 9, array(0, 0, ""))}, {}, ""), {"'k' twice"});
   expect_rejected(file({pair("k", 9, array(0, 0, "")), one}, {}, ""), {"'k' twice"});
+  const std::string count = pair("split.count", 4, number<std::uint32_t>(1));
+  expect_rejected(file({count, count}, {}, ""), {"'split.count' twice"});
+  const std::string shape = pair("comfy.gguf.orig_shape.t", 9, array(5, 1, number<std::int32_t>(1)));
+  expect_rejected(file({shape, shape}, {}, ""), {"'comfy.gguf.orig_shape.t' twice"});
   expect_rejected(file({pair("k", 9, array(9, 1, array(0, 0, "")))}, {}, ""), {"'k'", "array of arrays"});
   expect_rejected(file({pair("k", 13, "")}, {}, kData), {"'k'", "type 13"});
   expect_rejected(file({pair("k", 9, array(77, 0, ""))}, {}, kData), {"'k'", "type 77"});
