@@ -4,7 +4,9 @@
 #include "text.h"
 
 #include <qmill/core/architecture.h>
+#include <qmill/core/decoded_source.h>
 #include <qmill/error.h>
+#include <qmill/source_details.h>
 
 #include <fmt/format.h>
 
@@ -24,13 +26,17 @@ void print_text(const std::string& file, const TensorSource& source, const std::
   std::uint64_t bytes = 0;
   for (const TensorInfo& tensor : source.tensors()) bytes += static_cast<std::uint64_t>(tensor.bytes());
   std::map<std::string, std::pair<std::size_t, std::uint64_t>> formats;
+  std::map<std::string, std::string> stored_types;
+  for (const StoredLayerEntry& layer : decoded_layers(source)) stored_types.emplace(layer.info.weight.name, layer.label.name);
   for (const StoredLayerEntry& layer : layers) {
-    auto& [count, size] = formats[layer.label.summary];
+    const auto stored = stored_types.find(layer.info.weight.name);
+    auto& [count, size] = formats[layer.label.summary + (stored == stored_types.end() ? "" : " from " + stored->second)];
     ++count;
     size += static_cast<std::uint64_t>(layer.info.weight.bytes());
   }
   fmt::print("{}\n  {}\n  {}, {}\n", file, architecture_text(architecture), count_text(source.tensors().size(), "tensor"),
              bytes_text(bytes));
+  for (const std::string& remark : source_remarks(source)) fmt::print("  {}\n", printable(remark));
   for (const auto& [format, entry] : formats) fmt::print("  {:>6} {:<26} {}\n", entry.first, format, bytes_text(entry.second));
   for (const auto& [key, value] : source.metadata()) {
     constexpr std::size_t kLongest = 120;

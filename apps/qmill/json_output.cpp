@@ -4,6 +4,7 @@
 #include "text.h"
 
 #include <qmill/names.h>
+#include <qmill/source_details.h>
 
 #include <fmt/format.h>
 
@@ -43,7 +44,11 @@ Json inspect_json(const TensorSource& source, const std::vector<StoredLayerEntry
                           {"marker", marker}});
   }
   Json tensors = Json::array();
-  for (const TensorInfo& tensor : source.tensors()) tensors.push_back(tensor_json(tensor));
+  for (std::size_t i = 0; i < source.tensors().size(); ++i) {
+    tensors.push_back(tensor_json(source.tensors()[i]));
+    const std::string type = stored_type(source, i);
+    tensors.back()["stored_type"] = type.empty() ? dtype_name(source.tensors()[i].dtype) : type;
+  }
   Json metadata = Json::object();
   for (const auto& [key, value] : source.metadata()) metadata[key] = value;
   return {{"layers", layer_list}, {"tensors", tensors}, {"metadata", metadata}};

@@ -10,7 +10,8 @@ namespace gguf {
 class GgufLoader final : public qmill::Loader {
  public:
   const qmill::LoaderInfo& info() const override {
-    static const qmill::LoaderInfo info = {"gguf", "a GGUF file with tensors of F32, F16, BF16 or Q8_0", {".gguf"}};
+    static const qmill::LoaderInfo info = {
+        "gguf", "a GGUF file, or any part of a split one; quantized types are decoded (docs/sources.md)", {".gguf"}};
     return info;
   }
 
@@ -23,7 +24,7 @@ class GgufLoader final : public qmill::Loader {
     return file.read(first, sizeof first) && std::string_view(first, sizeof first) == "GGUF";
   }
 
-  std::unique_ptr<qmill::TensorSource> open(const std::filesystem::path& path) const override { return open_file(path); }
+  std::unique_ptr<qmill::TensorSource> open(const std::filesystem::path& path) const override { return open_model(path); }
 };
 
 }  // namespace gguf

@@ -46,6 +46,8 @@ def gguf_text(text):
 class Q8:
     """A matrix in blocks of 32 values with one F16 factor."""
 
+    kind = 8
+
     def __init__(self, rows, columns, seed):
         self.shape = (rows, columns)
         generator = torch.Generator().manual_seed(seed)
@@ -68,10 +70,11 @@ def write_gguf(path, tensors, pairs=(), version=3, alignment=32):
     data = b""
     for name, tensor in tensors.items():
         data += b"\0" * (-len(data) % alignment)
-        kind = 8 if isinstance(tensor, Q8) else GGUF_TYPES[tensor.dtype]
+        is_plain = isinstance(tensor, torch.Tensor)
+        kind = GGUF_TYPES[tensor.dtype] if is_plain else tensor.kind
         shape = tuple(reversed(tensor.shape))
         header += gguf_text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, len(data))
-        data += tensor.bytes() if isinstance(tensor, Q8) else raw(tensor)
+        data += raw(tensor) if is_plain else tensor.bytes()
     path.write_bytes(header + b"\0" * (-len(header) % alignment) + data)
     return path
 
@@ -131,9 +134,9 @@ class Gguf(Sources):
         path = write_gguf(self.folder / "model.gguf", self.tensors)
         data = bytearray(path.read_bytes())
         at = data.index(b"norm.weight") + len(b"norm.weight") + 4 + 8
-        data[at : at + 4] = struct.pack("<I", 14)
+        data[at : at + 4] = struct.pack("<I", 16)
         path.write_bytes(data)
-        self.refused("-i", path, says=("model.gguf", "norm.weight", "Q6_K", "Q8_0"))
+        self.refused("-i", path, says=("model.gguf", "norm.weight", "IQ2_XXS", "Q8_0"))
 
     def test_files_that_are_cut_short(self):
         path = write_gguf(self.folder / "model.gguf", self.tensors)

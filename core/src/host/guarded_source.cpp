@@ -2,10 +2,12 @@
 
 #include "host/guard.h"
 
+#include <qmill/source_details.h>
+
 namespace qmill {
 namespace {
 
-class GuardedSource final : public TensorSource {
+class GuardedSource final : public TensorSource, public SourceDetails {
  public:
   GuardedSource(std::unique_ptr<TensorSource> source, std::string loader)
       : source_(std::move(source)),
@@ -26,6 +28,12 @@ class GuardedSource final : public TensorSource {
   }
   void prefetch(std::size_t index) const override {
     guard(loader_, "prefetch", name(index), [&] { source_->prefetch(index); });
+  }
+  std::string stored_type(std::size_t index) const override {
+    return guard(loader_, "stored_type", name(index), [&] { return qmill::stored_type(*source_, index); });
+  }
+  std::vector<std::string> remarks() const override {
+    return guard(loader_, "remarks", "", [&] { return source_remarks(*source_); });
   }
 
  private:

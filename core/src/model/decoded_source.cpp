@@ -3,7 +3,9 @@
 #include "model/source_checks.h"
 #include "host/guard.h"
 
+#include <qmill/names.h>
 #include <qmill/numerics/row_kernels.h>
+#include <qmill/source_details.h>
 
 #include <ATen/ops/empty.h>
 
@@ -26,7 +28,7 @@ struct Loaded {
   std::vector<float> values;       // of a format whose rows depend on each other; else empty
 };
 
-class DecodedSource final : public TensorSource {
+class DecodedSource final : public TensorSource, public SourceDetails {
  public:
   DecodedSource(const Host& host, std::unique_ptr<TensorSource> source) : source_(std::move(source)) {
     std::map<std::string, std::size_t> index;
@@ -84,6 +86,9 @@ class DecodedSource final : public TensorSource {
     if (place.layer == kNone) return source_->prefetch(place.source);
     for (const std::size_t stored : stored_[place.layer]) source_->prefetch(stored);
   }
+
+  std::string stored_type(std::size_t index) const override { return qmill::stored_type(*source_, places_[index].source); }
+  std::vector<std::string> remarks() const override { return source_remarks(*source_); }
 
  private:
   struct Place {
@@ -217,10 +222,19 @@ std::unique_ptr<TensorSource> decoded(const Host& host, std::unique_ptr<TensorSo
   return result;
 }
 
-const std::vector<StoredLayerEntry>& decoded_layers(const TensorSource& source) {
-  static const std::vector<StoredLayerEntry> none;
-  const auto* decoded = dynamic_cast<const DecodedSource*>(&source);
-  return decoded == nullptr ? none : decoded->layers();
+std::vector<StoredLayerEntry> decoded_layers(const TensorSource& source) {
+  std::vector<StoredLayerEntry> layers;
+  if (const auto* decoded = dynamic_cast<const DecodedSource*>(&source)) layers = decoded->layers();
+  for (std::size_t i = 0; i < source.tensors().size(); ++i) {
+    const std::string type = stored_type(source, i);
+    if (type.empty()) continue;
+    StoredLayerEntry layer;
+    layer.info.weight = source.tensors()[i];
+    layer.info.base = layer_base(layer.info.weight.name);
+    layer.label.name = layer.label.summary = type;
+    layers.push_back(std::move(layer));
+  }
+  return layers;
 }
 
 std::string formats_text(const std::vector<StoredLayerEntry>& layers) {

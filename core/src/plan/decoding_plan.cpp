@@ -7,6 +7,7 @@
 #include <qmill/core/decoded_source.h>
 #include <qmill/core/process.h>
 #include <qmill/error.h>
+#include <qmill/source_details.h>
 
 #include <fmt/format.h>
 
@@ -32,7 +33,8 @@ Plan make_decoding_plan(const TensorSource& source, const ConvertOptions& option
     decision.source_index = i;
     decision.outputs = {decision.source};
     decision.is_layer = layers.contains(decision.source.name);
-    if (decision.is_layer && decision.source.dtype != dtype) {
+    // What a loader decodes is not copied unseen: a cast, if only to its own type, looks for values that are not finite.
+    if (decision.is_layer && (decision.source.dtype != dtype || !stored_type(source, i).empty())) {
       decision.action = Action::cast;
       decision.outputs.front().dtype = dtype;
     }

@@ -20,6 +20,7 @@
 #include <qmill/core/decoded_source.h>
 #include <qmill/core/process.h>
 #include <qmill/names.h>
+#include <qmill/source_details.h>
 
 #include <nlohmann/json.hpp>
 
@@ -203,7 +204,7 @@ class Planner {
   }
 
   void add_source_warnings() {
-    const std::vector<StoredLayerEntry>& layers = decoded_layers(source_);
+    const std::vector<StoredLayerEntry> layers = decoded_layers(source_);
     if (!layers.empty())
       plan_.warnings.push_back(fmt::format("the source was quantized ({}): what that lost stays lost", formats_text(layers)));
     else if (options_.dequantize_source)
@@ -218,6 +219,7 @@ class Planner {
 
   void add_remarks() {
     plan_.remarks = options_.remarks;
+    for (std::string& remark : source_remarks(source_)) plan_.remarks.push_back(std::move(remark));
     for (std::string& remark : idle_options(options_)) plan_.remarks.push_back(std::move(remark));
     if (plan_.calibration_account && plan_.calibration_account->unused_rows != 0)
       plan_.remarks.push_back(fmt::format("{} calibration rows are not used: at most {} rows per layer are (`calib_samples`)",

@@ -2,9 +2,12 @@
 
 #include <qmill/error.h>
 #include <qmill/numerics/cast.h>
+#include <qmill/numerics/row_kernels.h>
 
 #include <ATen/ops/isfinite.h>
 #include <fmt/format.h>
+
+#include <cmath>
 
 namespace qmill {
 namespace {
@@ -22,10 +25,20 @@ at::Tensor cast_rarely(const TensorInfo& output, const at::Tensor& values) {
       .in(fmt::format("tensor '{}'", output.name));
 }
 
+// Of decoded values: those that a loader decoded, nobody has looked at.
+void require_finite(const at::Tensor& values, const TensorInfo& output) {
+  if (dtype_of(values) != DType::f32 || std::isfinite(largest_magnitude(values.const_data_ptr<float>(), values.numel()))) return;
+  const auto lost = values.numel() - at::isfinite(values).sum().item<std::int64_t>();
+  throw Error(ErrorKind::numeric, fmt::format("{} of {} values are not finite once they are decoded", lost, values.numel()),
+              "the file is damaged; get it again, or use the original model")
+      .in(fmt::format("tensor '{}'", output.name));
+}
+
 }  // namespace
 
 StoredTensor cast_tensor(const Decision& decision, const at::Tensor& values, const ConvertOptions& options, BufferPool& buffers) {
   const TensorInfo& output = decision.outputs.front();
+  if (options.decode_to) require_finite(values, output);
   if (dtype_of(values) == output.dtype) return {output.name, values};
   if (output.dtype != DType::f32 && output.dtype != DType::f16 && output.dtype != DType::bf16)
     return {output.name, cast_rarely(output, values)};

@@ -13,8 +13,9 @@ namespace qmill {
 // not finite.
 QMILL_CORE_API std::unique_ptr<TensorSource> decoded(const Host& host, std::unique_ptr<TensorSource> source);
 
-// The layers that decoded() decodes; empty for every other source.
-QMILL_CORE_API const std::vector<StoredLayerEntry>& decoded_layers(const TensorSource& source);
+// What is decoded as `source` is read: the layers that decoded() decodes, and tensors of types that its loader decodes (these have a label,
+// such as "Q4_K", and no format).
+QMILL_CORE_API std::vector<StoredLayerEntry> decoded_layers(const TensorSource& source);
 
 // "float8_e4m3fn, 96 layers; int8_tensorwise, 1 layer"
 QMILL_CORE_API std::string formats_text(const std::vector<StoredLayerEntry>& layers);

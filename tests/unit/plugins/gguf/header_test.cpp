@@ -61,11 +61,45 @@ TEST(Header, DimensionsAreReversedAndTensorsStandInTheOrderOfTheirBytes) {
   EXPECT_EQ(header.entries[2].info, (TensorInfo{"c", DType::bf16, {2, 1, 3, 2}}));
 }
 
-TEST(Header, Q8_0IsPresentedAsF32) {
-  const Header header = parse(file({}, {entry("a", {64, 3}, 8, 0)}, std::string(6 * 34, '\0')));
-  EXPECT_EQ(header.entries[0].info, (TensorInfo{"a", DType::f32, {3, 64}}));
-  EXPECT_TRUE(header.entries[0].is_q8_0);
-  EXPECT_EQ(header.entries[0].bytes, 6u * 34);
+TEST(Header, TensorsMayHaveNoneToEightDimensions) {
+  const std::vector<std::string> entries = {entry("scalar", {}, 0, 0), entry("video", {2, 2, 1, 3, 4}, 1, 32),
+                                            entry("most", {2, 1, 1, 1, 1, 1, 1, 3}, 0, 128)};
+  const Header header = parse(file({}, entries, kData));
+  EXPECT_EQ(header.entries[0].info, (TensorInfo{"scalar", DType::f32, {}}));
+  EXPECT_EQ(header.entries[0].bytes, 4u);
+  EXPECT_EQ(header.entries[1].info, (TensorInfo{"video", DType::f16, {4, 3, 1, 2, 2}}));
+  EXPECT_EQ(header.entries[2].info, (TensorInfo{"most", DType::f32, {3, 1, 1, 1, 1, 1, 1, 2}}));
+}
+
+TEST(Header, BlocksOfCodesArePresentedAsF32) {
+  struct Blocks {
+    std::uint32_t number;
+    const char* name;
+    std::uint64_t values;
+    std::uint64_t bytes;
+  };
+  const Blocks types[] = {{2, "Q4_0", 32, 18},   {3, "Q4_1", 32, 20},   {6, "Q5_0", 32, 22},    {7, "Q5_1", 32, 24},
+                          {8, "Q8_0", 32, 34},   {10, "Q2_K", 256, 84}, {11, "Q3_K", 256, 110}, {12, "Q4_K", 256, 144},
+                          {13, "Q5_K", 256, 176}, {14, "Q6_K", 256, 210}, {20, "IQ4_NL", 32, 18}, {23, "IQ4_XS", 256, 136}};
+  for (const Blocks& each : types) {
+    const Header header = parse(file({}, {entry("a", {2 * each.values, 3}, each.number, 0)}, std::string(6 * each.bytes, '\0')));
+    EXPECT_EQ(header.entries[0].info, (TensorInfo{"a", DType::f32, {3, static_cast<std::int64_t>(2 * each.values)}}));
+    EXPECT_EQ(header.entries[0].type->name, each.name);
+    EXPECT_NE(header.entries[0].type->decode, nullptr);
+    EXPECT_EQ(header.entries[0].bytes, 6 * each.bytes);
+    expect_rejected(file({}, {entry("t", {each.values / 2, 2}, each.number, 0)}, kData), {"'t'", each.name, "multiple of"});
+  }
+}
+
+TEST(Header, PlainTypesAreTheBytesOfTheFile) {
+  const std::pair<std::uint32_t, DType> types[] = {{0, DType::f32},  {1, DType::f16},  {24, DType::i8},  {25, DType::i16},
+                                                   {26, DType::i32}, {27, DType::i64}, {28, DType::f64}, {30, DType::bf16}};
+  for (const auto& [number, dtype] : types) {
+    const Header header = parse(file({}, {entry("a", {3, 2}, number, 0)}, kData));
+    EXPECT_EQ(header.entries[0].info, (TensorInfo{"a", dtype, {2, 3}}));
+    EXPECT_EQ(header.entries[0].bytes, static_cast<std::uint64_t>(header.entries[0].info.bytes()));
+    EXPECT_EQ(header.entries[0].type->decode, nullptr);
+  }
 }
 
 TEST(Header, Versions2And3AreRead) {
@@ -97,7 +131,34 @@ TEST(Header, ScalarsBecomeMetadataAndArraysAreLeftOut) {
   const std::map<std::string, std::string> expected = {
       {"u8", "255"},    {"i8", "-1"},     {"u16", "65535"}, {"i16", "-2"}, {"u32", "4000000000"},           {"i32", "-3"},
       {"f32", "1e-05"}, {"bool", "true"}, {"text", "Grün"}, {"i64", "-4"}, {"u64", "18446744073709551615"}, {"f64", "0.1"}};
-  EXPECT_EQ(header.metadata, expected);
+  EXPECT_EQ(header.keys.metadata, expected);
+}
+
+TEST(Header, KeysOfTheContainerAreNotMetadata) {
+  const Header header =
+      parse(file({pair("split.no", 2, number<std::uint16_t>(1)), pair("split.count", 4, number<std::uint32_t>(3)),
+                  pair("split.tensors.count", 5, number<std::int32_t>(7)),
+                  pair("comfy.gguf.orig_shape.a.weight", 9, array(5, 2, number<std::int32_t>(64) + number<std::int32_t>(9)))},
+                 {}, ""));
+  EXPECT_TRUE(header.keys.metadata.empty());
+  EXPECT_EQ(header.keys.split.number, 1u);
+  EXPECT_EQ(header.keys.split.count, 3u);
+  EXPECT_EQ(header.keys.split.tensors, 7u);
+  EXPECT_EQ(header.keys.original_shapes, (std::map<std::string, Shape>{{"a.weight", {64, 9}}}));
+}
+
+TEST(Header, KeysOfTheContainerThatMakeNoSenseAreErrors) {
+  for (const char* key : {"split.no", "split.count", "split.tensors.count"}) {
+    expect_rejected(file({pair(key, 5, number<std::int32_t>(-1))}, {}, ""), {key, "is -1"});
+    expect_rejected(file({pair(key, 8, text("two"))}, {}, ""), {key, "is two"});
+    expect_rejected(file({pair(key, 6, number<float>(1.0f))}, {}, ""), {key, "expected a whole number"});
+  }
+  const std::string key = "comfy.gguf.orig_shape.t";
+  expect_rejected(file({pair(key, 4, number<std::uint32_t>(4))}, {}, ""), {key, "one value"});
+  expect_rejected(file({pair(key, 9, array(11, 1, number<std::int64_t>(4)))}, {}, ""), {key, "32-bit"});
+  expect_rejected(file({pair(key, 9, array(5, 0, ""))}, {}, ""), {key, "0 dimensions", "1 to 8"});
+  expect_rejected(file({pair(key, 9, array(5, std::numeric_limits<std::uint64_t>::max(), ""))}, {}, ""), {key, "dimensions"});
+  expect_rejected(file({pair(key, 9, array(5, 1, number<std::int32_t>(-4)))}, {}, ""), {key, "-4"});
 }
 
 TEST(Header, TheAlignmentIsThatOfTheHeader) {
@@ -105,7 +166,7 @@ TEST(Header, TheAlignmentIsThatOfTheHeader) {
       file({pair("general.alignment", 4, number<std::uint32_t>(64))}, {entry("a", {1}, 0, 0), entry("b", {1}, 0, 64)}, kData, 3, 64);
   const Header header = parse(bytes);
   EXPECT_EQ(header.entries[1].offset, bytes.size() - kData.size() + 64);
-  EXPECT_TRUE(header.metadata.empty());
+  EXPECT_TRUE(header.keys.metadata.empty());
   for (const std::uint32_t bad : {0u, 3u, 48u, 1u << 21})
     expect_rejected(file({pair("general.alignment", 4, number(bad))}, {}, ""), {"general.alignment", std::to_string(bad)});
   expect_rejected(file({pair("general.alignment", 10, number<std::uint64_t>(32))}, {}, ""), {"general.alignment"});
@@ -149,6 +210,10 @@ TEST(Header, KeysThatAreTwiceNestedOrOfUnknownTypesAreErrors) {
   expect_rejected(file({one, one}, {}, ""), {"'k' twice"});
   expect_rejected(file({one, pair("k", 9, array(0, 0, ""))}, {}, ""), {"'k' twice"});
   expect_rejected(file({pair("k", 9, array(0, 0, "")), one}, {}, ""), {"'k' twice"});
+  const std::string count = pair("split.count", 4, number<std::uint32_t>(1));
+  expect_rejected(file({count, count}, {}, ""), {"'split.count' twice"});
+  const std::string shape = pair("comfy.gguf.orig_shape.t", 9, array(5, 1, number<std::int32_t>(1)));
+  expect_rejected(file({shape, shape}, {}, ""), {"'comfy.gguf.orig_shape.t' twice"});
   expect_rejected(file({pair("k", 9, array(9, 1, array(0, 0, "")))}, {}, ""), {"'k'", "array of arrays"});
   expect_rejected(file({pair("k", 13, "")}, {}, kData), {"'k'", "type 13"});
   expect_rejected(file({pair("k", 9, array(77, 0, ""))}, {}, kData), {"'k'", "type 77"});
@@ -158,7 +223,8 @@ TEST(Header, KeysThatAreTwiceNestedOrOfUnknownTypesAreErrors) {
 }
 
 TEST(Header, TensorsOfOtherTypesAreNamed) {
-  expect_rejected(file({}, {entry("t", {256}, 12, 0)}, kData), {"'t'", "Q4_K", "F32, F16, BF16 and Q8_0"}, ErrorKind::unsupported);
+  expect_rejected(file({}, {entry("t", {256}, 16, 0)}, kData), {"'t'", "IQ2_XXS", "F32, F16, Q4_0", "IQ4_XS", "and BF16", "original"},
+                  ErrorKind::unsupported);
   expect_rejected(file({}, {entry("t", {256}, 39, 0)}, kData), {"'t'", "MXFP4"}, ErrorKind::unsupported);
   expect_rejected(file({}, {entry("t", {256}, 4, 0)}, kData), {"'t'", "unknown type 4"}, ErrorKind::unsupported);
   expect_rejected(file({}, {entry("t", {256}, 4000, 0)}, kData), {"'t'", "unknown type 4000"}, ErrorKind::unsupported);
@@ -166,8 +232,8 @@ TEST(Header, TensorsOfOtherTypesAreNamed) {
 }
 
 TEST(Header, ShapesThatAreNoneAreErrors) {
-  expect_rejected(file({}, {entry("t", {}, 0, 0)}, kData), {"'t'", "0 dimensions"});
-  expect_rejected(file({}, {entry("t", {1, 1, 1, 1, 1}, 0, 0)}, kData), {"'t'", "5 dimensions"});
+  expect_rejected(file({}, {entry("t", {}, 8, 0)}, kData), {"'t'", "Q8_0 with rows of 1"});
+  expect_rejected(file({}, {entry("t", {1, 1, 1, 1, 1, 1, 1, 1, 1}, 0, 0)}, kData), {"'t'", "9 dimensions", "at most 8"});
   const std::uint64_t half = std::uint64_t{1} << 32;
   expect_rejected(file({}, {entry("t", {half, half}, 0, 0)}, kData), {"'t'", "too large"});
   expect_rejected(file({}, {entry("t", {half, 0, half}, 0, 0)}, kData), {"'t'", "too large"});

@@ -3,6 +3,7 @@
 #include <expect_error.h>
 #include <model_file.h>
 #include <qmill/plugin.h>
+#include <qmill/source_details.h>
 #include <temp_dir.h>
 
 #include <gtest/gtest.h>
@@ -54,6 +55,7 @@ TEST_F(GgufPlugin, PlainTensorsAreTheBytesOfTheFile) {
   const qmill::Extent extent = source->extent(0).value();
   EXPECT_EQ(qmill::testing::read_bytes(extent.file).substr(extent.offset, extent.bytes), data);
   EXPECT_EQ(source->files(), std::vector{folder / "m.gguf"});
+  EXPECT_EQ(stored_type(*source, 0), "");
 }
 
 TEST_F(GgufPlugin, EveryRangeOfAQ8_0TensorIsDecoded) {
@@ -69,6 +71,22 @@ TEST_F(GgufPlugin, EveryRangeOfAQ8_0TensorIsDecoded) {
       std::vector<std::byte> part(end - begin);
       source->read_part(0, begin, part);
       ASSERT_TRUE(std::equal(part.begin(), part.end(), bytes + begin)) << begin << " to " << end;
+    }
+}
+
+TEST_F(GgufPlugin, APartOfALargeBlockIsThatPartOfItsValues) {
+  std::string data;
+  for (int i = 0; i < 3 * 210; ++i) data += static_cast<char>(i * 7 % 120);  // three blocks of Q6_K, with finite factors
+  write_bytes(folder / "m.gguf", file({}, {entry("t", {256, 3}, 14, 0)}, data));
+  const auto source = loader->open(folder / "m.gguf");
+  EXPECT_EQ(stored_type(*source, 0), "Q6_K");
+  std::vector<std::byte> all(3 * 256 * sizeof(float));
+  source->read(0, all);
+  for (std::size_t begin = 0; begin < all.size(); begin += 97)
+    for (std::size_t bytes = 0; begin + bytes <= all.size(); bytes += 501) {
+      std::vector<std::byte> part(bytes);
+      source->read_part(0, begin, part);
+      ASSERT_TRUE(std::equal(part.begin(), part.end(), all.begin() + static_cast<std::ptrdiff_t>(begin))) << begin << ", " << bytes;
     }
 }
 
