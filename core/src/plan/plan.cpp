@@ -31,7 +31,7 @@ namespace {
 class Planner {
  public:
   Planner(const Host& host, const TensorSource& source, const ConvertOptions& options, const std::atomic<bool>* cancel)
-      : source_(source),
+      : source_(plain(source, options)),
         options_(options),
         cancel_(cancel),
         seed_(options.seed >= 0 ? options.seed : draw_seed()),
@@ -46,11 +46,6 @@ class Planner {
   }
 
   Plan make() {
-    try {
-      require_plain_source(source_);
-    } catch (Error& error) {
-      throw in_source(error);
-    }
     require_known_cast();
     plan_.options = options_;
     plan_.chosen_quantizer = resolver_.run_quantizer();
@@ -96,6 +91,16 @@ class Planner {
   }
 
  private:
+  // First of all: what else is wrong with a quantized model follows from that.
+  static const TensorSource& plain(const TensorSource& source, const ConvertOptions& options) {
+    try {
+      require_plain_source(source);
+    } catch (Error& error) {
+      throw error.in(fmt::format("'{}'", options.input.string()));
+    }
+    return source;
+  }
+
   Error& in_source(Error& error) const { return error.in(fmt::format("'{}'", options_.input.string())); }
 
   // An entry that says something impossible is an error even if it matches nothing.
