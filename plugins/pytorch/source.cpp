@@ -6,6 +6,7 @@
 
 #include <qmill/error.h>
 #include <qmill/file_reader.h>
+#include <qmill/shards.h>
 
 #include <fmt/format.h>
 
@@ -148,6 +149,11 @@ class FileSource final : public qmill::TensorSource {
 
 }  // namespace
 
-std::unique_ptr<qmill::TensorSource> open_file(const std::filesystem::path& path) { return std::make_unique<FileSource>(path); }
+bool is_index(const std::filesystem::path& path) { return path.filename().string().ends_with(".bin.index.json"); }
+
+std::unique_ptr<qmill::TensorSource> open_model(const std::filesystem::path& path) {
+  const auto open = [](const std::filesystem::path& file) { return std::make_unique<FileSource>(file); };
+  return is_index(path) ? qmill::open_indexed(path, open) : qmill::open_whole_model(path, open);
+}
 
 }  // namespace pytorch

@@ -51,6 +51,7 @@ class Planner {
     plan_.chosen_quantizer = resolver_.run_quantizer();
     plan_.chosen_because = resolver_.why();
     plan_.seed = seed_;
+    plan_.source_files = source_.files();
     plan_.memory = memory_policy(options_.run.memory, bytes_of(source_), free_memory_bytes());
     plan_.calibration = calibration_;
     if (calibration_) plan_.calibration_account = calibration_->account();
@@ -207,6 +208,8 @@ class Planner {
       plan_.warnings.push_back(fmt::format("the source was quantized ({}): what that lost stays lost", formats_text(layers)));
     else if (options_.dequantize_source)
       plan_.warnings.push_back("`dequantize_source` changes nothing: no layer of the source is quantized");
+    for (const std::filesystem::path& other : files_beside(source_, options_.input))
+      plan_.warnings.push_back(fmt::format("'{}' lies in the folder and is no part of the model: its index does not name it", other.filename().string()));
   }
 
   static std::shared_ptr<const Merge> open_merge(const Host& host, const TensorSource& source, const ConvertOptions& options) {

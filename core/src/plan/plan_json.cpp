@@ -63,6 +63,8 @@ void add_run(nlohmann::ordered_json& json, const Plan& plan) {
   json["calibration"] = calibration_json(plan);
   json["merge"] = merge_json(plan);
   json["seed"] = plan.seed;
+  json["source_files"] = Json::array();
+  for (const std::filesystem::path& file : plan.source_files) json["source_files"].push_back(file.string());
   json["memory"] = plan.memory.summary;
   json["remarks"] = plan.remarks;
 }

@@ -51,6 +51,7 @@ struct Plan {
   std::shared_ptr<const Merge> merge;                     // null: nothing is merged
   std::optional<MergeAccount> merge_account;              // of `merge`
   std::int64_t seed = 0;                                  // that is used
+  std::vector<std::filesystem::path> source_files;        // that the source is read from
   MemoryPolicy memory;
   std::string architecture;          // which model it is; empty: not known
   std::vector<std::string> filters;  // that decided; "auto" replaced by what it became
