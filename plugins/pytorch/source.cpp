@@ -35,8 +35,6 @@ void require_zip(const FileReader& reader) {
   if (first.starts_with('\x80'))
     throw Error(ErrorKind::unsupported, "it is a pickle without an archive around it, as PyTorch wrote before version 1.6",
                 "load it where you trust it, and save it again with torch.save of PyTorch 1.6 or newer");
-  if (first == "vers")
-    throw Error(ErrorKind::input, "it is a Git LFS pointer, not the file itself", "download the real file and try again");
   throw Error(ErrorKind::input, "it is not a file of torch.save", "get it again");
 }
 

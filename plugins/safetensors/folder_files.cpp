@@ -28,7 +28,8 @@ Numbered numbered(const std::string& name) {
   std::size_t begin = end;
   while (begin > 0 && name[begin - 1] >= '0' && name[begin - 1] <= '9') --begin;
   constexpr std::size_t kMaxDigits = 6;
-  const bool has_number = begin != end && end - begin <= kMaxDigits && begin > 0 && std::string_view("-_.").find(name[begin - 1]) != std::string_view::npos;
+  const bool has_number =
+      begin != end && end - begin <= kMaxDigits && begin > 0 && std::string_view("-_.").find(name[begin - 1]) != std::string_view::npos;
   if (!has_number) return {name, -1};
   Numbered result{name.substr(0, begin) + "*" + name.substr(end), 0};
   std::from_chars(name.data() + begin, name.data() + end, result.number);

@@ -85,8 +85,7 @@ void require_positive(const std::vector<float>& scales, std::string_view suffix,
 
 }  // namespace
 
-Fp8Format::Fp8Format(DType dtype)
-    : info_{file_name(dtype), {}, "8-bit floats with scales; read only", true, true}, dtype_(dtype) {
+Fp8Format::Fp8Format(DType dtype) : info_{file_name(dtype), {}, "8-bit floats with scales; read only", true, true}, dtype_(dtype) {
   std::array<std::uint8_t, 256> codes;
   std::iota(codes.begin(), codes.end(), std::uint8_t{0});
   load_f32(codes.data(), dtype, codes.size(), values_.data());
@@ -109,8 +108,7 @@ std::vector<TensorInfo> Fp8Format::outputs(const TensorInfo& weight, const Layou
   const std::int64_t rows = weight.shape.empty() ? 1 : weight.shape[0];
   std::vector<std::int64_t> scales;
   if (layout.scaling == Scaling::row) scales = {rows, 1};
-  if (layout.scaling == Scaling::block)
-    scales = {parts(rows, layout.tile_rows), parts(columns_of(weight.shape), layout.tile_columns)};
+  if (layout.scaling == Scaling::block) scales = {parts(rows, layout.tile_rows), parts(columns_of(weight.shape), layout.tile_columns)};
   std::vector<TensorInfo> outputs = {{weight.name, dtype_, weight.shape}};
   const auto& data = data_of<Fp8Data>(layout);
   outputs.push_back({fmt::format("{}.{}", base, data.scale_suffix), DType::f32, scales});

@@ -104,9 +104,7 @@ class JoinedSource final : public TensorSource {
   void read_part(std::size_t index, std::uint64_t begin, std::span<std::byte> out) const override {
     shards_[places_[index].shard]->read_part(places_[index].index, begin, out);
   }
-  std::optional<Extent> extent(std::size_t index) const override {
-    return shards_[places_[index].shard]->extent(places_[index].index);
-  }
+  std::optional<Extent> extent(std::size_t index) const override { return shards_[places_[index].shard]->extent(places_[index].index); }
   void prefetch(std::size_t index) const override { shards_[places_[index].shard]->prefetch(places_[index].index); }
 
  private:
@@ -183,7 +181,8 @@ std::vector<fs::path> shards_beside(const fs::path& file) {
     if (const auto part = found.find(number); part != found.end())
       files.push_back(part->second);
     else
-      missing.push_back(fmt::format("{}-{:0{}}-of-{:0{}}{}", wanted->stem, number, wanted->digits, wanted->count, wanted->digits, wanted->ending));
+      missing.push_back(
+          fmt::format("{}-{:0{}}-of-{:0{}}{}", wanted->stem, number, wanted->digits, wanted->count, wanted->digits, wanted->ending));
   if (!missing.empty())
     throw Error(ErrorKind::input,
                 fmt::format("it is one of {} parts of a model, and {} {} missing: {}", wanted->count, missing.size(),
@@ -254,7 +253,8 @@ std::unique_ptr<TensorSource> open_whole_model(const fs::path& file, const OpenF
   std::unique_ptr<TensorSource> source = open_indexed(index, open_file);
   const std::vector<fs::path> files = source->files();
   if (std::find(files.begin(), files.end(), file) == files.end())
-    throw Error(ErrorKind::input, fmt::format("the index beside it, {}, does not name it", quoted(index)), "name the index, or move the file")
+    throw Error(ErrorKind::input, fmt::format("the index beside it, {}, does not name it", quoted(index)),
+                "name the index, or move the file")
         .in(quoted(file));
   return source;
 }

@@ -25,7 +25,8 @@ std::string model_stem(const std::filesystem::path& model) {
   std::string stem = with_name(model).filename().string();
   // A part stands for the whole model.
   if (const std::optional<ShardName> part = parse_shard_name(stem)) return part->stem;
-  for (const std::string_view ending : {".safetensors.index.json", ".bin.index.json", ".safetensors", ".gguf", ".pt", ".pth", ".ckpt", ".bin"})
+  for (const std::string_view ending :
+       {".safetensors.index.json", ".bin.index.json", ".safetensors", ".gguf", ".pt", ".pth", ".ckpt", ".bin"})
     if (stem.ends_with(ending) && stem.size() > ending.size()) {
       stem.resize(stem.size() - ending.size());
       break;

@@ -15,9 +15,7 @@ using Names = std::set<std::string>;
 
 bool is_narrow(DType dtype) { return dtype_bits(dtype) <= 8 && dtype != DType::boolean; }
 
-bool is_marker(std::string_view name) {
-  return name.ends_with(".comfy_quant") || name == "scaled_fp8" || name.ends_with(".scaled_fp8");
-}
+bool is_marker(std::string_view name) { return name.ends_with(".comfy_quant") || name == "scaled_fp8" || name.ends_with(".scaled_fp8"); }
 
 // A weight of few bits beside a scale, or of whole numbers.
 std::string codes_evidence(const TensorInfo& tensor, const Names& names) {

@@ -28,7 +28,8 @@ std::vector<std::filesystem::path> files_beside(const TensorSource& source, cons
   std::set<fs::path> others;
   for (fs::directory_iterator entry(input, code), end; !code && entry != end; entry.increment(code)) {
     const fs::path name = entry->path().filename();
-    if (name.extension() == files.front().extension() && !name.string().starts_with(".") && !known.contains(name)) others.insert(input / name);
+    if (name.extension() == files.front().extension() && !name.string().starts_with(".") && !known.contains(name))
+      others.insert(input / name);
   }
   return {others.begin(), others.end()};
 }

@@ -209,7 +209,8 @@ class Planner {
     else if (options_.dequantize_source)
       plan_.warnings.push_back("`dequantize_source` changes nothing: no layer of the source is quantized");
     for (const std::filesystem::path& other : files_beside(source_, options_.input))
-      plan_.warnings.push_back(fmt::format("'{}' lies in the folder and is no part of the model: its index does not name it", other.filename().string()));
+      plan_.warnings.push_back(
+          fmt::format("'{}' lies in the folder and is no part of the model: its index does not name it", other.filename().string()));
   }
 
   static std::shared_ptr<const Merge> open_merge(const Host& host, const TensorSource& source, const ConvertOptions& options) {
@@ -243,6 +244,11 @@ class Planner {
                                    ? fmt::format("1 calibration entry matches no layer of the model: {}", names)
                                    : fmt::format("{} calibration entries match no layer of the model: {}", entries.size(), names));
     }
+    if (const std::vector<std::string>& entries = account.empty_entries; !entries.empty())
+      plan_.warnings.push_back(
+          fmt::format("{} with 0 rows count{} as no data: {}",
+                      entries.size() == 1 ? "1 calibration entry" : fmt::format("{} calibration entries", entries.size()),
+                      entries.size() == 1 ? "s" : "", first_names(entries)));
     if (!account.with_channels.empty())
       plan_.warnings.push_back(
           fmt::format("of {} only channel statistics are known, such as '{}': nothing uses them without `smoothquant` "

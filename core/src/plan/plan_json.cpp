@@ -24,7 +24,8 @@ Json calibration_json(const Plan& plan) {
           {"guided_by_lora", account.guided_by_lora},
           {"with_channels", account.with_channels},
           {"without", account.without},
-          {"unmatched", account.unmatched_entries}};
+          {"unmatched", account.unmatched_entries},
+          {"empty", account.empty_entries}};
 }
 
 Json merge_json(const Plan& plan) {

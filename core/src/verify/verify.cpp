@@ -188,10 +188,10 @@ class Verifier {
       if (base == tensor.name || marked_.contains(base)) continue;
       const std::string scale = scale_of(base);
       if (is_integer(tensor.dtype) || dtype_bits(tensor.dtype) < 8)
-        findings_.error("unmarked-codes", tensor.name,
-                        fmt::format("it is {} {} and nothing marks it{}: readers take the codes for values, which gives noise and no error",
-                                    dtype_name(tensor.dtype), tensor.shape_text(),
-                                    scale.empty() ? "" : fmt::format(" ('{}' is not read)", scale)));
+        findings_.error(
+            "unmarked-codes", tensor.name,
+            fmt::format("it is {} {} and nothing marks it{}: readers take the codes for values, which gives noise and no error",
+                        dtype_name(tensor.dtype), tensor.shape_text(), scale.empty() ? "" : fmt::format(" ('{}' is not read)", scale)));
       const bool is_f8 = tensor.dtype == DType::f8_e4m3 || tensor.dtype == DType::f8_e5m2;
       if (is_f8 && !scale.empty() && !has_legacy_marker)
         findings_.error("unmarked-codes", tensor.name,

@@ -138,7 +138,8 @@ TEST(Fp8, ScalesOfFewerBitsAndOfAnyNameAreMultipliedWithOrWithoutAMarker) {
     for (const char* name : {"l.weight_scale", "l.scale_weight", "l.weight_scale_inv"})
       EXPECT_TRUE((Layer{{{"l.weight", codes}, {name, rows.to(type)}}, ""}.decoded(e4m3()).equal(rows.expand({4, 4})))) << name;
   const std::string marker = R"({"format":"float8_e4m3fn"})";
-  EXPECT_TRUE((Layer{{{"l.weight", codes}, {"l.weight_scale", rows.to(at::kBFloat16)}}, marker}.decoded(e4m3()).equal(rows.expand({4, 4}))));
+  EXPECT_TRUE(
+      (Layer{{{"l.weight", codes}, {"l.weight_scale", rows.to(at::kBFloat16)}}, marker}.decoded(e4m3()).equal(rows.expand({4, 4}))));
 }
 
 TEST(Fp8, TheLastBlocksOf128MayBeCutShort) {
@@ -185,9 +186,8 @@ TEST(Fp8, AMarkerThatTheTensorsContradictIsAnError) {
   const std::string marker = R"({"format":"float8_e4m3fn"})";
   const auto recognise = [&](const std::vector<StoredTensor>& tensors) { e4m3().recognise(Layer{tensors, marker}.info()); };
   expect_error(ErrorKind::input, {"'l'", "'l.weight_scale' is missing"}, [&] { recognise({{"l.weight", codes}}); });
-  expect_error(ErrorKind::input, {"'l.weight_scale' is F32 3 x 1"}, [&] {
-    recognise({{"l.weight", codes}, {"l.weight_scale", at::ones({3, 1})}});
-  });
+  expect_error(ErrorKind::input, {"'l.weight_scale' is F32 3 x 1"},
+               [&] { recognise({{"l.weight", codes}, {"l.weight_scale", at::ones({3, 1})}}); });
   expect_error(ErrorKind::input, {"U8"}, [&] { recognise({{"l.weight", codes}, {"l.weight_scale", at::ones({}, at::kByte)}}); });
   expect_error(ErrorKind::input, {"'l.weight' is F8_E5M2"}, [&] {
     recognise({{"l.weight", codes.to(at::kFloat8_e5m2)}, {"l.weight_scale", at::ones({})}});

@@ -77,6 +77,10 @@ struct Plan {
 QMILL_CORE_API Plan make_plan(const Host& host, const TensorSource& source, const ConvertOptions& options,
                               const std::atomic<bool>* cancel = nullptr);
 
+// What is wrong with these options for any model: names of filters, formats and quantizers, regular expressions, files that do not exist.
+// Opens no file. Throws Error(usage, io).
+QMILL_CORE_API void check_choices(const Host& host, const ConvertOptions& options);
+
 // Throws Error(input) with the rules that kept the layers, if the plan quantizes none.
 QMILL_CORE_API void require_selection(const Plan& plan);
 

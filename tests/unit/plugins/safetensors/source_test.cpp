@@ -80,12 +80,6 @@ TEST_F(Files, AFileCutShortAnywhereIsRefused) {
   }
 }
 
-TEST_F(Files, AGitLfsPointerIsSaidToBeOne) {
-  write_bytes(folder / "m.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n");
-  EXPECT_THAT(error_of([&] { open_file(folder / "m.safetensors"); }).what(),
-              AllOf(HasSubstr("m.safetensors'"), HasSubstr("Git LFS pointer")));
-}
-
 TEST_F(Files, AFileThatShrinksAfterwardsIsAnInputError) {
   write_model(folder / "m.safetensors", {{"a", a}, {"b", b}});
   const auto source = open_file(folder / "m.safetensors");
