@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 
 namespace qmill::app {
 namespace {
@@ -37,6 +38,14 @@ std::string modern(const std::string& word) {
   return page == pages.end() ? word : "--help=" + page->second;
 }
 
+// "--dry-run foo": a mistyped word of the flag, rather than a file, which has a dot or a slash in its name or exists.
+void refuse_mistyped(const Flag& flag, const std::string& word) {
+  std::error_code ignored;
+  if (word.starts_with("-") || word.find_first_of("./\\*?") != std::string::npos || std::filesystem::exists(word, ignored)) return;
+  throw Error(ErrorKind::usage, fmt::format("--{} is '{}'; allowed: {}", flag.name, word, fmt::join(flag.optional_words, ", ")),
+              "a file of that name goes before the flag");
+}
+
 // Joins "--dry-run analyze" to "--dry-run=analyze", and makes the same of "--dry-run" before any other word, which then stays its own.
 std::vector<std::string> prepared(const Command& command, const std::vector<std::string>& words) {
   std::vector<std::string> result;
@@ -61,6 +70,7 @@ std::vector<std::string> prepared(const Command& command, const std::vector<std:
       last = nullptr;
       continue;
     }
+    if (last != nullptr) refuse_mistyped(*last, word);
     const auto is_word = [&](const Flag& flag) {
       return !flag.optional_words.empty() && (word == "--" + flag.name || (flag.letter != 0 && word == fmt::format("-{}", flag.letter)));
     };

@@ -103,6 +103,7 @@ std::vector<Job> jobs_of(const Arguments& arguments, const Command& command, con
     if (!merges_for_all && loras.empty())
       std::erase_if(words, [](const std::string& word) { return word.starts_with("--merge-lora-") || word == "--no-merge-lora-dampen"; });
     Job job{convert_options(Arguments(convert, words), host), was_found};
+    check_choices(host, job.options);
     job.options.output = output_of(job.options, arguments);
     const auto [first, is_new] = inputs.emplace(job.options.output, model);
     if (!is_new)
@@ -127,6 +128,14 @@ std::string done_text(const Plan& plan, const ConvertReport& report) {
   return fmt::format("{}, {} -> {}, {}, SQNR {}, {:.2f} s", plan.options.output.string(), bytes_text(report.bytes_read),
                      bytes_text(report.bytes_written), count_text(plan.count(Action::quantize), "layer"),
                      decibel_text(summary.mean_sqnr_db), report.seconds);
+}
+
+void check_output_folder(const Arguments& arguments) {
+  const fs::path folder = arguments.text("output-dir");
+  std::error_code ignored;
+  if (fs::exists(folder, ignored) && !fs::is_directory(folder, ignored))
+    throw Error(ErrorKind::usage, "it is a file, expected a folder", "choose another --output-dir")
+        .in(fmt::format("'{}'", folder.string()));
 }
 
 void make_output_folder(const Arguments& arguments) {
@@ -222,7 +231,7 @@ std::vector<Flag> batch_flags(const Host& host) {
   add("output-dir", "DIR", "", "folder of the outputs, created if needed; default: each beside its input");
   add("lora-mapping", "FILE", "", "JSON: which LoRAs go with which model (docs/commands.md)");
   add("lora-dir", "DIR", "", "folder of LoRAs: mapped names, <model>.safetensors and <model>_lora.safetensors");
-  add("dry-run", "analyze", "", "write nothing: print what would be written").optional_words = {"analyze"};
+  add("dry-run", "analyze", "", "write nothing: print what would be written").optional_words = {"analyze", "create-template"};
   add("dry-run-batch", "", "off", "the old name of --dry-run");
   add("yes", "", "off", "older flag that changes nothing: batch asks no questions", 'y');
   for (Flag& flag : convert_flags(host))
@@ -239,7 +248,9 @@ int run_batch(const Words& words) {
   const Arguments arguments(command, words);
   if (shows_help(command, arguments)) return kDone;
   set_verbosity(arguments);
-  if (arguments.given("dry-run")) arguments.choice("dry-run", {"analyze"});
+  if (arguments.given("dry-run") && arguments.choice("dry-run", {"analyze", "create-template"}) == "create-template")
+    throw Error(ErrorKind::usage, "batch writes no templates: each model has its own layers", "qmill MODEL --dry-run create-template");
+  check_output_folder(arguments);
   const bool is_dry = arguments.given("dry-run") || arguments.on("dry-run-batch");
   std::vector<std::string> remarks;
   const std::vector<Job> jobs = jobs_of(arguments, command, host, remarks);

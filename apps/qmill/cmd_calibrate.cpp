@@ -15,11 +15,9 @@ namespace {
 Json statistics_json(const StatisticsOptions& options, const StatisticsReport& report) {
   Json layers = Json::array();
   for (const CalibratedRows& layer : report.layers) layers.push_back({{"name", layer.layer}, {"rows", layer.rows}});
-  return {{"output", options.output.string()},
-          {"output_bytes", report.bytes_written},
-          {"distinct_inputs", report.distinct},
-          {"layers", layers},
-          {"unmatched", report.unmatched_entries}};
+  return {{"output", options.output.string()},     {"output_bytes", report.bytes_written},
+          {"distinct_inputs", report.distinct},    {"layers", layers},
+          {"unmatched", report.unmatched_entries}, {"empty", report.empty_entries}};
 }
 
 }  // namespace
@@ -48,6 +46,7 @@ int run_calibrate(const Words& words) {
   fmt::print("{}\n  {} ({} distinct), {}\n", options.output.string(), count_text(report.layers.size(), "layer"), report.distinct,
              bytes_text(report.bytes_written));
   for (const std::string& entry : report.unmatched_entries) fmt::print("  left out: '{}' is no sample rows\n", entry);
+  for (const std::string& entry : report.empty_entries) fmt::print("  left out: '{}' has 0 rows\n", entry);
   return kDone;
 }
 

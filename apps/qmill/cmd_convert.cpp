@@ -87,7 +87,11 @@ int run(const Words& words, const std::string& name) {
   if (shows_help(command, arguments)) return kDone;
   set_verbosity(arguments);
   log_refused_plugins(host);
-  Conversion conversion(host, convert_options(arguments, host));
+  ConvertOptions options = convert_options(arguments, host);
+  if (name == "plan" || arguments.given("dry-run"))
+    for (const char* flag : {"report", "report-quality", "fail-below"})
+      if (arguments.given(flag)) options.remarks.push_back(fmt::format("--{} changes nothing: nothing is converted", flag));
+  Conversion conversion(host, std::move(options));
   const std::string dry_run = arguments.given("dry-run") ? arguments.choice("dry-run", {"analyze", "create-template"})
                               : name == "plan"           ? "analyze"
                                                          : "";

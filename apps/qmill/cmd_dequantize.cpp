@@ -37,7 +37,8 @@ Json dequantize_json(const DequantizeOptions& options, const DequantizeReport& r
   for (const StoredLayerEntry& layer : report.layers)
     layers.push_back({{"name", layer.info.base}, {"format", layer.label.name}, {"layout", layer.label.summary}});
   return {{"output", options.output.string()}, {"output_bytes", report.run.bytes_written}, {"dtype", dtype_name(options.dtype)},
-          {"seconds", report.run.seconds},     {"peak_memory_bytes", peak_memory_bytes()}, {"layers", layers}};
+          {"seconds", report.run.seconds},     {"peak_memory_bytes", peak_memory_bytes()}, {"layers", layers},
+          {"warnings", report.run.warnings}};
 }
 
 }  // namespace
@@ -55,6 +56,7 @@ int run_dequantize(const Words& words) {
     hooks.progress = [&](const Progress& progress) { bar.update(progress); };
     report = dequantize(command.host(), options, hooks);
   }
+  for (const std::string& warning : report.run.warnings) fmt::print(stderr, "qmill: warning: {}\n", as_flags(warning));
   if (arguments.on("json")) {
     print_json(dequantize_json(options, report));
     return kDone;

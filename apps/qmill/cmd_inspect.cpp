@@ -5,6 +5,7 @@
 
 #include <qmill/core/architecture.h>
 #include <qmill/core/decoded_source.h>
+#include <qmill/core/foreign_quantizers.h>
 #include <qmill/error.h>
 #include <qmill/source_details.h>
 
@@ -22,7 +23,7 @@ std::string architecture_text(const std::optional<Architecture>& architecture) {
 }
 
 void print_text(const std::string& file, const TensorSource& source, const std::vector<StoredLayerEntry>& layers,
-                const std::optional<Architecture>& architecture) {
+                const std::optional<Architecture>& architecture, const std::optional<ForeignQuantizer>& quantizer) {
   std::uint64_t bytes = 0;
   for (const TensorInfo& tensor : source.tensors()) bytes += static_cast<std::uint64_t>(tensor.bytes());
   std::map<std::string, std::pair<std::size_t, std::uint64_t>> formats;
@@ -37,6 +38,7 @@ void print_text(const std::string& file, const TensorSource& source, const std::
   fmt::print("{}\n  {}\n  {}, {}\n", file, architecture_text(architecture), count_text(source.tensors().size(), "tensor"),
              bytes_text(bytes));
   for (const std::string& remark : source_remarks(source)) fmt::print("  {}\n", printable(remark));
+  if (quantizer) fmt::print("  quantized by {}, which is not decoded: '{}'\n", quantizer->tool, quantizer->tensor);
   for (const auto& [format, entry] : formats) fmt::print("  {:>6} {:<26} {}\n", entry.first, format, bytes_text(entry.second));
   for (const auto& [key, value] : source.metadata()) {
     constexpr std::size_t kLongest = 120;
@@ -62,13 +64,15 @@ int run_inspect(const Words& words) {
     throw error.in(fmt::format("'{}'", file));
   }
   const std::optional<Architecture> architecture = recognise(host, *source);
+  const std::optional<ForeignQuantizer> quantizer = find_foreign_quantizer(source->tensors());
   if (arguments.on("json")) {
     Json json = {{"architecture", architecture ? Json(architecture->name) : Json(nullptr)},
-                 {"filter", architecture ? Json(architecture->filter->info().name) : Json(nullptr)}};
+                 {"filter", architecture ? Json(architecture->filter->info().name) : Json(nullptr)},
+                 {"quantized_by", quantizer ? Json(quantizer->tool) : Json(nullptr)}};
     json.update(inspect_json(*source, layers));
     print_json(json);
   } else {
-    print_text(file, *source, layers, architecture);
+    print_text(file, *source, layers, architecture, quantizer);
   }
   return kDone;
 }

@@ -167,6 +167,13 @@ std::string model_line(const Plan& plan) {
               plan.filters.empty() ? plan.architecture : fmt::format("{}, filter {}", plan.architecture, fmt::join(plan.filters, ", ")));
 }
 
+// Of a model in several files.
+std::string source_line(const Plan& plan) {
+  if (plan.source_files.size() < 2) return "";
+  return line("source", fmt::format("{} files, {} to {}", plan.source_files.size(), plan.source_files.front().filename().string(),
+                                    plan.source_files.back().filename().string()));
+}
+
 std::string quantizer_line(const Plan& plan) {
   std::string text = model_line(plan);
   if (!plan.chosen_because.empty()) text += line("optimizer", fmt::format("auto chose {}: {}", plan.chosen_quantizer, plan.chosen_because));
@@ -224,7 +231,7 @@ std::string plan_text(const Plan& plan) {
     if (decision.is_layer || decision.action != Action::copy) text += decision_line(decision) + "\n";
   }
   text += fmt::format("\n{}\n", plan.options.output.string());
-  text += layer_lines(plan) + merge_lines(plan) + quantizer_line(plan) + size_line(before, plan.output.file_bytes);
+  text += source_line(plan) + layer_lines(plan) + merge_lines(plan) + quantizer_line(plan) + size_line(before, plan.output.file_bytes);
   text += line(
       "", fmt::format("exactly {} bytes{}", plan.output.file_bytes, plan.read_data ? "; layers were read to judge them (--heur)" : ""));
   text += reader_line(plan) + lines("note", counted(layout_notes(plan))) + lines("note", plan.remarks) + lines("warning", plan.warnings);
@@ -236,7 +243,7 @@ std::string convert_summary(const Plan& plan, const ConvertReport& report) {
   for (const LayerReport& layer : report.layers)
     for (const std::string& note : layer.notes) notes.emplace_back(layer.quality.name, note);
   std::string text = fmt::format("{}\n", plan.options.output.string());
-  text += layer_lines(plan) + merge_lines(plan) + quantizer_line(plan);
+  text += source_line(plan) + layer_lines(plan) + merge_lines(plan) + quantizer_line(plan);
   if (plan.options.seed < 0) text += line("seed", fmt::format("{} (drawn; also in the file)", plan.seed));
   text += size_line(report.bytes_read, report.bytes_written);
   text += line("time",

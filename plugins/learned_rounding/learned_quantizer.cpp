@@ -165,6 +165,11 @@ LearnedQuantizer::LearnedQuantizer(Variant variant) : variant_(variant) {
   info_.cost = variant == Variant::original ? 60 : 2000;
 }
 
+void LearnedQuantizer::adapt(qmill::StorageWish& wish, const qmill::Options& options) const {
+  read_settings(options, variant_);
+  GridQuantizer::adapt(wish, options);
+}
+
 CodedWeight LearnedQuantizer::choose_codes(at::Tensor weight, const Grid& grid, const Layout& layout, LayerContext& context) const {
   const Settings settings = read_settings(context.target().options, variant_);
   Layout stored = layout;  // `weight` is in its basis already

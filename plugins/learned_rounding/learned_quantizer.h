@@ -10,6 +10,8 @@ namespace learned_rounding {
 class LearnedQuantizer : public qmill::GridQuantizer {
  public:
   const qmill::QuantizerInfo& info() const override { return info_; }
+  // Changes nothing; throws Error(usage) for options that contradict each other.
+  void adapt(qmill::StorageWish& wish, const qmill::Options& options) const override;
 
  protected:
   explicit LearnedQuantizer(Variant variant);

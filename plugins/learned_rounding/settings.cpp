@@ -1,8 +1,12 @@
 #include "settings.h"
 
+#include <qmill/error.h>
 #include <qmill/numerics/calibrated_rounding.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <map>
 
 namespace learned_rounding {
 
@@ -25,6 +29,20 @@ OptionSpec choice(const char* name, std::vector<std::string> choices, const char
   OptionSpec option{name, choices.front(), help};
   option.choices = std::move(choices);
   return option;
+}
+
+// Options that would change nothing, or contradict each other.
+void require_sense(const Settings& settings, const qmill::Options& options) {
+  using qmill::Error;
+  const std::map<std::string, qmill::OptionValue> changed = options.changed();
+  if (settings.least_rank > settings.largest_rank && changed.contains("min_k") && changed.contains("max_k"))
+    throw Error(qmill::ErrorKind::usage,
+                fmt::format("`min_k` is {}, and `max_k` is {}; expected at least that", settings.least_rank, settings.largest_rank));
+  const std::string& schedule = options.text("lr_schedule");
+  for (const auto& [option, needed] : {std::pair{"lr_gamma", "exponential"}, std::pair{"lr_patience", "plateau"}})
+    if (changed.contains(option) && schedule != needed)
+      throw Error(qmill::ErrorKind::usage, fmt::format("`{}` belongs to `lr_schedule {}`, but that is '{}'", option, needed, schedule),
+                  "leave it out, or choose that schedule");
 }
 
 }  // namespace
@@ -92,6 +110,7 @@ Settings read_settings(const qmill::Options& options, Variant variant) {
   settings.least_rank = options.integer("min_k");
   settings.largest_rank = options.integer("max_k");
   settings.full_matrix = options.boolean("full_matrix");
+  require_sense(settings, options);
   return settings;
 }
 

@@ -19,6 +19,7 @@ class PytorchLoader final : public qmill::Loader {
   bool probe(const std::filesystem::path& path) const override {
     std::error_code ignored;
     if (!std::filesystem::is_regular_file(path, ignored)) return false;
+    if (is_index(path)) return true;
     char first[4] = {};
     std::ifstream file(path, std::ios::binary);
     if (!file.read(first, sizeof first)) return false;
@@ -28,7 +29,7 @@ class PytorchLoader final : public qmill::Loader {
     return first[0] == '\x80' && std::find(names.begin(), names.end(), path.extension()) != names.end();
   }
 
-  std::unique_ptr<qmill::TensorSource> open(const std::filesystem::path& path) const override { return open_file(path); }
+  std::unique_ptr<qmill::TensorSource> open(const std::filesystem::path& path) const override { return open_model(path); }
 };
 
 }  // namespace pytorch

@@ -6,6 +6,7 @@
 
 #include <qmill/error.h>
 #include <qmill/file_reader.h>
+#include <qmill/shards.h>
 
 #include <fmt/format.h>
 
@@ -34,8 +35,6 @@ void require_zip(const FileReader& reader) {
   if (first.starts_with('\x80'))
     throw Error(ErrorKind::unsupported, "it is a pickle without an archive around it, as PyTorch wrote before version 1.6",
                 "load it where you trust it, and save it again with torch.save of PyTorch 1.6 or newer");
-  if (first == "vers")
-    throw Error(ErrorKind::input, "it is a Git LFS pointer, not the file itself", "download the real file and try again");
   throw Error(ErrorKind::input, "it is not a file of torch.save", "get it again");
 }
 
@@ -148,6 +147,11 @@ class FileSource final : public qmill::TensorSource {
 
 }  // namespace
 
-std::unique_ptr<qmill::TensorSource> open_file(const std::filesystem::path& path) { return std::make_unique<FileSource>(path); }
+bool is_index(const std::filesystem::path& path) { return path.filename().string().ends_with(".bin.index.json"); }
+
+std::unique_ptr<qmill::TensorSource> open_model(const std::filesystem::path& path) {
+  const auto open = [](const std::filesystem::path& file) { return std::make_unique<FileSource>(file); };
+  return is_index(path) ? qmill::open_indexed(path, open) : qmill::open_whole_model(path, open);
+}
 
 }  // namespace pytorch

@@ -137,6 +137,15 @@ qmill::QuantizerInfo make_info() {
   return info;
 }
 
+void note_idle_options(const Options& options, LayerContext& context) {
+  const std::map<std::string, qmill::OptionValue> changed = options.changed();
+  const bool is_full = context.target().format->info().name == kHadamardQuip;
+  if (changed.contains("transformed_layout") && !options.boolean("store_transformed") && !is_full)
+    context.note("transformed_layout changes nothing without store_transformed");
+  if (changed.contains("checkpoint_segments") && !options.boolean("checkpointed"))
+    context.note("checkpoint_segments changes nothing without checkpointed");
+}
+
 }  // namespace
 
 const qmill::QuantizerInfo& QuipQuantizer::info() const {
@@ -183,6 +192,7 @@ void QuipQuantizer::adapt(qmill::StorageWish& wish, const Options& options) cons
 
 qmill::StoredLayer QuipQuantizer::quantize(const at::Tensor& weight, LayerContext& context) const {
   const auto& [format, layout, options] = context.target();
+  note_idle_options(options, context);
   if (format->info().name != kHadamardQuip) return GridQuantizer::quantize(weight, context);
 
   if (is_checkpointed(weight.size(1), options)) context.note("checkpointed does not apply: this layout mixes the rows of the whole weight");

@@ -110,6 +110,7 @@ Entry parse_entry(const std::string& name, const json& value, std::uint64_t data
 }
 
 std::map<std::string, std::string> parse_metadata(const json& value) {
+  if (value.is_null()) return {};  // as some writers say that there is none
   if (!value.is_object()) reject("__metadata__ is not an object");
   std::map<std::string, std::string> metadata;
   for (const auto& [key, text] : value.items()) {
@@ -133,7 +134,6 @@ void check_contiguous(const std::vector<Entry>& entries, std::uint64_t data_star
 }  // namespace
 
 std::uint64_t header_length(std::string_view first_bytes, std::uint64_t file_size) {
-  if (first_bytes.starts_with("version ")) reject("it is a Git LFS pointer, not the file itself", "download the real file and try again");
   if (first_bytes.size() < kLengthBytes) reject(fmt::format("it has {} bytes, expected at least {}", file_size, kLengthBytes));
   std::uint64_t length = 0;
   for (int i = 7; i >= 0; --i) length = length << 8 | static_cast<unsigned char>(first_bytes[static_cast<std::size_t>(i)]);

@@ -30,7 +30,7 @@ class SafetensorsLoader final : public qmill::Loader {
   std::unique_ptr<qmill::TensorSource> open(const fs::path& path) const override {
     if (fs::is_directory(path)) return open_folder(path);
     if (is_index(path)) return open_index(path);
-    return open_files({path}, nullptr);
+    return open_file(path);
   }
 };
 

@@ -9,15 +9,14 @@
 
 namespace safetensors {
 
-// Opens and checks every file. `weight_map`, from an index, says which tensor must be in which of them; null: no index.
+// A file. Where its name says that it is a part ("-00001-of-00003"), the whole model: by its index where there is one, else by the names.
 // Throws Error(input, io) that names the file.
-std::unique_ptr<qmill::TensorSource> open_files(const std::vector<std::filesystem::path>& files,
-                                                const std::map<std::string, std::filesystem::path>* weight_map);
+std::unique_ptr<qmill::TensorSource> open_file(const std::filesystem::path& file);
 
 // An index: {"weight_map": {tensor: file}}; the files lie beside it.
 std::unique_ptr<qmill::TensorSource> open_index(const std::filesystem::path& index);
 
-// A folder: its index when it has one, else all its *.safetensors.
+// A folder: its index when it has one, else its *.safetensors, which must be of one model (folder_files.h).
 std::unique_ptr<qmill::TensorSource> open_folder(const std::filesystem::path& folder);
 
 bool is_index(const std::filesystem::path& path);

@@ -233,7 +233,7 @@ CodedWeight round_calibrated(const WeightParts& weight, const Grid& grid, const 
   };
   if (!is_informed) {
     context.note(inputs == nullptr ? "no calibration data: its Hessian is the identity"
-                                   : "its inputs were all zero: its Hessian is the identity");
+                                   : "its inputs were zero, or so small that their squares are: its Hessian is the identity");
     if (!searches) return finished(round_nearest());
     return finished(parts.round(wished, context, [&](const at::Tensor& rows, const at::Tensor& given) {
       return search_scales(given, grid, stored,

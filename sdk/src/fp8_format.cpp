@@ -8,19 +8,31 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 namespace qmill {
 namespace {
 
 struct Fp8Data final : FormatData {
-  Naming naming = Naming::comfy;
+  bool is_marked = true;
+  std::string scale_suffix = "weight_scale";
   bool full_precision_matrix_mult = false;
 
   std::string text() const override {
-    return fmt::format("{}{}", naming == Naming::legacy ? "legacy " : "", full_precision_matrix_mult ? "full precision" : "");
+    return fmt::format("{}{}{}", scale_suffix, is_marked ? "" : ", not marked", full_precision_matrix_mult ? ", full precision" : "");
   }
 };
+
+// As writers name it. "inv" is the inverse of what the weight was multiplied by: decoding multiplies by it, as by the others.
+constexpr std::string_view kScaleSuffixes[] = {"weight_scale", "scale_weight", "weight_scale_inv"};
+
+// Of blocks whose last ones are cut short, as DeepSeek stores them.
+constexpr std::int64_t kUsualBlock = 128;
+
+constexpr std::string_view kExpectedScale = "F32, BF16 or F16 with one value, one per row or one per block";
+
+bool is_scale_type(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
 
 std::string file_name(DType dtype) { return dtype == DType::f8_e4m3 ? "float8_e4m3fn" : "float8_e5m2"; }
 
@@ -37,10 +49,43 @@ void set_tile(Layout& layout, Scaling scaling, std::int64_t rows, std::int64_t c
   layout.tile_columns = std::max<std::int64_t>(columns, 1);
 }
 
+std::int64_t parts(std::int64_t size, std::int64_t step) { return (size + step - 1) / step; }
+
+// [N], [N,1], [N,1,1,1]
+bool is_per_row(const std::vector<std::int64_t>& shape, std::int64_t rows) {
+  return !shape.empty() && shape[0] == rows && std::all_of(shape.begin() + 1, shape.end(), [](std::int64_t size) { return size == 1; });
+}
+
+// False: the scale fits the weight in no way that is known.
+bool set_tile(Layout& layout, const TensorInfo& weight, const std::vector<std::int64_t>& scale, std::int64_t scales) {
+  const std::int64_t rows = weight.shape[0];
+  const std::int64_t columns = columns_of(weight.shape);
+  if (scales == 1) {
+    set_tile(layout, Scaling::tensor, rows, columns);
+  } else if (is_per_row(scale, rows)) {
+    set_tile(layout, Scaling::row, 1, columns);
+  } else if (scale.size() != 2 || weight.shape.size() != 2 || scale[0] == 0 || scale[1] == 0) {
+    return false;
+  } else if (scale[0] == parts(rows, kUsualBlock) && scale[1] == parts(columns, kUsualBlock)) {
+    set_tile(layout, Scaling::block, kUsualBlock, kUsualBlock);
+  } else if (rows % scale[0] == 0 && columns % scale[1] == 0) {
+    set_tile(layout, Scaling::block, rows / scale[0], columns / scale[1]);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+void require_positive(const std::vector<float>& scales, std::string_view suffix, std::int64_t row) {
+  for (const float scale : scales)
+    if (!std::isfinite(scale) || scale <= 0)
+      throw Error(ErrorKind::numeric, fmt::format("its '{}' is {} for row {}, expected a positive number", suffix, scale, row),
+                  "the file is damaged; get it again, or use the original model");
+}
+
 }  // namespace
 
-Fp8Format::Fp8Format(DType dtype)
-    : info_{file_name(dtype), {}, "8-bit floats with F32 scales; read only", true, true}, dtype_(dtype) {
+Fp8Format::Fp8Format(DType dtype) : info_{file_name(dtype), {}, "8-bit floats with scales; read only", true, true}, dtype_(dtype) {
   std::array<std::uint8_t, 256> codes;
   std::iota(codes.begin(), codes.end(), std::uint8_t{0});
   load_f32(codes.data(), dtype, codes.size(), values_.data());
@@ -51,7 +96,7 @@ FormatLabel Fp8Format::label(const Layout& layout) const {
   label.name = info().name;
   label.summary = fmt::format("{} {}", label.name, scaling_name(layout.scaling));
   const auto& data = data_of<Fp8Data>(layout);
-  if (data.naming == Naming::legacy) return label;
+  if (!data.is_marked && data.scale_suffix == "scale_weight") return label;
   nlohmann::ordered_json marker = {{"format", label.name}};
   if (data.full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
   label.marker = marker.dump();
@@ -63,22 +108,22 @@ std::vector<TensorInfo> Fp8Format::outputs(const TensorInfo& weight, const Layou
   const std::int64_t rows = weight.shape.empty() ? 1 : weight.shape[0];
   std::vector<std::int64_t> scales;
   if (layout.scaling == Scaling::row) scales = {rows, 1};
-  if (layout.scaling == Scaling::block) scales = {rows / layout.tile_rows, columns_of(weight.shape) / layout.tile_columns};
+  if (layout.scaling == Scaling::block) scales = {parts(rows, layout.tile_rows), parts(columns_of(weight.shape), layout.tile_columns)};
   std::vector<TensorInfo> outputs = {{weight.name, dtype_, weight.shape}};
-  const bool is_marked = data_of<Fp8Data>(layout).naming == Naming::comfy;
-  outputs.push_back({base + (is_marked ? ".weight_scale" : ".scale_weight"), DType::f32, scales});
-  if (is_marked)
-    outputs.push_back({base + ".comfy_quant", DType::u8, {static_cast<std::int64_t>(label(layout).marker.size())}});
+  const auto& data = data_of<Fp8Data>(layout);
+  outputs.push_back({fmt::format("{}.{}", base, data.scale_suffix), DType::f32, scales});
+  if (const std::string marker = label(layout).marker; !marker.empty())
+    outputs.push_back({base + ".comfy_quant", DType::u8, {static_cast<std::int64_t>(marker.size())}});
   return outputs;
 }
 
 std::optional<Layout> Fp8Format::recognise(const StoredLayerInfo& layer) const {
   const TensorInfo& weight = layer.weight;
-  const bool is_marked = !layer.marker.empty();
   Layout layout;
   const auto data = std::make_shared<Fp8Data>();
   layout.data = data;
-  if (is_marked) {
+  data->is_marked = !layer.marker.empty();
+  if (data->is_marked) {
     const nlohmann::json marker = parse_marker(layer.marker);
     if (marked_format(marker) != info().name) return std::nullopt;
     if (weight.dtype != dtype_) throw contradiction(info(), layer, weight.name, &weight, dtype_name(dtype_));
@@ -86,45 +131,36 @@ std::optional<Layout> Fp8Format::recognise(const StoredLayerInfo& layer) const {
   }
   if (weight.dtype != dtype_ || weight.shape.empty()) return std::nullopt;
 
-  const TensorInfo* scale = find_other(layer, "weight_scale");
-  if (scale == nullptr && !is_marked) {
-    scale = find_other(layer, "scale_weight");
-    data->naming = Naming::legacy;
+  const TensorInfo* scale = nullptr;
+  for (const std::string_view suffix : kScaleSuffixes) {
+    if (scale != nullptr || (data->is_marked && suffix != data->scale_suffix)) continue;
+    scale = find_other(layer, suffix);
+    if (scale != nullptr) data->scale_suffix = suffix;
   }
-  if (scale == nullptr || scale->dtype != DType::f32) {
-    if (is_marked) throw contradiction(info(), layer, layer.base + ".weight_scale", scale, "F32 with one value");
-    return std::nullopt;  // plain values, or somebody else's
-  }
-  const std::int64_t rows = weight.shape[0];
-  const std::int64_t columns = columns_of(weight.shape);
-  const std::vector<std::int64_t>& shape = scale->shape;
-  if (scale->elements() == 1) {
-    set_tile(layout, Scaling::tensor, rows, columns);
-  } else if (is_marked) {
-    throw contradiction(info(), layer, scale->name, scale, "F32 with one value");
-  } else if (shape == std::vector<std::int64_t>{rows} || shape == std::vector<std::int64_t>{rows, 1}) {
-    set_tile(layout, Scaling::row, 1, columns);
-  } else if (shape.size() == 2 && weight.shape.size() == 2 && shape[0] > 0 && shape[1] > 0 && rows % shape[0] == 0 &&
-             columns % shape[1] == 0) {
-    set_tile(layout, Scaling::block, rows / shape[0], columns / shape[1]);
-  } else {
-    return std::nullopt;
-  }
-  return layout;
+  if (scale != nullptr && is_scale_type(scale->dtype) && set_tile(layout, weight, scale->shape, scale->elements())) return layout;
+  if (data->is_marked) throw contradiction(info(), layer, layer.base + ".weight_scale", scale, kExpectedScale);
+  return std::nullopt;  // plain values, or somebody else's
 }
 
 void Fp8Format::decode_rows(std::span<const at::Tensor> tensors, const Layout& layout, std::int64_t begin, std::int64_t end,
                             float* out) const {
   const std::int64_t rows = tensors[0].size(0);
   const std::int64_t columns = rows == 0 ? 0 : tensors[0].numel() / rows;
-  const std::int64_t tiles = (columns + layout.tile_columns - 1) / layout.tile_columns;
+  const std::int64_t tiles = parts(columns, layout.tile_columns);
   const auto* codes = static_cast<const std::uint8_t*>(tensors[0].const_data_ptr()) + begin * columns;
-  const auto* scales = tensors[1].const_data_ptr<float>();
+  const auto scale_type = info_of({"", tensors[1]}).dtype;
+  const auto* scales = static_cast<const std::byte*>(tensors[1].const_data_ptr());
+  std::vector<float> row_scales(static_cast<std::size_t>(tiles));
+  std::int64_t loaded = -1;  // the row of scales
   for (std::int64_t row = begin; row < end; ++row, out += columns, codes += columns) {
-    const float* row_scales = scales + row / layout.tile_rows * tiles;
+    if (const std::int64_t wanted = row / layout.tile_rows; wanted != loaded) {
+      load_f32(scales + wanted * tiles * dtype_bits(scale_type) / 8, scale_type, tiles, row_scales.data());
+      require_positive(row_scales, data_of<Fp8Data>(layout).scale_suffix, row);
+      loaded = wanted;
+    }
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
       const std::int64_t last = std::min(columns, (tile + 1) * layout.tile_columns);
-      const float scale = row_scales[tile];
+      const float scale = row_scales[static_cast<std::size_t>(tile)];
       for (std::int64_t i = tile * layout.tile_columns; i < last; ++i) out[i] = values_[codes[i]] * scale;
     }
   }

@@ -1,5 +1,6 @@
-// 8-bit floats with F32 scales, of other writers: ComfyUI's float8_e4m3fn and float8_e5m2 (one scale), the older ".scale_weight" beside
-// a file-level "scaled_fp8", and scales per row or block beside weights without a marker.
+// 8-bit floats with scales (F32, BF16 or F16), of other writers: ComfyUI's float8_e4m3fn and float8_e5m2, the older ".scale_weight" beside
+// a file-level "scaled_fp8", DeepSeek's ".weight_scale_inv", and ".weight_scale" without a marker. One scale, one per row, or one per
+// block.
 #pragma once
 
 #include <qmill/stored_format.h>

@@ -52,7 +52,7 @@ class Accounting(Model):
             "guided_by_lora": [],
             "with_channels": [],
             "without": ["model.b"],
-            "unmatched": ["gone.input"],
+            "unmatched": ["gone.input"], "empty": [],
         }
         self.assertEqual(qmill_json("plan", self.source, "--calibration-data", data)["calibration"], expected)
         report = qmill_json("-i", self.source, "-o", self.output, "--calibration-data", data)

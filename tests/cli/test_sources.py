@@ -12,7 +12,7 @@ from collections import OrderedDict
 import torch
 from safetensors.torch import save_file
 
-from support import ABACUS, SOURCE, TempFolder, decode, qmill, qmill_json, read, unpack_int4
+from support import ABACUS, SOURCE, TempFolder, decode, qmill, qmill_json, read, sqnr_db, unpack_int4
 
 GOLDEN = SOURCE / "tests" / "golden"
 
@@ -502,9 +502,9 @@ class Dequantize(Quantized):
         source = self.model({"a.weight": torch.zeros(4, 4, dtype=torch.int8), "a.comfy_quant": marker})
         for words in (("dequantize", source), ("-i", source, "--dequantize-source")):
             self.refused(*words, says=("model.safetensors", "'a'", "awq_w4a16"))
-        source = self.model({"a.weight": torch.zeros(4, 4).to(torch.float8_e4m3fn), "a.weight_scale_inv": torch.ones(1, 1)})
+        source = self.model({"a.weight": torch.zeros(4, 4).to(torch.float8_e4m3fn), "a.weight_scale": torch.ones(4, 1, dtype=torch.uint8)})
         for words in (("dequantize", source), ("-i", source, "--dequantize-source")):
-            self.refused(*words, says=("model.safetensors", "a.weight", "a.weight_scale_inv"))
+            self.refused(*words, says=("model.safetensors", "a.weight", "a.weight_scale"))
 
 
 class DequantizeSource(Quantized):
@@ -564,6 +564,65 @@ class DequantizeSource(Quantized):
         for source in (self.scaled_fp8()[0], self.bare_fp8()[0]):
             layers = {layer["name"]: layer for layer in qmill_json("inspect", source)["layers"]}
             self.assertEqual((layers["a"]["format"], layers["a"]["quantized"]), ("float8_e4m3fn", True))
+
+
+class ScaledFp8(Quantized):
+    """float8 with its scale in every spelling: type, shape, name, marked or not."""
+
+    SHAPES = {"one": (), "one of one dimension": (1,), "one of two": (1, 1), "rows": (256,), "rows of two": (256, 1), "blocks": (2, 3)}
+
+    def layer(self, shape, scale_type, suffix="weight_scale", marked=False, whole=False):
+        """(file, values): computed here from the same bytes."""
+        weight = randn(256, 300, seed=5)
+        scale = (torch.rand(shape, generator=torch.Generator().manual_seed(6)) / 64 + 1e-3).to(scale_type)
+        rows = scale.float()
+        if shape == (2, 3):
+            rows = rows.repeat_interleave(128, 0).repeat_interleave(128, 1)[:, :300]
+        elif len(shape) == 1:
+            rows = rows[:, None]
+        codes = (weight / rows).clamp(-448, 448).to(torch.float8_e4m3fn)
+        tensors = {"a.weight": codes, f"a.{suffix}": scale, "a.input_scale": torch.tensor([0.5]), "norm": randn(7)}
+        if marked:
+            tensors["a.comfy_quant"] = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+        if whole:
+            tensors["scaled_fp8"] = torch.zeros(0, dtype=torch.float8_e4m3fn)
+        return self.model(tensors), codes.float() * rows
+
+    def test_all_spellings_decode_to_codes_times_scale(self):
+        kinds = [(shape, scale_type, "weight_scale", marked, False) for shape in self.SHAPES for scale_type in (torch.float32, torch.bfloat16, torch.float16) for marked in (False, True)]
+        kinds += [(shape, torch.bfloat16, suffix, False, whole) for shape in self.SHAPES for suffix in ("scale_weight", "weight_scale_inv") for whole in (False, True)]
+        for shape, scale_type, suffix, marked, whole in kinds:
+            with self.subTest(f"{shape} {scale_type} {suffix} {marked} {whole}"):
+                source, values = self.layer(self.SHAPES[shape], scale_type, suffix, marked, whole)
+                qmill("dequantize", source, self.folder / "plain.safetensors", "--dtype", "f32", "--overwrite")
+                tensors, _ = read(self.folder / "plain.safetensors")
+                self.assertEqual(sorted(tensors), ["a.weight", "norm"])
+                self.assertTrue(torch.equal(tensors["a.weight"], values))
+                self.refused("-i", source, says=("quantized already", "--dequantize-source"))
+
+    def test_they_are_repaired_by_quantizing_them_again(self):
+        for shape in self.SHAPES.values():
+            source, values = self.layer(shape, torch.bfloat16, marked=True)
+            tensors, _ = self.convert(source, "--dequantize-source", "--convrot", "off")
+            self.assertEqual(sorted(tensors), ["a.comfy_quant", "a.weight", "a.weight_scale", "norm"])
+            self.assertGreater(sqnr_db(values, decode(tensors, "a")), 35)
+            self.assertTrue(json.loads(qmill("verify", self.folder / "out.safetensors", "--json")[0])["loads"])
+
+    def test_verify_says_that_readers_stop_at_other_scales(self):
+        for shape, scale_type, rule in (((), torch.bfloat16, "scale-dtype"), ((), torch.float16, "scale-dtype"), ((256, 1), torch.float32, "scale-shape")):
+            source, _ = self.layer(shape, scale_type, marked=True)
+            findings = json.loads(qmill("verify", source, "--json", status=1)[0])["findings"]
+            self.assertIn(rule, [finding["rule"] for finding in findings if finding["level"] == "error"])
+
+    def test_scales_that_are_no_positive_number_are_errors(self):
+        for bad in (math.nan, math.inf, 0.0, -1.0):
+            for shape in ((), (256, 1)):
+                source, _ = self.layer(shape, torch.float32)
+                tensors, _ = read(source)
+                tensors["a.weight_scale"].view(-1)[-1] = bad
+                source = self.model(tensors)
+                for words in (("dequantize", source), ("-i", source, "--dequantize-source")):
+                    self.refused(*words, says=("model.safetensors", "a.weight", "'weight_scale' is", "expected a positive number"))
 
 
 class PlainFp8(Sources):

@@ -298,7 +298,9 @@ class Verify(TempFolder):
         self.breaks("unmarked-codes", {"a.weight": codes(4, 4), "a.scale_weight": floats([4, 1])}, says="scale_weight")
         self.breaks("unmarked-codes", {"a.weight": codes(4, 4)}, says="noise")
         self.breaks("unmarked-codes", {"a.weight": Tensor("F8_E4M3", [4, 4]), "a.weight_scale": floats([])})
-        self.assertEqual(self.verify({"a.weight": Tensor("F8_E4M3", [4, 4])})["findings"], [])
+        self.remarks("plain-float8", {"a.weight": Tensor("F8_E4M3", [4, 4]), "b.weight": Tensor("F8_E5M2", [4, 4])}, says="2 weights are")
+        for dtype in ("U8", "I64"):
+            self.breaks("unmarked-codes", {"a.weight": Tensor(dtype, [8, 1])}, says=f"it is {dtype}", tensor="a.weight")
         legacy = {"a.weight": Tensor("F8_E4M3", [4, 4]), "a.scale_weight": floats([]), "scaled_fp8": Tensor("F8_E4M3", [0], b"")}
         self.assertEqual(self.verify(legacy)["findings"], [])
 

@@ -190,6 +190,7 @@ void Calibration::State::find_layers(const TensorSource& model) {
 
 void Calibration::State::match_data() {
   account.unmatched_entries = file->unknown();
+  account.empty_entries = file->empty();
   bool matched = false;
   for (const CalibrationEntry& entry : file->entries()) {
     std::optional<std::size_t> found;
@@ -213,8 +214,10 @@ void Calibration::State::match_data() {
     matched = true;
   }
   if (matched) return;
-  const std::string found =
-      account.unmatched_entries.empty() ? "it has no entries" : fmt::format("it has '{}'", account.unmatched_entries.front());
+  const std::string found = !account.empty_entries.empty() && account.unmatched_entries.empty()
+                                ? fmt::format("its entries have 0 rows, such as '{}'", account.empty_entries.front())
+                            : account.unmatched_entries.empty() ? "it has no entries"
+                                                                : fmt::format("it has '{}'", account.unmatched_entries.front());
   throw file->located(Error(ErrorKind::input,
                             fmt::format("no entry matches a layer of the model: {}, expected names such as '{}.input'", found,
                                         layers.empty() ? "LAYER" : layers.front().base),
@@ -257,7 +260,7 @@ void Calibration::State::decide() {
       layer.source = Source::rows;
       const InputRows inputs = rows(*layer.entry);
       const RowSplit split(inputs.rows(), seed);
-      account.unused_rows += inputs.info().shape[0] - inputs.rows();
+      account.unused_rows += row_count(inputs.info()) - inputs.rows();
       account.with_rows.push_back({layer.base, split.rows(), split.kept_apart()});
     } else if (has(InputKind::hessian)) {
       layer.source = Source::hessian;

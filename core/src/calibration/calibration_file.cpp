@@ -1,5 +1,6 @@
 #include "calibration/calibration_file.h"
 
+#include "calibration/input_rows.h"
 #include "io/json_text.h"
 #include "io/text_file.h"
 
@@ -58,7 +59,7 @@ bool fits(const std::vector<std::int64_t>& shape, InputKind kind, std::optional<
   const auto is_width = [&](std::int64_t size) { return size > 0 && (!columns || size == *columns); };
   switch (kind) {
     case InputKind::rows:
-      return shape.size() == 2 && shape[0] > 0 && is_width(shape[1]);
+      return shape.size() >= 2 && is_width(shape.back());
     case InputKind::hessian:
       return shape.size() == 2 && shape[0] == shape[1] && is_width(shape[0]);
     case InputKind::input_scale:
@@ -112,6 +113,11 @@ void CalibrationFile::read_tensors() {
       continue;
     }
     const std::string layer = name.substr(0, dot);
+    const TensorInfo& info = source_->tensors()[i];
+    if (kind->kind == InputKind::rows && info.shape.size() >= 2 && row_count(info) == 0) {
+      empty_.push_back(name);  // the layer saw no input
+      continue;
+    }
     const auto [entry, is_new] = index.emplace(layer, entries_.size());
     if (is_new) entries_.push_back({layer, {}, {}});
     entries_[entry->second].tensors[kind->kind] = i;

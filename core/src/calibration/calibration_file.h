@@ -33,6 +33,7 @@ class CalibrationFile {
   const TensorSource* source() const { return source_.get(); }  // null: JSON
   const std::vector<CalibrationEntry>& entries() const { return entries_; }
   const std::vector<std::string>& unknown() const { return unknown_; }  // tensors that are no such entry
+  const std::vector<std::string>& empty() const { return empty_; }      // tensors with 0 rows: no entries
 
   // Throws Error(input) that names entry and file for a type or shape that does not fit inputs of `columns`, which is unknown if it is
   // absent, and for entries that contradict each other.
@@ -65,6 +66,7 @@ class CalibrationFile {
   std::unique_ptr<TensorSource> source_;
   std::vector<CalibrationEntry> entries_;
   std::vector<std::string> unknown_;
+  std::vector<std::string> empty_;
 };
 
 }  // namespace qmill

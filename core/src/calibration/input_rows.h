@@ -12,15 +12,18 @@
 
 namespace qmill {
 
-// A tensor [T,K] of a calibration file, or `at_most` of its rows, evenly spaced. Borrows the source.
+// Rows of a tensor [..., K]: all dimensions but the last are counted through.
+inline std::int64_t row_count(const TensorInfo& info) { return info.shape.back() == 0 ? 0 : info.elements() / info.shape.back(); }
+
+// A tensor [T,K] or [..., K] of a calibration file, or `at_most` of its rows, evenly spaced. Borrows the source.
 class InputRows {
  public:
   InputRows(const TensorSource& source, std::size_t index, std::int64_t at_most = std::numeric_limits<std::int64_t>::max())
-      : source_(source), index_(index), rows_(std::min(at_most, source.tensors()[index].shape[0])) {}
+      : source_(source), index_(index), rows_(std::min(at_most, row_count(source.tensors()[index]))) {}
 
   const TensorInfo& info() const { return source_.tensors()[index_]; }
   std::int64_t rows() const { return rows_; }
-  std::int64_t columns() const { return info().shape[1]; }
+  std::int64_t columns() const { return info().shape.back(); }
 
   // Rows `which`, ascending, as F32 [count,K], in memory of the pool. Throws Error(input) that names entry and row for a value that is not
   // finite.
@@ -31,7 +34,7 @@ class InputRows {
 
   // The row of the tensor that is number `row` here.
   std::int64_t place(std::int64_t row) const {
-    const std::int64_t all = info().shape[0];
+    const std::int64_t all = row_count(info());
     return all / rows_ * row + all % rows_ * row / rows_;
   }
 

@@ -32,6 +32,7 @@ struct SampledLayer {
 std::vector<SampledLayer> sampled_layers(const CalibrationFile& file, StatisticsReport& report) {
   std::vector<SampledLayer> layers;
   report.unmatched_entries = file.unknown();
+  report.empty_entries = file.empty();
   for (const CalibrationEntry& entry : file.entries()) {
     for (const auto& [kind, tensor] : entry.tensors)
       if (kind != InputKind::rows) report.unmatched_entries.push_back(file.entry_name(entry, kind));
@@ -39,11 +40,11 @@ std::vector<SampledLayer> sampled_layers(const CalibrationFile& file, Statistics
     CalibrationEntry rows{entry.layer, {{InputKind::rows, entry.tensors.at(InputKind::rows)}}, {}};
     file.check(rows, std::nullopt);
     const TensorInfo& info = file.source()->tensors()[rows.tensors.at(InputKind::rows)];
-    if (info.shape[1] > kMostColumns)
+    if (info.shape.back() > kMostColumns)
       throw file.located(Error(ErrorKind::unsupported, fmt::format("entry '{}' has {} columns, at most {} have a Hessian", info.name,
-                                                                   info.shape[1], kMostColumns)));
+                                                                   info.shape.back(), kMostColumns)));
     layers.push_back({entry.layer, rows.tensors.at(InputKind::rows)});
-    report.layers.push_back({entry.layer, info.shape[0], 0});
+    report.layers.push_back({entry.layer, row_count(info), 0});
   }
   std::sort(layers.begin(), layers.end(), [](const SampledLayer& a, const SampledLayer& b) { return a.name < b.name; });
   std::sort(report.layers.begin(), report.layers.end(), [](const CalibratedRows& a, const CalibratedRows& b) { return a.layer < b.layer; });
@@ -104,7 +105,7 @@ class Writer {
   std::uint64_t write_tensors(const std::vector<SampledLayer>& layers, const std::vector<std::vector<SampledLayer>>& groups) {
     std::vector<TensorInfo> tensors;
     for (const SampledLayer& layer : layers) {
-      const std::int64_t columns = file_.source()->tensors()[layer.tensor].shape[1];
+      const std::int64_t columns = file_.source()->tensors()[layer.tensor].shape.back();
       tensors.push_back({layer.name + ".hessian", DType::f32, {columns, columns}});
       for (const char* name : {".mean", ".channel_max", ".channel_mean"}) tensors.push_back({layer.name + name, DType::f32, {columns}});
       tensors.push_back({layer.name + ".input_scale", DType::f32, {}});

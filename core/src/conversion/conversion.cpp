@@ -71,6 +71,7 @@ std::vector<LayerQuality> qualities(const ConvertReport& report) {
 
 std::vector<std::string> warnings(const Plan& plan, const ConvertReport& report) {
   std::vector<std::string> warnings = plan.warnings;
+  warnings.insert(warnings.end(), report.warnings.begin(), report.warnings.end());
   const double threshold = plan.options.quality_threshold;
   for (const LayerReport& layer : report.layers)
     if (is_below(layer.quality, threshold)) warnings.push_back(shortfall_text(layer.quality, threshold));

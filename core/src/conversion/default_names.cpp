@@ -5,6 +5,7 @@
 #include <qmill/core/conversion.h>
 #include <qmill/core/scaling.h>
 #include <qmill/names.h>
+#include <qmill/shards.h>
 
 #include <fmt/format.h>
 
@@ -22,7 +23,10 @@ std::filesystem::path with_name(std::filesystem::path model) {
 
 std::string model_stem(const std::filesystem::path& model) {
   std::string stem = with_name(model).filename().string();
-  for (const std::string_view ending : {".safetensors.index.json", ".safetensors", ".gguf", ".pt", ".pth", ".ckpt", ".bin"})
+  // A part stands for the whole model.
+  if (const std::optional<ShardName> part = parse_shard_name(stem)) return part->stem;
+  for (const std::string_view ending :
+       {".safetensors.index.json", ".bin.index.json", ".safetensors", ".gguf", ".pt", ".pth", ".ckpt", ".bin"})
     if (stem.ends_with(ending) && stem.size() > ending.size()) {
       stem.resize(stem.size() - ending.size());
       break;

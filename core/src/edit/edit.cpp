@@ -281,6 +281,7 @@ EditReport edit_markers(const Host& host, const MarkerEdit& edit, const std::ato
   require_a_change(edit);
   const std::unique_ptr<TensorSource> source = host.open(edit.input);
   require_file_name(edit.output);
+  require_safetensors_name(edit.output);
   std::vector<fs::path> inputs = source->files();
   inputs.push_back(edit.input);
   require_replaceable(edit.output, inputs, edit.overwrite);

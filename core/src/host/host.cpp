@@ -1,5 +1,6 @@
 #include <qmill/core/host.h>
 
+#include "host/downloads.h"
 #include "host/filter_pack.h"
 #include "host/guard.h"
 #include "host/guarded_source.h"
@@ -291,6 +292,7 @@ std::unique_ptr<TensorSource> Host::open(const std::filesystem::path& path) cons
   std::error_code error;
   if (!std::filesystem::exists(path, error))
     throw Error(ErrorKind::io, error ? error.message() : "there is no such file or folder").in(fmt::format("'{}'", path.string()));
+  refuse_failed_download(path);
   std::string known;
   for (const Loader* loader : state_->all("loader", &LoadedPlugin::loaders)) {
     const std::string& name = loader->info().name;

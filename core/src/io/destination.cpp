@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace qmill {
 namespace {
 
@@ -22,6 +24,19 @@ void require_file_name(const fs::path& output) {
   // A device or a pipe would be replaced by a file.
   if (fs::exists(output, ignored) && !fs::is_regular_file(output, ignored))
     refuse(output, "it is not a regular file", "choose another name");
+}
+
+void require_safetensors_name(const fs::path& output) {
+  const std::string extension = output.extension().string();
+  const auto is_plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); };
+  constexpr std::size_t kLongest = 12;
+  // A dot in a name need not begin an ending: "flux.1-dev_int8", "v1.5".
+  const bool is_ending = extension.size() > 1 && extension.size() <= kLongest &&
+                         std::all_of(extension.begin() + 1, extension.end(), is_plain) &&
+                         !std::all_of(extension.begin() + 1, extension.end(), [](char c) { return c >= '0' && c <= '9'; });
+  if (!is_ending || extension == ".safetensors" || extension == ".sft") return;
+  refuse(output, fmt::format("its name ends in '{}', but what is written is a safetensors file", extension),
+         "choose a name that ends in .safetensors");
 }
 
 void require_replaceable(const fs::path& output, const std::vector<fs::path>& inputs, bool overwrite) {

@@ -9,6 +9,9 @@ namespace qmill {
 // Throws Error(usage) for a folder.
 void require_file_name(const std::filesystem::path& output);
 
+// Throws Error(usage) for a name that says that the file is of another kind: it has an ending, and that is not .safetensors.
+void require_safetensors_name(const std::filesystem::path& output);
+
 // Throws Error(usage) for one of `inputs`, and for what exists unless it may be overwritten.
 void require_replaceable(const std::filesystem::path& output, const std::vector<std::filesystem::path>& inputs, bool overwrite);
 

@@ -215,6 +215,7 @@ class DecodedSource final : public TensorSource, public SourceDetails {
 }  // namespace
 
 std::unique_ptr<TensorSource> decoded(const Host& host, std::unique_ptr<TensorSource> source) {
+  refuse_foreign_quantizers(*source);
   auto result = std::make_unique<DecodedSource>(host, std::move(source));
   if (const std::string evidence = quantization_evidence(*result); !evidence.empty())
     throw Error(ErrorKind::unsupported, fmt::format("it is quantized in a way that no format here decodes: {}", evidence),

@@ -1,5 +1,6 @@
 #include "model/source_checks.h"
 
+#include <qmill/core/foreign_quantizers.h>
 #include <qmill/error.h>
 
 #include <fmt/format.h>
@@ -10,30 +11,48 @@
 namespace qmill {
 namespace {
 
+using Names = std::set<std::string>;
+
 bool is_narrow(DType dtype) { return dtype_bits(dtype) <= 8 && dtype != DType::boolean; }
+
+bool is_marker(std::string_view name) { return name.ends_with(".comfy_quant") || name == "scaled_fp8" || name.ends_with(".scaled_fp8"); }
+
+// A weight of few bits beside a scale, or of whole numbers.
+std::string codes_evidence(const TensorInfo& tensor, const Names& names) {
+  constexpr std::string_view kWeight = ".weight";
+  constexpr std::array kScales = {"weight_scale", "scale_weight", "weight_scale_inv", "weight_scale_2", "weight_s_channel"};
+  if (!tensor.name.ends_with(kWeight)) return {};
+  const std::string stem = tensor.name.substr(0, tensor.name.size() - kWeight.size() + 1);
+  if (is_narrow(tensor.dtype))
+    for (const char* scale : kScales)
+      if (names.contains(stem + scale))
+        return fmt::format("'{}' is {} and has the scale '{}'", tensor.name, dtype_name(tensor.dtype), stem + scale);
+  if (tensor.shape.size() > 1 && tensor.elements() != 0 && (is_integer(tensor.dtype) || dtype_bits(tensor.dtype) < 8))
+    return fmt::format("'{}' is {} {}: codes, and nothing says of which kind", tensor.name, dtype_name(tensor.dtype), tensor.shape_text());
+  return {};
+}
 
 }  // namespace
 
 std::string quantization_evidence(const TensorSource& source) {
   if (source.metadata().contains("_quantization_metadata")) return "its header has '_quantization_metadata'";
-  std::set<std::string> names;
+  Names names;
   for (const TensorInfo& tensor : source.tensors()) names.insert(tensor.name);
-  constexpr std::array kScales = {"weight_scale", "scale_weight", "weight_scale_inv", "weight_scale_2", "weight_s_channel"};
   for (const TensorInfo& tensor : source.tensors()) {
-    const std::string& name = tensor.name;
-    if (name.ends_with(".comfy_quant") || name == "scaled_fp8" || name.ends_with(".scaled_fp8"))
-      return fmt::format("it has the marker '{}'", name);
-    constexpr std::string_view suffix = ".weight";
-    if (!name.ends_with(suffix) || !is_narrow(tensor.dtype)) continue;
-    const std::string stem = name.substr(0, name.size() - suffix.size() + 1);
-    for (const char* scale : kScales)
-      if (names.contains(stem + scale))
-        return fmt::format("'{}' is {} and has the scale '{}'", name, dtype_name(tensor.dtype), stem + scale);
+    if (is_marker(tensor.name)) return fmt::format("it has the marker '{}'", tensor.name);
+    if (std::string evidence = codes_evidence(tensor, names); !evidence.empty()) return evidence;
   }
   return {};
 }
 
+void refuse_foreign_quantizers(const TensorSource& source) {
+  if (const std::optional<ForeignQuantizer> found = find_foreign_quantizer(source.tensors()))
+    throw Error(ErrorKind::input, fmt::format("the model is quantized already, by {}: it has the tensor '{}'", found->tool, found->tensor),
+                "qmill does not decode what that tool stores; convert from the unquantized model");
+}
+
 void require_plain_source(const TensorSource& source) {
+  refuse_foreign_quantizers(source);
   if (const std::string evidence = quantization_evidence(source); !evidence.empty())
     throw Error(ErrorKind::input, fmt::format("the model is quantized already: {}", evidence),
                 "quantizing it again would destroy it; use the original model, or decode this one first with `dequantize_source`");

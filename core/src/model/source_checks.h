@@ -8,7 +8,10 @@ namespace qmill {
 // What shows that a model is quantized, naming the tensor; empty: nothing.
 std::string quantization_evidence(const TensorSource& source);
 
-// Throws Error(input) with that evidence.
+// Throws Error(input) naming the tool if another one quantized the model in a way that no format here decodes.
+void refuse_foreign_quantizers(const TensorSource& source);
+
+// Throws that, or Error(input) with the evidence.
 void require_plain_source(const TensorSource& source);
 
 }  // namespace qmill

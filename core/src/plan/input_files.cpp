@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include <set>
+
 namespace qmill {
 
 std::vector<std::filesystem::path> input_files(const TensorSource& source, const ConvertOptions& options) {
@@ -14,6 +16,22 @@ std::vector<std::filesystem::path> input_files(const TensorSource& source, const
   files.insert(files.end(), options.merge.paths.begin(), options.merge.paths.end());
   std::erase_if(files, [](const std::filesystem::path& file) { return file.empty(); });
   return files;
+}
+
+std::vector<std::filesystem::path> files_beside(const TensorSource& source, const std::filesystem::path& input) {
+  namespace fs = std::filesystem;
+  std::error_code code;
+  const std::vector<fs::path> files = source.files();
+  if (files.empty() || !fs::is_directory(input, code)) return {};
+  std::set<fs::path> known;
+  for (const fs::path& file : files) known.insert(file.filename());
+  std::set<fs::path> others;
+  for (fs::directory_iterator entry(input, code), end; !code && entry != end; entry.increment(code)) {
+    const fs::path name = entry->path().filename();
+    if (name.extension() == files.front().extension() && !name.string().starts_with(".") && !known.contains(name))
+      others.insert(input / name);
+  }
+  return {others.begin(), others.end()};
 }
 
 std::string identity_of_inputs(const TensorSource& source, const ConvertOptions& options) {

@@ -1,8 +1,13 @@
 #include "plan/option_checks.h"
 
+#include "host/filter_pack.h"
+#include "plan/target.h"
+#include "rules/rules.h"
+
 #include <qmill/core/environment.h>
 #include <qmill/error.h>
 #include <qmill/names.h>
+#include <qmill/round_to_nearest.h>
 
 #include <fmt/format.h>
 
@@ -57,10 +62,28 @@ void check_options(const ConvertOptions& options) {
   check_input_scales(options);
 }
 
+void check_choices(const Host& host, const ConvertOptions& options) {
+  check_options(options);
+  std::vector<std::string> filters = options.layers.filters;
+  std::erase_if(filters, [](const std::string& name) { return same_name(name, kReservedFilterName); });
+  const Rules rules(host, options.layers, filters);
+  const TargetResolver resolver(host, options.target);
+  std::vector<std::filesystem::path> files = options.merge.paths;
+  files.insert(files.end(), {options.calibration.data, options.calibration.lora});
+  std::error_code code;
+  for (const std::filesystem::path& file : files)
+    if (!file.empty() && !std::filesystem::exists(file, code))
+      throw Error(ErrorKind::io, code ? code.message() : "there is no such file or folder").in(fmt::format("'{}'", file.string()));
+}
+
 std::vector<std::string> idle_options(const ConvertOptions& options) {
   std::vector<std::string> remarks = read_environment().remarks;
   if (options.run.memory.thresholds.ortho)
     remarks.push_back("`stream_ortho_threshold` changes nothing: no dense transform is applied to a weight");
+  if (options.target.storage.full_precision_matrix_mult && options.target.storage.naming == Naming::legacy)
+    remarks.push_back("`full_precision_matrix_mult` changes nothing with `comfy_quant off`: there is no marker that could say it");
+  if (options.layers.custom.simple && same_name(options.layers.custom.type, qmill::plain_rounding().info().name))
+    remarks.push_back(fmt::format("`custom_simple` changes nothing: `custom_type` is '{}'", options.layers.custom.type));
   return remarks;
 }
 

@@ -33,7 +33,7 @@ namespace {
 class Planner {
  public:
   Planner(const Host& host, const TensorSource& source, const ConvertOptions& options, const std::atomic<bool>* cancel)
-      : source_(source),
+      : source_(plain(source, options)),
         options_(options),
         cancel_(cancel),
         seed_(options.seed >= 0 ? options.seed : draw_seed()),
@@ -49,16 +49,12 @@ class Planner {
   }
 
   Plan make() {
-    try {
-      require_plain_source(source_);
-    } catch (Error& error) {
-      throw in_source(error);
-    }
     require_known_cast();
     plan_.options = options_;
     plan_.chosen_quantizer = resolver_.run_quantizer();
     plan_.chosen_because = resolver_.why();
     plan_.seed = seed_;
+    plan_.source_files = source_.files();
     plan_.memory = memory_policy(options_.run.memory, bytes_of(source_), free_memory_bytes());
     plan_.calibration = calibration_;
     if (calibration_) plan_.calibration_account = calibration_->account();
@@ -102,6 +98,16 @@ class Planner {
   }
 
  private:
+  // First of all: what else is wrong with a quantized model follows from that.
+  static const TensorSource& plain(const TensorSource& source, const ConvertOptions& options) {
+    try {
+      require_plain_source(source);
+    } catch (Error& error) {
+      throw error.in(fmt::format("'{}'", options.input.string()));
+    }
+    return source;
+  }
+
   Error& in_source(Error& error) const { return error.in(fmt::format("'{}'", options_.input.string())); }
 
   // An entry that says something impossible is an error even if it matches nothing.
@@ -209,6 +215,9 @@ class Planner {
       plan_.warnings.push_back(fmt::format("the source was quantized ({}): what that lost stays lost", formats_text(layers)));
     else if (options_.dequantize_source)
       plan_.warnings.push_back("`dequantize_source` changes nothing: no layer of the source is quantized");
+    for (const std::filesystem::path& other : files_beside(source_, options_.input))
+      plan_.warnings.push_back(
+          fmt::format("'{}' lies in the folder and is no part of the model: its index does not name it", other.filename().string()));
   }
 
   static std::shared_ptr<const Merge> open_merge(const Host& host, const TensorSource& source, const ConvertOptions& options) {
@@ -243,6 +252,11 @@ class Planner {
                                    ? fmt::format("1 calibration entry matches no layer of the model: {}", names)
                                    : fmt::format("{} calibration entries match no layer of the model: {}", entries.size(), names));
     }
+    if (const std::vector<std::string>& entries = account.empty_entries; !entries.empty())
+      plan_.warnings.push_back(
+          fmt::format("{} with 0 rows count{} as no data: {}",
+                      entries.size() == 1 ? "1 calibration entry" : fmt::format("{} calibration entries", entries.size()),
+                      entries.size() == 1 ? "s" : "", first_names(entries)));
     if (!account.with_channels.empty())
       plan_.warnings.push_back(
           fmt::format("of {} only channel statistics are known, such as '{}': nothing uses them without `smoothquant` "

@@ -25,7 +25,8 @@ Json calibration_json(const Plan& plan) {
           {"guided_by_lora", account.guided_by_lora},
           {"with_channels", account.with_channels},
           {"without", account.without},
-          {"unmatched", account.unmatched_entries}};
+          {"unmatched", account.unmatched_entries},
+          {"empty", account.empty_entries}};
 }
 
 Json merge_json(const Plan& plan) {
@@ -64,6 +65,8 @@ void add_run(nlohmann::ordered_json& json, const Plan& plan) {
   json["calibration"] = calibration_json(plan);
   json["merge"] = merge_json(plan);
   json["seed"] = plan.seed;
+  json["source_files"] = Json::array();
+  for (const std::filesystem::path& file : plan.source_files) json["source_files"].push_back(file.string());
   json["memory"] = plan.memory.summary;
   json["remarks"] = plan.remarks;
 }

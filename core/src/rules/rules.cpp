@@ -11,6 +11,7 @@ namespace {
 
 constexpr const char* kCustomLayers = "`custom_layers`";
 constexpr const char* kExcludeLayers = "`exclude_layers`";
+constexpr const char* kFallback = "`fallback`";
 
 std::string quoted(std::string_view what, std::string_view name) { return fmt::format("{} '{}'", what, name); }
 
@@ -91,6 +92,7 @@ Verdict Rules::decide(const TensorInfo& tensor) {
     const std::string rule = excluded ? "exclude" : "filter";
     const std::string reason = excluded ? selection_.exclude : fmt::format("{}: {}", kept_by_filter, filter_reason);
     if (!fallback_choice_) return {Treatment::keep, rule, reason, {}, false};
+    used_.insert(kFallback);
     return {Treatment::quantize, "fallback", fmt::format("{} {}", rule, reason), *fallback_choice_, false};
   }
   return {Treatment::quantize, "primary", "", {}, selection_.skip_inefficient};
@@ -102,6 +104,7 @@ std::vector<std::string> Rules::unused(const ModelFilter* automatic) const {
     if (!used_.contains(description)) lines.push_back(fmt::format("{} decided about no tensor", text));
   };
   if (custom_) check(kCustomLayers, quoted(kCustomLayers, selection_.custom.pattern));
+  if (fallback_choice_) check(kFallback, quoted(kFallback, selection_.fallback.type));
   if (exclude_) check(kExcludeLayers, quoted(kExcludeLayers, selection_.exclude));
   for (const ModelFilter* filter : filters_)
     if (filter != automatic) check(quoted("filter", filter->info().name), quoted("filter", filter->info().name));

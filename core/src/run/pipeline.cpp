@@ -5,6 +5,7 @@
 #include "io/destination.h"
 #include "io/output_file.h"
 #include "lora/merged_values.h"
+#include "model/finite_values.h"
 #include "plan/input_files.h"
 #include "run/cast_tensor.h"
 #include "run/run_layer.h"
@@ -15,6 +16,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <thread>
 #include <utility>
@@ -151,6 +153,7 @@ class Pipeline {
 
   // From file to file where the source has the bytes in one.
   void copy(const Decision& decision) {
+    look_for_nan(decision);
     if (std::optional<Extent> extent = source_.extent(decision.source_index)) {
       writes_.push({{}, std::move(extent), decision.source.name, 0, false});
       return;
@@ -159,6 +162,25 @@ class Pipeline {
     budget_.acquire(bytes);
     at::Tensor values = read_bytes(source_, decision.source_index, *buffers_, resources_->tasks);
     writes_.push({{{decision.source.name, std::move(values)}}, std::nullopt, "", bytes, false});
+  }
+
+  // The copy is made by the system, so nobody else sees these values.
+  void look_for_nan(const Decision& decision) {
+    constexpr std::uint64_t kPart = 1 << 20;
+    const TensorInfo& tensor = decision.source;
+    if (!is_floating(tensor.dtype)) return;
+    const auto bytes = static_cast<std::uint64_t>(tensor.bytes());
+    std::atomic<std::int64_t> count = 0;
+    resources_->tasks.parallel(static_cast<std::int64_t>((bytes + kPart - 1) / kPart), [&](std::int64_t part) {
+      thread_local std::vector<std::byte> buffer;
+      const std::uint64_t begin = static_cast<std::uint64_t>(part) * kPart;
+      buffer.resize(static_cast<std::size_t>(std::min(kPart, bytes - begin)));
+      source_.read_part(decision.source_index, begin, buffer);
+      count += count_not_finite(buffer, tensor.dtype);
+    });
+    if (count != 0)
+      warnings_.push_back(fmt::format("{} of the {} values of '{}' are NaN or infinite: it is copied as it is", count.load(),
+                                      tensor.elements(), tensor.name));
   }
 
   // `weight`: defined if it was read ahead.
@@ -228,6 +250,7 @@ class Pipeline {
 
   ConvertReport make_report() {
     ConvertReport report;
+    report.warnings = warnings_;
     report.bytes_written = plan_.output.file_bytes;
     for (std::size_t i = 0; i < plan_.decisions.size(); ++i) {
       const Decision& decision = plan_.decisions[i];
@@ -259,6 +282,7 @@ class Pipeline {
   Failure failure_;
   std::vector<LayerReport> reports_;  // by index of the plan's decisions
   Progress progress_;                 // the writer's
+  std::vector<std::string> warnings_;  // the reader's
 };
 
 }  // namespace
@@ -269,6 +293,7 @@ QualityError::~QualityError() = default;
 
 void check_destination(const TensorSource& source, const ConvertOptions& options) {
   require_file_name(options.output);
+  require_safetensors_name(options.output);
   require_replaceable(options.output, input_files(source, options), options.run.overwrite);
 }
 

@@ -1,5 +1,7 @@
 #include "verify/data_rules.h"
 
+#include "model/finite_values.h"
+
 #include <qmill/error.h>
 #include <qmill/numerics/row_kernels.h>
 
@@ -7,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 namespace qmill {
 namespace {
@@ -28,6 +31,15 @@ class DataRules {
       check_codes(layer);
   }
 
+  // Values that readers compute with, in any tensor but a scale, which has a rule of its own.
+  void check_values(const TensorInfo& tensor) {
+    if (!is_floating(tensor.dtype) || scales_.contains(tensor.name)) return;
+    std::int64_t count = 0;
+    read(tensor, [&](std::span<const std::byte> bytes) { count += count_not_finite(bytes, tensor.dtype); });
+    if (count != 0)
+      findings_.error("not-finite", tensor.name, fmt::format("{} of its {} values are NaN or infinite", count, tensor.elements()));
+  }
+
  private:
   // Calls body(bytes) for all of a tensor, in parts.
   template <class Body>
@@ -42,6 +54,7 @@ class DataRules {
   }
 
   void check_scale(const MarkedLayer& layer, const TensorInfo& scale) {
+    scales_.insert(scale.name);
     if (scale.dtype != DType::f32 && scale.dtype != DType::f16 && scale.dtype != DType::bf16) return;
     const std::size_t element = static_cast<std::size_t>(dtype_bits(scale.dtype)) / 8;
     std::size_t not_finite = 0;
@@ -76,6 +89,7 @@ class DataRules {
   Findings& findings_;
   const std::atomic<bool>* cancel_;
   std::map<std::string, std::size_t> index_;
+  std::set<std::string> scales_;
   std::vector<std::byte> buffer_;
   std::vector<float> values_;
 };
@@ -85,6 +99,7 @@ class DataRules {
 void check_data(const TensorSource& source, const std::vector<MarkedLayer>& layers, Findings& findings, const std::atomic<bool>* cancel) {
   DataRules rules(source, findings, cancel);
   for (const MarkedLayer& layer : layers) rules.check(layer);
+  for (const TensorInfo& tensor : source.tensors()) rules.check_values(tensor);
 }
 
 }  // namespace qmill

@@ -262,7 +262,7 @@ class LayerRules {
 
   void check_float8() {
     has_weight_dtype(format_ == "float8_e4m3fn" ? DType::f8_e4m3 : DType::f8_e5m2);
-    const TensorInfo* scale = required("weight_scale", {DType::f32}, "BF16 scales stop readers");
+    const TensorInfo* scale = required("weight_scale", {DType::f32}, "other types stop readers; qmill dequantize decodes the file");
     if (scale != nullptr && scale->shape == Shape{1})
       findings_.remark("scale-shape", layer_.base, "'weight_scale' is [1], expected []");
     else

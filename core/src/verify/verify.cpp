@@ -9,6 +9,7 @@
 #include "readers/reader_formats.h"
 
 #include <qmill/core/architecture.h>
+#include <qmill/core/foreign_quantizers.h>
 #include <qmill/error.h>
 #include <qmill/file_reader.h>
 #include <qmill/names.h>
@@ -175,23 +176,35 @@ class Verifier {
 
   // Weights that look quantized and that nothing marks: readers take their codes for values, and say nothing.
   void check_unmarked() {
+    if (const std::optional<ForeignQuantizer> found = find_foreign_quantizer(source_.tensors())) {
+      findings_.error("other-quantizer", found->tensor,
+                      fmt::format("{} quantized the model: readers of these rules do not know its tensors", found->tool));
+      return;
+    }
     const bool has_legacy_marker = tensors_.has_tensor("scaled_fp8") || tensors_.has_tensor("model.diffusion_model.scaled_fp8");
+    std::vector<std::string> plain_f8;
     for (const TensorInfo& tensor : source_.tensors()) {
       const std::string base = layer_base(tensor.name);
       if (tensor.shape.empty()) continue;
       if (tensor.name.ends_with(".bias") && tensor.dtype == DType::i8)
         findings_.error("quantized-module", tensor.name, "it is I8: biases must stay floating");
       if (base == tensor.name || marked_.contains(base)) continue;
-      const auto scale = scale_of(base);
-      if (tensor.dtype == DType::i8 || (tensor.dtype == DType::u8 && !scale.empty()))
-        findings_.error("unmarked-codes", tensor.name,
-                        fmt::format("it is {} and nothing marks it{}: readers take the codes for values, which gives noise and no error",
-                                    dtype_name(tensor.dtype), scale.empty() ? "" : fmt::format(" ('{}' is not read)", scale)));
+      const std::string scale = scale_of(base);
+      if (is_integer(tensor.dtype) || dtype_bits(tensor.dtype) < 8)
+        findings_.error(
+            "unmarked-codes", tensor.name,
+            fmt::format("it is {} {} and nothing marks it{}: readers take the codes for values, which gives noise and no error",
+                        dtype_name(tensor.dtype), tensor.shape_text(), scale.empty() ? "" : fmt::format(" ('{}' is not read)", scale)));
       const bool is_f8 = tensor.dtype == DType::f8_e4m3 || tensor.dtype == DType::f8_e5m2;
       if (is_f8 && !scale.empty() && !has_legacy_marker)
         findings_.error("unmarked-codes", tensor.name,
                         fmt::format("it is {} and nothing marks it: '{}' is not read", dtype_name(tensor.dtype), scale));
+      if (is_f8 && scale.empty()) plain_f8.push_back(tensor.name);
     }
+    if (!plain_f8.empty())
+      findings_.remark("plain-float8", plain_f8.front(),
+                       fmt::format("{} weight{} float8 without a scale: readers take them as values, rounded to 8 bits", plain_f8.size(),
+                                   plain_f8.size() == 1 ? " is" : "s are"));
   }
 
   std::string scale_of(const std::string& base) const {

@@ -39,6 +39,7 @@ struct CalibrationAccount {
   std::vector<std::string> with_channels;  // only channel statistics, which nothing asked for
   std::vector<std::string> without;
   std::vector<std::string> unmatched_entries;  // of both files: no layer of the model
+  std::vector<std::string> empty_entries;      // with 0 rows, which say nothing: named as in the data
 
   // Layers of which a quantizer gets a Hessian.
   std::size_t informed() const { return with_rows.size() + with_hessian.size() + smoothed.size() + guided_by_lora.size(); }
@@ -56,6 +57,7 @@ struct StatisticsReport {
   std::vector<CalibratedRows> layers;  // by name as in the file; nothing is kept apart
   std::size_t distinct = 0;            // layers that share their rows are computed once
   std::vector<std::string> unmatched_entries;
+  std::vector<std::string> empty_entries;  // with 0 rows: left out
   std::uint64_t bytes_written = 0;
 };
 

@@ -22,6 +22,7 @@ struct ConvertReport {
   std::uint64_t bytes_read = 0;     // tensor data of the source
   std::uint64_t bytes_written = 0;  // the whole file
   double seconds = 0;
+  std::vector<std::string> warnings;  // what only the data say
 };
 
 struct Progress {

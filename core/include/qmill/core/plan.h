@@ -51,6 +51,7 @@ struct Plan {
   std::shared_ptr<const Merge> merge;                     // null: nothing is merged
   std::optional<MergeAccount> merge_account;              // of `merge`
   std::int64_t seed = 0;                                  // that is used
+  std::vector<std::filesystem::path> source_files;        // that the source is read from
   MemoryPolicy memory;
   std::string architecture;          // which model it is; empty: not known
   std::vector<std::string> filters;  // that decided; "auto" replaced by what it became
@@ -77,6 +78,10 @@ struct Plan {
 // of the source are stored in that type.
 QMILL_CORE_API Plan make_plan(const Host& host, const TensorSource& source, const ConvertOptions& options,
                               const std::atomic<bool>* cancel = nullptr);
+
+// What is wrong with these options for any model: names of filters, formats and quantizers, regular expressions, files that do not exist.
+// Opens no file. Throws Error(usage, io).
+QMILL_CORE_API void check_choices(const Host& host, const ConvertOptions& options);
 
 // Throws Error(input) with the rules that kept the layers, if the plan quantizes none.
 QMILL_CORE_API void require_selection(const Plan& plan);

@@ -119,7 +119,6 @@ TEST_F(PytorchPlugin, OldAndForeignFilesAreRefusedByName) {
     expect_error(kind, parts, [&] { loader->open(folder / "m.pt"); });
   };
   reject(ErrorKind::unsupported, "\x80\x02\x8a\x0al\xfc", {"m.pt'", "before version 1.6", "save it again with torch.save"});
-  reject(ErrorKind::input, "version https://git-lfs.github.com", {"Git LFS pointer"});
   reject(ErrorKind::input, "hello", {"not a file of torch.save"});
   reject(ErrorKind::input, "PK\x03\x04", {"without its directory"});
 }

@@ -49,7 +49,7 @@ class Files : public ::testing::Test {
 
 TEST_F(Files, EveryTensorIsReadAsItWasWritten) {
   write_model(folder / "m.safetensors", {{"b", b}, {"a", a}, {"empty", random_weight(0, 7, at::kHalf, 3)}}, {{"k", "v"}});
-  const auto source = open_files({folder / "m.safetensors"}, nullptr);
+  const auto source = open_file(folder / "m.safetensors");
   ASSERT_THAT(names(*source), ElementsAre("b", "a", "empty"));
   expect_data(*source, 0, b);
   expect_data(*source, 1, a);
@@ -60,7 +60,7 @@ TEST_F(Files, EveryTensorIsReadAsItWasWritten) {
 
 TEST_F(Files, TheExtentIsWhereTheBytesLie) {
   write_model(folder / "m.safetensors", {{"b", b}, {"a", a}});
-  const auto source = open_files({folder / "m.safetensors"}, nullptr);
+  const auto source = open_file(folder / "m.safetensors");
   const std::optional<qmill::Extent> extent = source->extent(1);
   ASSERT_TRUE(extent);
   EXPECT_EQ(extent->file, folder / "m.safetensors");
@@ -74,21 +74,15 @@ TEST_F(Files, AFileCutShortAnywhereIsRefused) {
   const std::string whole = read_bytes(folder / "whole.safetensors");
   for (std::size_t bytes = 0; bytes < whole.size(); ++bytes) {
     write_bytes(folder / "cut.safetensors", std::string_view(whole).substr(0, bytes));
-    const Error error = error_of([&] { open_files({folder / "cut.safetensors"}, nullptr); });
+    const Error error = error_of([&] { open_file(folder / "cut.safetensors"); });
     ASSERT_EQ(error.kind(), ErrorKind::input) << bytes;
     ASSERT_THAT(error.what(), HasSubstr("cut.safetensors'")) << bytes;
   }
 }
 
-TEST_F(Files, AGitLfsPointerIsSaidToBeOne) {
-  write_bytes(folder / "m.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n");
-  EXPECT_THAT(error_of([&] { open_files({folder / "m.safetensors"}, nullptr); }).what(),
-              AllOf(HasSubstr("m.safetensors'"), HasSubstr("Git LFS pointer")));
-}
-
 TEST_F(Files, AFileThatShrinksAfterwardsIsAnInputError) {
   write_model(folder / "m.safetensors", {{"a", a}, {"b", b}});
-  const auto source = open_files({folder / "m.safetensors"}, nullptr);
+  const auto source = open_file(folder / "m.safetensors");
   fs::resize_file(folder / "m.safetensors", fs::file_size(folder / "m.safetensors") - 1);
   expect_data(*source, 0, a);
   std::vector<std::byte> bytes(static_cast<std::size_t>(source->tensors()[1].bytes()));
@@ -98,7 +92,7 @@ TEST_F(Files, AFileThatShrinksAfterwardsIsAnInputError) {
 }
 
 TEST_F(Files, AFileThatIsMissingIsAnIoError) {
-  const Error error = error_of([&] { open_files({folder / "none.safetensors"}, nullptr); });
+  const Error error = error_of([&] { open_file(folder / "none.safetensors"); });
   EXPECT_EQ(error.kind(), ErrorKind::io);
   EXPECT_THAT(error.what(), HasSubstr("none.safetensors'"));
 }
@@ -153,6 +147,17 @@ TEST_F(Shards, ATensorInTwoFilesOfAFolderIsAnErrorThatNamesBoth) {
   EXPECT_THAT(error.what(), AllOf(HasSubstr("'a'"), HasSubstr("x-1.safetensors'"), HasSubstr("x-3.safetensors'")));
 }
 
+TEST_F(Shards, AFolderWithoutIndexIsOneModelByItsNames) {
+  write_model(folder / "y.safetensors", {{"c", b}});
+  EXPECT_THAT(error_of([&] { open_folder(folder.path()); }).what(),
+              AllOf(HasSubstr("2 models"), HasSubstr("'x-*.safetensors'"), HasSubstr("'y.safetensors'")));
+  fs::rename(folder / "y.safetensors", folder / "x-4.safetensors");
+  EXPECT_THAT(error_of([&] { open_folder(folder.path()); }).what(), HasSubstr("number 3 is missing"));
+  fs::rename(folder / "x-4.safetensors", folder / "x-3.safetensors");
+  write_bytes(folder / "._x-3.safetensors", "made by an archive");
+  EXPECT_THAT(names(*open_folder(folder.path())), ElementsAre("a", "b", "c"));
+}
+
 TEST_F(Shards, AFolderOfTwoIndexesOrOfNothingIsAnError) {
   index(kIndex);
   write_bytes(folder / "y.safetensors.index.json", kIndex);
@@ -163,8 +168,8 @@ TEST_F(Shards, AFolderOfTwoIndexesOrOfNothingIsAnError) {
 
 TEST_F(Shards, AShardThatIsMissingIsNamed) {
   const Error error = index_error(R"({"weight_map":{"a":"x-1.safetensors","b":"x-9.safetensors"}})");
-  EXPECT_EQ(error.kind(), ErrorKind::io);
-  EXPECT_THAT(error.what(), HasSubstr("x-9.safetensors'"));
+  EXPECT_EQ(error.kind(), ErrorKind::input);
+  EXPECT_THAT(error.what(), HasSubstr("1 of the 2 files that the index names is missing: 'x-9.safetensors'"));
 }
 
 TEST_F(Shards, AnIndexMustNotReachOutOfItsFolder) {
@@ -231,6 +236,52 @@ TEST_F(Shards, AnIndexThatIsNoneIsAnError) {
 }
 
 TEST_F(Shards, AnEmptyIndexIsAModelWithoutTensors) { EXPECT_TRUE(open_index(index(R"({"weight_map":{}})"))->tensors().empty()); }
+
+class Parts : public Files {
+ protected:
+  fs::path part(const std::string& number, const at::Tensor& tensor) const {
+    const fs::path path = folder / ("m-0000" + number + "-of-00003.safetensors");
+    write_model(path, {{"t" + number, tensor}});
+    return path;
+  }
+};
+
+TEST_F(Parts, OnePartOpensAllOfThemInOrder) {
+  const fs::path third = part("3", a), first = part("1", b), second = part("2", a);
+  write_model(folder / "m-00001-of-00002.safetensors", {{"t1", a}});  // of another set
+  for (const fs::path& file : {first, second, third}) {
+    EXPECT_THAT(names(*open_file(file)), ElementsAre("t1", "t2", "t3"));
+    EXPECT_THAT(open_file(file)->files(), ElementsAre(first, second, third));
+  }
+}
+
+TEST_F(Parts, PartsThatAreMissingAreNamed) {
+  const fs::path second = part("2", a);
+  const Error error = error_of([&] { open_file(second); });
+  EXPECT_EQ(error.kind(), ErrorKind::input);
+  EXPECT_THAT(error.what(), AllOf(HasSubstr("one of 3 parts"), HasSubstr("2 are missing"), HasSubstr("'m-00001-of-00003.safetensors'"),
+                                  HasSubstr("'m-00003-of-00003.safetensors'")));
+  EXPECT_THAT(error_of([&] { open_folder(folder.path()); }).what(), HasSubstr("'m-00001-of-00003.safetensors'"));
+}
+
+TEST_F(Parts, TheIndexBesideAPartDecides) {
+  const fs::path first = part("1", a);
+  part("2", b);
+  write_bytes(folder / "m.safetensors.index.json",
+              R"({"weight_map":{"t1":"m-00001-of-00003.safetensors","t2":"m-00002-of-00003.safetensors"}})");
+  EXPECT_THAT(names(*open_file(first)), ElementsAre("t1", "t2"));
+  EXPECT_THAT(error_of([&] { open_file(part("3", a)); }).what(), HasSubstr("m.safetensors.index.json', does not name it"));
+}
+
+TEST_F(Parts, APartBeyondTheirNumberIsAnError) {
+  EXPECT_THAT(error_of([&] { open_file(part("4", a)); }).what(), HasSubstr("part 4 of 3"));
+  EXPECT_THAT(error_of([&] { open_file(part("0", a)); }).what(), HasSubstr("part 0 of 3"));
+}
+
+TEST_F(Parts, TheOnlyPartIsAFileAlone) {
+  write_model(folder / "m-00001-of-00001.safetensors", {{"a", a}});
+  EXPECT_THAT(names(*open_file(folder / "m-00001-of-00001.safetensors")), ElementsAre("a"));
+}
 
 TEST(IsIndex, TheNameDecides) {
   EXPECT_TRUE(is_index("a/model.safetensors.index.json"));
