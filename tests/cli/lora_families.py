@@ -1,4 +1,4 @@
-"""What diffusers calls the layers of models that ComfyUI stores, written down from the structure of diffusers' models.
+"""What diffusers (and once Tencent) calls the layers of models that ComfyUI stores, written down from the structure of these models.
 
 Nothing here reads the packs of filters: tests compare the two.
 """
@@ -165,6 +165,26 @@ class HunyuanVideo15(HunyuanVideo):
     def names(self):
         found = super().names() | {f"context_embedder_2.linear_{i}": Layer(f"byt5_in.fc{i}") for i in (1, 2, 3)}
         return found | {"image_embedder.linear_1": Layer("vision_in.proj.1"), "image_embedder.linear_2": Layer("vision_in.proj.3")}
+
+
+class HunyuanVideoOfTencent(HunyuanVideo):
+    """The names of the first implementation, with which many LoRAs were trained."""
+
+    changes = ((".img_attn.", ".img_attn_"), (".txt_attn.", ".txt_attn_"), (".self_attn.", ".self_attn_"), ("_mod.lin", "_mod.linear"),
+               (".modulation.lin", ".modulation.linear"), ("mlp.0", "mlp.fc1"), ("mlp.2", "mlp.fc2"), ("time_in.in_layer", "time_in.mlp.0"),
+               ("time_in.out_layer", "time_in.mlp.2"), ("guidance_in.in_layer", "guidance_in.mlp.0"), ("guidance_in.out_layer", "guidance_in.mlp.2"),
+               ("txt_in.t_embedder.in_layer", "txt_in.t_embedder.mlp.0"), ("txt_in.t_embedder.out_layer", "txt_in.t_embedder.mlp.2"),
+               ("txt_in.c_embedder.in_layer", "txt_in.c_embedder.linear_1"), ("txt_in.c_embedder.out_layer", "txt_in.c_embedder.linear_2"))
+
+    def names(self):
+        found = {}
+        for base in self.linears():
+            name = base
+            for ours, theirs in self.changes:
+                if ours in base:
+                    name = name.replace(ours, theirs)
+            found[name] = Layer(base)
+        return found
 
 
 class Sd3(Family):
@@ -373,6 +393,13 @@ class Anima(Cosmos):
         return super().names() | {base: Layer(base) for base in self.linears() if base.startswith("llm_adapter.")}
 
 
+class CogVideoX(Family):
+    keys = "cogvideox_5b"
+
+    def names(self):
+        return {f"transformer_{base}" if base.startswith("blocks.") else base: Layer(base) for base in self.linears()}
+
+
 class SameNames(Family):
     """Diffusers and ComfyUI agree."""
 
@@ -532,5 +559,5 @@ class Sd15(Unet):
             self.add(f"{inner}.norm{i}", width)
 
 
-FAMILIES = [Flux1, Chroma, Flux2, HunyuanVideo, HunyuanVideo15, Sd3, AuraFlow, PixArt, ZImage, Lumina2, Wan, Ltx, Ltx2, Cosmos, Anima, QwenImage,
-            HiDream, OmniGen2, Krea2, Sdxl, Sd15]
+FAMILIES = [Flux1, Chroma, Flux2, HunyuanVideo, HunyuanVideoOfTencent, HunyuanVideo15, Sd3, AuraFlow, PixArt, ZImage, Lumina2, Wan,
+            Ltx, Ltx2, Cosmos, Anima, CogVideoX, QwenImage, HiDream, OmniGen2, Krea2, Sdxl, Sd15]

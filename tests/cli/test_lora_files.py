@@ -139,6 +139,13 @@ class PartsOfFusedLayers(Merging):
         self.merge(tensors)
         self.assert_changed(**{"double_blocks.1.img_attn.qkv.weight": [(D, delta(tensors, name))]})
 
+    def test_queries_keys_and_values_in_one_without_the_mlp(self):
+        self.use(flux())
+        name = "diffusion_model.single_blocks.1.linear1_qkv"
+        tensors = pair(name, 3 * D, D)
+        self.merge(tensors)
+        self.assert_changed(**{"single_blocks.1.linear1.weight": [(0, delta(tensors, name))]})
+
     def test_z_image_in_the_spellings_of_three_trainers(self):
         self.use(z_image())
         parts = (("attention.to_q", "attention.qkv", 0, D, D), ("attention.to_k", "attention.qkv", D, D, D), ("attention.to_v", "attention.qkv", 2 * D, D, D),
@@ -222,6 +229,8 @@ class PartsOfFusedLayers(Merging):
     def test_a_packs_names_are_read_for_its_architecture_alone(self):
         self.use(z_image())
         self.refuse(pair("transformer.transformer_blocks.0.attn.to_q", D, D), says=["no layer", "transformer_blocks.0.attn.to_q"])
+        self.use({name: weight for name, weight in flux().items() if "norm" not in name})  # which no fingerprint fits
+        self.refuse(pair("transformer.transformer_blocks.0.attn.to_q", D, D), says=["no layer", "not recognised"])
 
 
 class Complete(Merging):

@@ -17,7 +17,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       for (const qmill::BlockNames& blocks : each.names) names.push_back(&blocks);
     for (const char* layer : {"blocks.17.attn.qkv", "d.0.mod", "img_in", ""})
       for (const qmill::OtherName& other : qmill::other_names(names, layer, 24, 8))
-        if (other.name.empty() || (other.rows && (other.rows->first < 0 || other.rows->count < 1 || other.rows->first + other.rows->count > 24)))
+        if (other.name.empty() ||
+            (other.rows && (other.rows->first < 0 || other.rows->count < 1 || other.rows->first + other.rows->count > 24)))
           std::abort();
   } catch (const qmill::Error&) {
   }

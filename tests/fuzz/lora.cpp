@@ -50,7 +50,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                              {"model.codes.weight", DType::i8, {4, 2}}},
                             {});
   static const qmill::BlockNames names = {
-      {{"d.*", "t.*"}}, {{"qkv", {{"to_q", 1}, {"to_k", 0}, {"to_v", 0}}, false}, {"qkv", {{"both", 2}}, false}, {"mod", {{"norm", 0}}, true}}};
+      {{"d.*", "t.*"}},
+      {{"qkv", {{"to_q", 1}, {"to_k", 0}, {"to_v", 0}}, false}, {"qkv", {{"both", 2}}, false}, {"mod", {{"norm", 0}}, true}}};
   const qmill::ModelKind kinds[] = {qmill::ModelKind::unknown, qmill::ModelKind::diffusion, qmill::ModelKind::text_encoder};
   const qmill::KnownModel known{kinds[size % 3], {&names}, {&names}};
   const bool is_lenient = size % 5 < 2;

@@ -1,6 +1,6 @@
 // The part of packs that names layers of LoRAs: what is read, and what is refused with which sentence.
-#include "plugin_files.h"
 #include "host/filter_pack.h"
+#include "plugin_files.h"
 
 namespace qmill {
 namespace {
@@ -8,8 +8,8 @@ namespace {
 using testing::expect_error;
 
 std::string with_lora_names(const std::string& value) {
-  return R"({"filter_pack": 1, "name": "acme", "version": "1", "filters": [{"name": "f", "category": "image", "summary": "s", "keep": ["a"]}],
-             "lora_names": )" +
+  return R"({"filter_pack": 1, "name": "acme", "version": "1",
+             "filters": [{"name": "f", "category": "image", "summary": "s", "keep": ["a"]}], "lora_names": )" +
          value + "}";
 }
 
@@ -25,9 +25,10 @@ void rejected(const std::string& text, std::initializer_list<std::string_view> p
 TEST(LoraNames, APackHoldsBlocksAndLayers) {
   const FilterPack pack = parse_filter_pack(with_lora_names(R"([
       {"architectures": ["a", "b"], "names": [
-        {"blocks": {"d.*": "t.*"}, "layers": {"qkv": [{"name": "q", "columns": 2}, "k", "v"], "out": "to_out.0", "mod": {"name": "n", "scale_first": true}}},
+        {"blocks": {"d.*": "t.*"}, "layers": {"qkv": [{"name": "q", "columns": 2}, "k", "v"], "out": "to_out.0",
+                                              "mod": {"name": "n", "scale_first": true}}},
         {"layers": {"img_in": "x_embedder"}}]},
-      {"architectures": ["c"], "names": [{"blocks": {"up": "down"}}]}])"));
+      {"architectures": ["c"], "names": [{"blocks": {"up": "down", "decoder": ""}}]}])"));
   ASSERT_EQ(pack.lora_names.size(), 2u);
   const LoraNames& first = pack.lora_names[0];
   EXPECT_EQ(first.architectures, (std::vector<std::string>{"a", "b"}));
@@ -46,6 +47,7 @@ TEST(LoraNames, APackHoldsBlocksAndLayers) {
   EXPECT_TRUE(first.names[0].layers[2].scale_first);
   EXPECT_TRUE(first.names[1].blocks.empty());
   EXPECT_TRUE(pack.lora_names[1].names[0].layers.empty());
+  EXPECT_EQ(pack.lora_names[1].names[0].blocks.at(1), (std::pair<std::string, std::string>{"decoder", ""}));
 }
 
 TEST(LoraNames, WrongTypesAndEmptyValuesAreRefused) {

@@ -13,7 +13,7 @@ namespace qmill {
 struct FilterPack {
   std::string name;
   std::string version;
-  std::vector<FilterData> filters;     // patterns in place of references to lists
+  std::vector<FilterData> filters;  // patterns in place of references to lists
   std::vector<LoraNames> lora_names;
 };
 

@@ -48,7 +48,9 @@ class LoraNameReader {
     if (!json.contains("blocks") && !json.contains("layers")) reject("it has neither 'blocks' nor 'layers'");
     if (json.contains("blocks")) {
       for (const auto& [model, lora] : object(json["blocks"], "blocks").items()) {
-        result.blocks.emplace_back(name(model, "blocks", true), name(lora, "blocks", true));
+        std::string own = name(model, "blocks", true);
+        // Where LoRAs leave the block out, theirs is empty.
+        result.blocks.emplace_back(std::move(own), lora == "" ? std::string() : name(lora, "blocks", true));
         const auto stars = [](const std::string& text) { return std::count(text.begin(), text.end(), '*'); };
         if (stars(result.blocks.back().first) != stars(result.blocks.back().second))
           reject(fmt::format("'{}' and '{}' have different numbers of stars", result.blocks.back().first, result.blocks.back().second));
@@ -56,7 +58,8 @@ class LoraNameReader {
     }
     if (json.contains("layers"))
       for (const auto& [layer, parts] : object(json["layers"], "layers").items())
-        result.layers.push_back(located(fmt::format("layer '{}'", layer), [&, &key = layer, &value = parts] { return of_layer(key, value); }));
+        result.layers.push_back(
+            located(fmt::format("layer '{}'", layer), [&, &key = layer, &value = parts] { return of_layer(key, value); }));
     return result;
   }
 

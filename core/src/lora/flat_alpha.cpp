@@ -30,7 +30,8 @@ double number_of(std::string_view key, std::string_view value) {
 double plausible_alpha(double alpha, std::string_view what) {
   if (!std::isfinite(alpha)) throw Error(ErrorKind::input, fmt::format("{} is not a finite number", what), "the file is damaged");
   if (alpha < 0 || alpha > kLargest)
-    throw Error(ErrorKind::input, fmt::format("{} is {:g}, expected a number from 0 to {:.0f}", what, alpha, kLargest), "the file is damaged");
+    throw Error(ErrorKind::input, fmt::format("{} is {:g}, expected a number from 0 to {:.0f}", what, alpha, kLargest),
+                "the file is damaged");
   return alpha;
 }
 

@@ -77,7 +77,7 @@ std::vector<OtherName> other_names(const std::vector<const BlockNames*>& data, s
   std::vector<OtherName> names;
   std::vector<std::string_view> numbers;
   const auto in_block = [&](const BlockNames& group, const std::string& lora_block, std::string_view rest) {
-    if (group.layers.empty()) names.push_back({joined(lora_block, rest), {}});
+    if (group.layers.empty() && !(lora_block.empty() && rest.empty())) names.push_back({joined(lora_block, rest), {}});
     for (const LayerParts& layer : group.layers)
       if (layer.layer == rest) add_parts(layer, lora_block, rows, columns, names);
     if (names.size() > kMaxNames)

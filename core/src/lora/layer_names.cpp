@@ -151,11 +151,12 @@ Resolution LayerNames::resolve(std::string_view name) const {
     is_here = is_here || (model.component.kind == address.component.kind && model.component.kind != ModelKind::unknown);
     const std::optional<LayerPlace> place = find_in(model, address, name);
     if (!place) continue;
-    if (found && address.component.kind == ModelKind::unknown)
+    // "transformer." is a diffusion model's, where there is one.
+    if (found && !address.may_be_any_model)
       throw Error(ErrorKind::input,
                   fmt::format("'{}' could be each of the layers '{}', '{}'", name, bases_[found->layer], bases_[place->layer]),
                   "name the layer as the model does");
-    if (!found) found = place;
+    if (!found || model.component.kind == address.component.kind) found = place;
   }
   result.place = found;
   result.is_for_other_model = !found && address.component.kind != ModelKind::unknown && is_known() && !is_here;

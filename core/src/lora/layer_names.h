@@ -22,13 +22,13 @@ struct NamedLayer {
 
 // What is known of a model besides its layers.
 struct KnownModel {
-  ModelKind kind = ModelKind::unknown;   // of what has no prefix of a checkpoint
-  std::vector<const BlockNames*> names;  // other names of its layers, and
+  ModelKind kind = ModelKind::unknown;           // of what has no prefix of a checkpoint
+  std::vector<const BlockNames*> names;          // other names of its layers, and
   std::vector<const BlockNames*> encoder_names;  // of those of text encoders in a checkpoint
 };
 
 struct LayerPlace {
-  std::size_t layer = 0;  // number in LayerNames::bases()
+  std::size_t layer = 0;         // number in LayerNames::bases()
   std::optional<RowRange> rows;  // nothing: all
 
   bool operator==(const LayerPlace&) const = default;
@@ -37,7 +37,7 @@ struct LayerPlace {
 // Where a name in a LoRA file leads.
 struct Resolution {
   std::optional<LayerPlace> place;
-  Component component;            // that the name itself states
+  Component component;              // that the name itself states
   bool is_for_other_model = false;  // it states one that is not here
 };
 
@@ -71,7 +71,7 @@ class LayerNames {
   // One model of a checkpoint.
   struct Model {
     Component component;
-    std::set<int> numbers;  // by which LoRAs call it, of a text encoder; none: any
+    std::set<int> numbers;                  // by which LoRAs call it, of a text encoder; none: any
     Index dotted, underscored;              // by the layers' own names
     Index other_dotted, other_underscored;  // by names of the data
   };

@@ -1,8 +1,8 @@
 #include "lora/lora_alpha.h"
 
 #include "io/json_text.h"
-#include "io/text_file.h"
 #include "io/regex.h"
+#include "io/text_file.h"
 
 #include <qmill/error.h>
 

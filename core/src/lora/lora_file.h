@@ -46,7 +46,7 @@ class LoraFile {
   const TensorSource& source() const { return *source_; }
   const TensorInfo& info(std::size_t tensor) const { return source_->tensors()[tensor]; }
   const TensorInfo& info(const LoraEntry& entry, AdapterPart part) const { return info(entry.parts.at(part)); }
-  const std::vector<LoraEntry>& entries() const { return entries_; }        // that are of layers, by name
+  const std::vector<LoraEntry>& entries() const { return entries_; }  // that are of layers, by name
   // Tensors that change nothing of the model: of other layers, or of no known kind.
   const std::vector<std::string>& unmatched() const { return unmatched_; }
   // Those of them whose absence is felt: all but an alpha alone, a single value, and trained embeddings.

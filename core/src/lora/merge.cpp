@@ -127,6 +127,7 @@ struct Merge::Matching {
   std::map<std::size_t, std::string> changed;  // layers, by place in the model
   std::set<std::size_t> affected;              // places of those whose change is not multiplied by 0
   std::vector<std::string> lost;
+  bool is_recognised;  // the model
 };
 
 Merge::Merge(const OpenFile& open, const TensorSource& model, const MergeOptions& options, const KnownModel& known) {
@@ -146,7 +147,7 @@ Merge::Merge(const OpenFile& open, const TensorSource& model, const MergeOptions
     const File& file = *files_.emplace_back(std::make_unique<File>(options.paths[i], open(options.paths[i]), names));
     merged.unmatched = file.lora.unmatched();
     merged.for_other_models = file.lora.for_other_models();
-    Matching matching{model, file, i, options, {}, {}, file.lora.lost()};
+    Matching matching{model, file, i, options, {}, {}, file.lora.lost(), known.kind != ModelKind::unknown};
     try {
       for (const LoraEntry& entry : file.lora.entries()) match(entry, layers[entry.place.layer], matching);
       for (const auto& [place, base] : matching.changed) merged.layers.push_back(base);
@@ -214,9 +215,11 @@ void Merge::require_complete(const MergedLora& merged, const Matching& matching)
     else if (!merged.unmatched.empty())
       why = fmt::format(": it has '{}'", merged.unmatched.front());
     else if (!merged.for_other_models.empty())
-      why = fmt::format(": it is for {}, as '{}' says", fmt::join(matching.file.lora.other_models(), ", "), merged.for_other_models.front());
+      why =
+          fmt::format(": it is for {}, as '{}' says", fmt::join(matching.file.lora.other_models(), ", "), merged.for_other_models.front());
     throw Error(ErrorKind::input, "it changes no layer of the model" + why,
-                "use a LoRA of this model, with its layers' names (docs/lora.md)");
+                fmt::format("use a LoRA of this model{} (docs/lora.md)",
+                            matching.is_recognised ? "" : "; the model is not recognised, so that only its own names of layers are known"));
   }
   if (matching.lost.empty() || matching.options.partial) return;
   const std::size_t others = matching.lost.size() - 1;
@@ -225,7 +228,8 @@ void Merge::require_complete(const MergedLora& merged, const Matching& matching)
                           others == 0   ? " is"
                           : others == 1 ? " and 1 more tensor are"
                                         : fmt::format(" and {} more tensors are", others)),
-              "use a LoRA of this model, or merge the part that fits with `merge_lora_partial` (docs/lora.md)");
+              fmt::format("use a LoRA of this model, or merge the part that fits with `merge_lora_partial`{} (docs/lora.md)",
+                          matching.is_recognised ? "" : "; the model is not recognised, so that only its own names of layers are known"));
 }
 
 std::string Merge::identity() const {

@@ -19,8 +19,8 @@ using OpenFile = std::function<std::unique_ptr<TensorSource>(const std::filesyst
 class Merge {
  public:
   // Opens the files, reads headers and alphas, and matches them with the model. Throws Error(usage) for numbers that are not finite;
-  // Error(io, input, unsupported) that names file and tensor: a file that is damaged or changes nothing, a shape that is not the model's, and
-  // unless the options permit it, a change that is of no layer of the model.
+  // Error(io, input, unsupported) that names file and tensor: a file that is damaged or changes nothing, a shape that is not the model's,
+  // and unless the options permit it, a change that is of no layer of the model.
   Merge(const OpenFile& open, const TensorSource& model, const MergeOptions& options, const KnownModel& known = {});
   ~Merge();
 
@@ -43,8 +43,8 @@ class Merge {
 
  private:
   struct File;
-  struct Change;  // of one tensor of the model by one file
-  struct Target;  // a tensor of the model, and its changes
+  struct Change;    // of one tensor of the model by one file
+  struct Target;    // a tensor of the model, and its changes
   struct Matching;  // of one file with the model
 
   void match(const LoraEntry& entry, const ModelLayer& layer, Matching& matching);

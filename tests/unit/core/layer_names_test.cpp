@@ -8,9 +8,11 @@ namespace {
 using testing::expect_error;
 
 const BlockNames& blocks() {
-  static const BlockNames names = {
-      {{"double.*", "trans.*"}, {"up.1.0", "out.7"}},
-      {{"qkv", {{"to_q", 1}, {"to_k", 0}, {"to_v", 0}}, false}, {"proj", {{"to_out.0", 0}}, false}, {"mod", {{"norm", 0}}, true}, {"odd", {{"a", 0}, {"b", 0}}, false}}};
+  static const BlockNames names = {{{"double.*", "trans.*"}, {"up.1.0", "out.7"}},
+                                   {{"qkv", {{"to_q", 1}, {"to_k", 0}, {"to_v", 0}}, false},
+                                    {"proj", {{"to_out.0", 0}}, false},
+                                    {"mod", {{"norm", 0}}, true},
+                                    {"odd", {{"a", 0}, {"b", 0}}, false}}};
   return names;
 }
 
@@ -52,20 +54,26 @@ TEST(OtherNames, ABlockWithoutLayersRenamesAllBelow) {
   const BlockNames all = {{{"in.4.1", "down.1.att.0"}}, {}};
   EXPECT_EQ(other_names({&all}, "in.4.1.x.0.q", 4, 4).at(0).name, "down.1.att.0.x.0.q");
   EXPECT_EQ(other_names({&all}, "in.4.1", 4, 4).at(0).name, "down.1.att.0");
+  const BlockNames none = {{{"decoder", ""}}, {}};
+  EXPECT_EQ(other_names({&none}, "decoder.layers.0.q", 4, 4).at(0).name, "layers.0.q");
+  EXPECT_TRUE(other_names({&none}, "decoder", 4, 4).empty()) << "it would have no name";
 }
 
 TEST(LayerNames, ResolvesEverySpellingToTheRows) {
-  const LayerNames names({{"model.diffusion_model.double.3.qkv", 24, 8}, {"model.diffusion_model.double.3.proj", 8, 8}}, known(ModelKind::diffusion));
+  const LayerNames names({{"model.diffusion_model.double.3.qkv", 24, 8}, {"model.diffusion_model.double.3.proj", 8, 8}},
+                         known(ModelKind::diffusion));
   const LayerPlace value{0, RowRange{16, 8, false}};
-  for (const char* name : {"trans.3.to_v", "transformer.trans.3.to_v", "diffusion_model.trans.3.to_v", "base_model.model.trans.3.to_v",
-                           "base_model.model.transformer.trans.3.to_v", "lora_unet_trans_3_to_v", "lora_unet__trans_3_to_v", "lora_transformer_trans_3_to_v",
-                           "lora_transformer.trans.3.to_v", "lycoris_trans_3_to_v", "unet.trans.3.processor.to_v", "trans.3.to_v.weight"})
+  for (const char* name :
+       {"trans.3.to_v", "transformer.trans.3.to_v", "diffusion_model.trans.3.to_v", "base_model.model.trans.3.to_v",
+        "base_model.model.transformer.trans.3.to_v", "lora_unet_trans_3_to_v", "lora_unet__trans_3_to_v", "lora_transformer_trans_3_to_v",
+        "lora_transformer.trans.3.to_v", "lycoris_trans_3_to_v", "unet.trans.3.processor.to_v", "trans.3.to_v.weight"})
     EXPECT_EQ(names.resolve(name).place, value) << name;
   for (const char* name : {"model.diffusion_model.double.3.qkv", "double.3.qkv", "lora_unet_double_3_qkv"})
     EXPECT_EQ(names.resolve(name).place, (LayerPlace{0, {}})) << name;
   for (const char* name : {"trans.3.to_out.0", "trans.3.to_out", "trans.3.processor.to_out", "lora_unet_trans_3_to_out_0"})
     EXPECT_EQ(names.resolve(name).place, (LayerPlace{1, {}})) << name;
-  for (const char* name : {"trans.4.to_v", "trans.3.to_x", "lora_unet_trans_33_to_v", "lora_te_trans_3_to_v", "text_encoder.trans.3.to_v", "", "."})
+  for (const char* name :
+       {"trans.4.to_v", "trans.3.to_x", "lora_unet_trans_33_to_v", "lora_te_trans_3_to_v", "text_encoder.trans.3.to_v", "", "."})
     EXPECT_FALSE(names.resolve(name).place) << name;
 }
 
@@ -89,9 +97,9 @@ TEST(LayerNames, EveryModelOfACheckpointGetsItsOwn) {
                           {"conditioner.embedders.1.model.q", 4, 4},
                           {"first_stage_model.q", 4, 4}},
                          known(ModelKind::diffusion));
-  const std::pair<const char*, std::size_t> expected[] = {{"lora_unet_q", 0},       {"transformer.q", 0}, {"lora_te_text_model_q", 1},
-                                                          {"lora_te1_text_model_q", 1}, {"text_encoder.q", 1}, {"te2.q", 2},
-                                                          {"lora_te2_q", 2},        {"first_stage_model.q", 3}};
+  const std::pair<const char*, std::size_t> expected[] = {
+      {"lora_unet_q", 0},    {"transformer.q", 0}, {"lora_te_text_model_q", 1}, {"lora_te1_text_model_q", 1},
+      {"text_encoder.q", 1}, {"te2.q", 2},         {"lora_te2_q", 2},           {"first_stage_model.q", 3}};
   for (const auto& [name, layer] : expected) EXPECT_EQ(names.resolve(name).place, (LayerPlace{layer, {}})) << name;
   expect_error(ErrorKind::input, {"'q'", "could be each of"}, [&] { names.resolve("q"); });
   EXPECT_TRUE(names.resolve("lora_te3_q").is_for_other_model);

@@ -23,8 +23,8 @@ QMILL_CORE_API LoraToMerge parse_lora_to_merge(const std::string& text);
 // What one file changes. Layers are named as in the model, without ".weight"; tensors of the file as there.
 struct MergedLora {
   std::filesystem::path file;
-  double strength = 1;                       // all in all: its own, times that of the run, times 0.9^i
-  std::vector<std::string> layers;           // of the model, that it changes
+  double strength = 1;              // all in all: its own, times that of the run, times 0.9^i
+  std::vector<std::string> layers;  // of the model, that it changes
   // Changes by kind: "lora", "dora", "loha", "lokr", "diff", "bias". A layer has several when the file has its parts apart.
   std::map<std::string, std::size_t> kinds;
   std::map<std::string, std::size_t> alpha;   // of these with a rank, where alpha comes from: "tensor", "metadata", "rank"
