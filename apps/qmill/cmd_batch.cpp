@@ -101,7 +101,8 @@ std::vector<Job> jobs_of(const Arguments& arguments, const Command& command, con
       for (const fs::path& lora : loras) words.push_back("--merge-loras=" + lora.string());
     // A strength for all LoRAs says nothing of a model without any.
     if (!merges_for_all && loras.empty())
-      std::erase_if(words, [](const std::string& word) { return word.starts_with("--merge-lora-") || word == "--no-merge-lora-dampen"; });
+      std::erase_if(words,
+                    [](const std::string& word) { return word.starts_with("--merge-lora-") || word.starts_with("--no-merge-lora-"); });
     Job job{convert_options(Arguments(convert, words), host), was_found};
     check_choices(host, job.options);
     job.options.output = output_of(job.options, arguments);

@@ -128,6 +128,8 @@ std::string merge_lines(const Plan& plan) {
     std::string text =
         fmt::format("{} at {:g}: {} ({}), {} unmatched", lora.file.filename().string(), lora.strength,
                     count_text(lora.layers.size(), "layer"), counts_text(lora.kinds), count_text(lora.unmatched.size(), "tensor"));
+    if (!lora.for_other_models.empty()) text += fmt::format(", {} for other models", lora.for_other_models.size());
+    if (!lora.mismatched.empty()) text += fmt::format(", {} of another size left out", count_text(lora.mismatched.size(), "layer"));
     if (const auto by_rank = lora.alpha.find("rank"); by_rank != lora.alpha.end())
       text += fmt::format(", {} without alpha", by_rank->second);
     texts.push_back(std::move(text));

@@ -94,16 +94,18 @@ class Names(Model):
         ("{}.lora_linear_layer.down.weight", "{}.lora_linear_layer.up.weight"),
     ]
     LAYERS = ["{}", "diffusion_model.{}", "model.diffusion_model.{}", "transformer.{}", "base_model.model.{}", "base_model.model.transformer.{}"]
-    KOHYA = ["lora_unet_{}", "lora_transformer_{}", "lycoris_{}", "lora_te_{}", "lora_te1_{}"]
+    KOHYA = ["lora_unet_{}", "lora_transformer_{}", "lycoris_{}"]
+    ENCODERS = ["lora_te_{}", "lora_te1_{}", "text_encoder.{}"]
 
     def test_every_spelling_reaches_its_layers_in_models_with_and_without_prefix(self):
         down, up = random(4, K), random(N, 4, seed=1)
         delta = up.double() @ down.double() / 4 * 6
         spellings = [(layer, pair) for layer in self.LAYERS for pair in self.DOWN_UP]
         spellings += [(layer, self.DOWN_UP[3]) for layer in self.KOHYA]
+        encoders = [(layer, self.DOWN_UP[3]) for layer in self.ENCODERS]
         for prefix in ("", PREFIX, "diffusion_model.", "transformer."):
             self.source = self.save_source(prefix)
-            for layer, pair in spellings if prefix == PREFIX else spellings[::4]:
+            for layer, pair in spellings if prefix == PREFIX else spellings[::4] + encoders:
                 with self.subTest(prefix=prefix, layer=layer, pair=pair[0]):
                     tensors = {}
                     for base in ("blocks.0.k", "blocks.0.q"):
@@ -119,11 +121,16 @@ class Names(Model):
     def test_names_that_the_model_does_not_have_are_counted_not_guessed(self):
         tensors = lora("blocks.0.k") | lora("transformer_blocks.0.attn.to_q") | lora("lora_te2_text_model_encoder_layers_0_mlp_fc1")
         tensors |= {"blocks.0.k.strange": torch.ones(2), "note": torch.ones(1), "blocks.0.q.alpha": torch.tensor(1.0)}
-        report = self.merged(tensors)
-        self.assertEqual(report["merge"]["files"][0]["layers"], [PREFIX + "blocks.0.k"])
-        self.assertEqual(set(report["merge"]["files"][0]["unmatched"]), {n for n in tensors if not n.startswith("blocks.0.k.lora")})
+        error = self.refused("--merge-lora", self.lora(tensors))
+        for part in ("lora.safetensors", "only a part", "2 more tensors", "--merge-lora-partial"):
+            self.assertIn(part, error)
+        report = self.merged(tensors, "--merge-lora-partial")
+        account = report["merge"]["files"][0]
+        self.assertEqual(account["layers"], [PREFIX + "blocks.0.k"])
+        self.assertEqual(set(account["for_other_models"]), {n for n in tensors if n.startswith("lora_te2")})
+        self.assertEqual(set(account["unmatched"]), {n for n in tensors if not n.startswith(("blocks.0.k.lora", "lora_te2"))})
         self.assert_changed_by(product(tensors, "blocks.0.k.lora_A.weight", "blocks.0.k.lora_B.weight"))
-        self.assertTrue(any("7 tensors" in warning and "lora.safetensors" in warning for warning in report["warnings"]), report["warnings"])
+        self.assertTrue(any("5 tensors" in warning and "lora.safetensors" in warning for warning in report["warnings"]), report["warnings"])
 
     def test_a_name_that_could_be_two_layers_is_refused(self):
         self.weights |= {"a.b_c.weight": random(N, K), "a_b.c.weight": random(N, K)}
@@ -242,7 +249,7 @@ class Kinds(Model):
 
     def test_whole_differences_of_weights_biases_norms_and_parameters(self):
         parts = {"blocks.0.k.diff": random(N, K), "blocks.0.k.diff_b": random(N), "blocks.0.norm.w_norm": random(K), "table.diff": random(5, 7)}
-        report = self.merged(parts | {"conv.diff_b": random(8)}, "--merge-lora-scale", "0.5")
+        report = self.merged(parts | {"conv.diff_b": random(8)}, "--merge-lora-scale", "0.5", "--merge-lora-partial")
         for name, part in (("blocks.0.k.weight", "blocks.0.k.diff"), ("blocks.0.k.bias", "blocks.0.k.diff_b"),
                            ("blocks.0.norm.weight", "blocks.0.norm.w_norm"), ("table", "table.diff")):
             self.assert_is(name, self.weights[name].double() + parts[part].double() / 2)
@@ -534,39 +541,42 @@ class Account(Model):
                 "kinds": {"lora": 2},
                 "alpha": {"rank": 1, "tensor": 1},
                 "unmatched": ["gone.lora_A.weight", "gone.lora_B.weight"],
+                "for_other_models": [],
+                "mismatched": [],
+                "unaffected": 0,
             }],
         }
-        flags = ["--merge-lora", self.path, "--exclude-layers", r"\.k\.|half"]
+        flags = ["--merge-lora", self.path, "--merge-lora-partial", "--exclude-layers", r"\.k\.|half"]
         plan = qmill_json("plan", self.source, *flags)
         self.assertEqual(plan["merge"], expected)
         by_name = {layer["name"].removeprefix(PREFIX): layer for layer in plan["layers"]}
         self.assertEqual((by_name["blocks.0.q"]["action"], by_name["blocks.0.q"]["merged"]), ("quantize", [str(self.path)]))
         self.assertEqual((by_name["blocks.0.k"]["action"], by_name["blocks.0.k"]["merged"]), ("merge", [str(self.path)]))
         self.assertEqual((by_name["blocks.0.half"]["action"], by_name["blocks.0.half"]["merged"]), ("copy", []))
-        self.assertEqual(self.run_merge("--merge-lora", self.path)["merge"], expected)
+        self.assertEqual(self.run_merge("--merge-lora", self.path, "--merge-lora-partial")["merge"], expected)
         self.assertIsNone(qmill_json("plan", self.source)["merge"])
 
     def test_the_size_is_that_of_the_plan_and_of_the_run_without(self):
         flags = ["--exclude-layers", r"\.k\.|half"]
-        planned = qmill_json("plan", self.source, *flags, "--merge-lora", self.path)["output_bytes"]
-        qmill("-i", self.source, "-o", self.output, *flags, "--merge-lora", self.path)
+        planned = qmill_json("plan", self.source, *flags, "--merge-lora", self.path, "--merge-lora-partial")["output_bytes"]
+        qmill("-i", self.source, "-o", self.output, *flags, "--merge-lora", self.path, "--merge-lora-partial")
         self.assertEqual(self.output.stat().st_size, planned)
         tensors = sum(t.nbytes for t in read(self.output)[0].values())
         qmill("-i", self.source, "-o", self.output, "--overwrite", *flags)
         self.assertEqual(sum(t.nbytes for t in read(self.output)[0].values()), tensors)
 
     def test_people_are_told(self):
-        out, _ = qmill("plan", self.source, "--merge-loras", self.path, f"{self.path}:0.5", "--exclude-layers", r"\.k\.|half")
+        out, _ = qmill("plan", self.source, "--merge-loras", self.path, f"{self.path}:0.5", "--merge-lora-partial", "--exclude-layers", r"\.k\.|half")
         for part in ("lora.safetensors at 1: 2 layers (2 lora), 2 tensors unmatched, 1 without alpha", "lora.safetensors at 0.45: 2 layers",
                      "[primary; merged]", "; merged]", "gone.lora_A.weight"):
             self.assertIn(part, out)
-        out, _ = qmill("-i", self.source, "-o", self.output, "--merge-lora", self.path)
+        out, _ = qmill("-i", self.source, "-o", self.output, "--merge-lora", self.path, "--merge-lora-partial")
         self.assertIn("lora.safetensors at 1: 2 layers (2 lora), 2 tensors unmatched", out)
         self.assertIn("gone.lora_A.weight", out)
 
     def test_the_file_says_what_was_merged_without_folders(self):
         other = self.lora(lora("blocks.0.q", seed=3), "other.safetensors")
-        self.run_merge("--merge-loras", f"{other}:0.5", "--merge-lora", self.path, "--merge-lora-scale", "0.7", "--no-merge-lora-dampen")
+        self.run_merge("--merge-loras", f"{other}:0.5", "--merge-lora", self.path, "--merge-lora-scale", "0.7", "--no-merge-lora-dampen", "--merge-lora-partial")
         metadata = read(self.output)[1]
         options = json.loads(metadata["qmill.options"])
         self.assertEqual(options["merge-loras"], "other.safetensors:0.5")

@@ -8,7 +8,7 @@ cmake_policy(VERSION 3.25)
 # The public headers of each room, qmill/core/<name>.h. All of qmill/compat/ are of compat.
 set(public_io export logging output_plan process text_output)
 set(public_engine environment memory run_options)
-set(public_host default_host host)
+set(public_host default_host host lora_names)
 set(public_readers foreign_quantizers)
 set(public_model architecture decoded_source stored_layers)
 set(public_report quality)

@@ -43,8 +43,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                              {"model.a.bias", DType::f16, {4}},
                              {"model.b.c.weight", DType::bf16, {2, 2, 2, 2}},
                              {"model.norm.weight", DType::f32, {4}},
+                             {"model.d.0.qkv.weight", DType::f32, {4, 2}},
+                             {"model.d.0.qkv.bias", DType::f32, {4}},
+                             {"model.d.0.mod.weight", DType::f32, {4, 2}},
+                             {"text_encoders.clip_l.transformer.text_model.a.weight", DType::f32, {4, 2}},
                              {"model.codes.weight", DType::i8, {4, 2}}},
                             {});
+  static const qmill::BlockNames names = {
+      {{"d.*", "t.*"}},
+      {{"qkv", {{"to_q", 1}, {"to_k", 0}, {"to_v", 0}}, false}, {"qkv", {{"both", 2}}, false}, {"mod", {{"norm", 0}}, true}}};
+  const qmill::ModelKind kinds[] = {qmill::ModelKind::unknown, qmill::ModelKind::diffusion, qmill::ModelKind::text_encoder};
+  const qmill::KnownModel known{kinds[size % 3], {&names}, {&names}};
+  const bool is_lenient = size % 5 < 2;
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   try {
     // Of any length: as many bytes of data as the tensors say.
@@ -58,7 +68,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::vector<qmill::TensorInfo> tensors;
     for (const safetensors::Entry& entry : header.entries) tensors.push_back(entry.info);
     const auto open = [&](const std::filesystem::path&) { return std::make_unique<Memory>(tensors, header.metadata); };
-    const qmill::Merge merge(open, model, {.paths = {"a", "b"}});
+    const qmill::Merge merge(open, model, {.paths = {"a", "b"}, .partial = is_lenient, .skip_mismatched = is_lenient}, known);
     bool merged = false;
     for (std::size_t i = 0; i < model.tensors().size(); ++i) {
       if (merge.files_of(i).empty()) continue;

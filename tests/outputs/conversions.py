@@ -220,6 +220,7 @@ LORAS = each("lora", f"convert model.safetensors {KEEP_SOME}", {
     "order": "--merge-lora plain.safetensors --merge-loras dora.safetensors kohya.safetensors:0.5",
     "keep_dtype": "--merge-lora plain.safetensors --keep-dtype f16",
     "fallback": "--merge-lora plain.safetensors --fallback fp16",
+    "misfits": "--merge-lora misfits.safetensors --merge-lora-partial --merge-lora-skip-mismatched",
     "rows": f"--merge-loras plain.safetensors differences.safetensors {ROWS}",
 })
 

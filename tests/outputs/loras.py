@@ -68,8 +68,14 @@ def cp_form():
     }
 
 
+def misfits():
+    """A layer of another size, and one that the model does not have, beside one that fits."""
+    tensors = pair("blocks.0.q", "lora_A", "lora_B", 64, 256) | pair("odd", "lora_A", "lora_B", 33, 64)
+    return tensors | pair("blocks.7.q", "lora_A", "lora_B", 64, 256)
+
+
 def write_loras(folder):
-    for make in (plain, kohya, loha, lokr, dora, differences, cp_form):
+    for make in (plain, kohya, loha, lokr, dora, differences, cp_form, misfits):
         write_safetensors(folder / f"{make.__name__}.safetensors", make())
     peft = folder / "peft"
     peft.mkdir()

@@ -235,7 +235,7 @@ void Calibration::State::match_lora(const Host& host) {
       continue;
     }
     const TensorInfo& down = lora->info(pair, AdapterPart::down);
-    LayerEntry& layer = layers[pair.layer];
+    LayerEntry& layer = layers[pair.place.layer];
     if (down.elements() / down.shape[0] != layer.columns)
       throw lora->located(
           Error(ErrorKind::input,

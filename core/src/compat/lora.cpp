@@ -4,6 +4,7 @@
 #include "compat/finite.h"
 #include "lora/lora_alpha.h"
 #include "lora/merge.h"
+#include "lora/weight_change.h"
 
 #include <qmill/core/default_host.h>
 #include <qmill/error.h>

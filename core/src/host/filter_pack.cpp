@@ -1,6 +1,7 @@
 #include "host/filter_pack.h"
 
-#include "io/json_text.h"
+#include "host/lora_names.h"
+#include "host/pack_text.h"
 #include "io/text_file.h"
 
 #include <qmill/core/host.h>
@@ -10,14 +11,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <initializer_list>
 #include <limits>
 #include <map>
 
 namespace qmill {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kMaxFileBytes = 1 << 20;
 constexpr std::size_t kMaxFilters = 1000;
@@ -25,69 +23,7 @@ constexpr std::size_t kMaxStrings = 10'000;  // of one list, references replaced
 // Of all lists and filters together, references replaced: short names multiply what a short file says.
 constexpr std::size_t kMaxPackPatterns = 100'000;
 constexpr std::size_t kMaxPackPatternBytes = 16 << 20;
-constexpr std::size_t kMaxNameBytes = 64;
-constexpr std::size_t kMaxPatternBytes = 256;
 constexpr std::size_t kMaxTextBytes = 1000;
-
-[[noreturn]] void reject(std::string message) { throw Error(ErrorKind::input, std::move(message)); }
-
-// Adds to the message of what is thrown inside where it is.
-template <class Function>
-auto located(const std::string& where, Function&& function) {
-  try {
-    return std::forward<Function>(function)();
-  } catch (const Error& error) {
-    reject(fmt::format("{}: {}", where, error.message()));
-  }
-}
-
-void require_object(const Json& json, std::initializer_list<const char*> known) {
-  if (!json.is_object()) reject(fmt::format("{} stands where an object was expected", excerpt(json)));
-  const std::vector<std::string> names(known.begin(), known.end());
-  for (const auto& [key, value] : json.items())
-    if (std::find(names.begin(), names.end(), key) == names.end()) reject(unknown_name_message("key", key, names));
-}
-
-const Json& member(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  if (found == object.end()) reject(fmt::format("it has no '{}'", key));
-  return *found;
-}
-
-std::string text(const Json& json, const char* what, std::size_t max_bytes) {
-  if (!json.is_string()) reject(fmt::format("'{}' is {}, expected a text", what, excerpt(json)));
-  std::string value = json.get<std::string>();
-  if (value.empty()) reject(fmt::format("'{}' is empty", what));
-  if (value.size() > max_bytes) reject(fmt::format("'{}' has {} bytes, allowed are {}", what, value.size(), max_bytes));
-  if (std::any_of(value.begin(), value.end(), [](char c) { return static_cast<unsigned char>(c) < ' '; }))
-    reject(fmt::format("'{}' has a control character in it", what));
-  return value;
-}
-
-// As for all plugins: letters, digits, '-', '_' and '.'.
-std::string name_text(const Json& json, const char* what) {
-  std::string name = text(json, what, kMaxNameBytes);
-  const auto is_allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
-  };
-  if (!std::all_of(name.begin(), name.end(), is_allowed))
-    reject(fmt::format("'{}' is {}, allowed are letters, digits, '-', '_' and '.'", what, excerpt(json)));
-  return name;
-}
-
-std::int64_t integer(const Json& json, const char* what, std::int64_t lowest, std::int64_t highest) {
-  const bool fits = json.is_number_unsigned() ? json.get<std::uint64_t>() <= static_cast<std::uint64_t>(highest)
-                                              : json.is_number_integer() && json.get<std::int64_t>() <= highest;
-  if (!fits || json.get<std::int64_t>() < lowest)
-    reject(fmt::format("'{}' is {}, expected an integer from {} to {}", what, excerpt(json), lowest, highest));
-  return json.get<std::int64_t>();
-}
-
-const Json& array(const Json& json, const char* what) {
-  if (!json.is_array()) reject(fmt::format("'{}' is {}, expected a list", what, excerpt(json)));
-  if (json.empty()) reject(fmt::format("'{}' is an empty list; leave it out", what));
-  return json;
-}
 
 class Lists {
  public:
@@ -171,11 +107,7 @@ Fingerprint fingerprint(const Json& json) {
     if (json.contains("none")) print.none = keys(json["none"], "none");
     if (json.contains("dimensions"))
       for (const Json& entry : array(json["dimensions"], "dimensions")) print.dimensions.push_back(dimension(entry));
-    if (json.contains("renamed_by_readers")) {
-      const Json& flag = json["renamed_by_readers"];
-      if (!flag.is_boolean()) reject(fmt::format("'renamed_by_readers' is {}, expected true or false", excerpt(flag)));
-      print.renamed_by_readers = flag.get<bool>();
-    }
+    if (json.contains("renamed_by_readers")) print.renamed_by_readers = flag(json["renamed_by_readers"], "renamed_by_readers");
     return print;
   });
 }
@@ -222,7 +154,7 @@ FilterPack parse_filter_pack(std::string_view text_of_file) {
   constexpr std::int64_t kVersion = 1;
   if (json["filter_pack"] != kVersion)
     reject(fmt::format("it is a filter pack of version {}, this program reads version {}", excerpt(json["filter_pack"]), kVersion));
-  require_object(json, {"filter_pack", "name", "version", "lists", "filters"});
+  require_object(json, {"filter_pack", "name", "version", "lists", "filters", "lora_names"});
   FilterPack pack;
   pack.name = name_text(member(json, "name"), "name");
   pack.version = text(member(json, "version"), "version", kMaxNameBytes);
@@ -234,6 +166,7 @@ FilterPack parse_filter_pack(std::string_view text_of_file) {
       if (same_name(earlier.info.name, data.info.name)) reject(fmt::format("it has two filters named '{}'", data.info.name));
     pack.filters.push_back(std::move(data));
   }
+  if (json.contains("lora_names")) pack.lora_names = parse_lora_names(json["lora_names"]);
   return pack;
 }
 

@@ -1,6 +1,7 @@
 // Filters that are data in a JSON file (docs/filters.md): plugins that need no compiler.
 #pragma once
 
+#include <qmill/core/lora_names.h>
 #include <qmill/pattern_filter.h>
 
 #include <filesystem>
@@ -13,6 +14,7 @@ struct FilterPack {
   std::string name;
   std::string version;
   std::vector<FilterData> filters;  // patterns in place of references to lists
+  std::vector<LoraNames> lora_names;
 };
 
 // Throws Error(input) that says what is wrong in which filter, in one sentence.

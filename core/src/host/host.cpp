@@ -242,6 +242,17 @@ std::vector<const StoredFormat*> Host::formats() const {
   return formats;
 }
 
+std::vector<const LoraNames*> Host::lora_names() const {
+  const std::lock_guard lock(state_->mutex);
+  std::vector<const LoraNames*> names;
+  for (std::size_t i = 0; i < state_->candidates.size(); ++i) {
+    const PluginCandidate::Status status = state_->candidates[i].status;
+    if (!state_->packs[i] || status == PluginCandidate::Status::refused || status == PluginCandidate::Status::shadowed) continue;
+    for (const LoraNames& each : state_->packs[i]->lora_names) names.push_back(&each);
+  }
+  return names;
+}
+
 void Host::load_all() const {
   const std::lock_guard lock(state_->mutex);
   for (std::size_t i = 0; i < state_->candidates.size(); ++i) state_->load(i);

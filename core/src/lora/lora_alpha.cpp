@@ -1,8 +1,8 @@
 #include "lora/lora_alpha.h"
 
 #include "io/json_text.h"
-#include "io/text_file.h"
 #include "io/regex.h"
+#include "io/text_file.h"
 
 #include <qmill/error.h>
 
@@ -26,14 +26,14 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kMetadataConfig = "lora_adapter_metadata";
-constexpr const char* kModelFile = "adapter_model.safetensors";
+constexpr const char* kModelFile = "adapter_model";  // .safetensors or .bin
 constexpr const char* kConfigFile = "adapter_config.json";
 constexpr std::uint64_t kMaxConfigBytes = 4 << 20;
 
 double number(const Json& value, std::string_view key) {
-  if (!value.is_number() || !std::isfinite(value.get<double>()))
+  if (!value.is_number())
     throw Error(ErrorKind::input, fmt::format("'{}' is {}, expected a number", key, excerpt(value)), "the file is damaged");
-  return value.get<double>();
+  return plausible_alpha(value.get<double>(), fmt::format("'{}'", key));
 }
 
 bool is_true(const Json& value, std::string_view key) {
@@ -78,7 +78,7 @@ double rank_of(const LoraFile& file, const LoraEntry& entry) {
 
 }  // namespace
 
-LoraAlphas::LoraAlphas(const LoraFile& file) : file_(file) {
+LoraAlphas::LoraAlphas(const LoraFile& file) : file_(file), flat_(file.source().metadata()) {
   const std::map<std::string, std::string>& metadata = file.source().metadata();
   try {
     if (const auto found = metadata.find(kMetadataConfig); found != metadata.end()) {
@@ -94,7 +94,7 @@ LoraAlphas::LoraAlphas(const LoraFile& file) : file_(file) {
   for (const fs::path& path : file.source().files()) {
     const fs::path config = path.parent_path() / kConfigFile;
     std::error_code ignored;
-    if (path.filename() != kModelFile || !fs::is_regular_file(config, ignored) || !configs_.empty()) continue;
+    if (path.stem() != kModelFile || !fs::is_regular_file(config, ignored) || !configs_.empty()) continue;
     try {
       read_config(read_text_file(config, kMaxConfigBytes));
     } catch (Error& error) {
@@ -133,14 +133,31 @@ void LoraAlphas::read_config(const std::string& text) {
   }
 }
 
-const LoraAlphas::Config* LoraAlphas::config_for(const std::string& name) const {
-  if (configs_.empty()) return nullptr;
+const LoraAlphas::Config* LoraAlphas::config_for(const LoraEntry& entry) const {
   const Config* all = nullptr;
   for (const auto& [component, config] : configs_) {
-    if (component.empty()) all = &config;
-    if (!component.empty() && name.starts_with(component)) return &config;
+    if (component.empty()) {
+      all = &config;
+      continue;
+    }
+    if (entry.name.starts_with(component)) return &config;
+    const Component stated = lora_address(component + "lora_alpha").component;
+    if (stated.kind != ModelKind::unknown && is_same_component(stated, entry.component)) return &config;
   }
-  return all != nullptr || configs_.size() > 1 ? all : &configs_.begin()->second;
+  // The only one there is, where names do not say more.
+  const bool is_only = configs_.size() == 1 && entry.component.kind == ModelKind::unknown;
+  return is_only ? &configs_.begin()->second : all;
+}
+
+void LoraAlphas::set_flat(const LoraEntry& entry, LoraAlpha& result) const {
+  try {
+    const std::optional<double> alpha = flat_.of(entry.component);
+    if (!alpha) return;
+    result.alpha = *alpha;
+    result.source = AlphaSource::metadata;
+  } catch (Error& error) {
+    throw file_.located(error);
+  }
 }
 
 LoraAlpha LoraAlphas::of(const LoraEntry& entry) const {
@@ -149,10 +166,6 @@ LoraAlpha LoraAlphas::of(const LoraEntry& entry) const {
   if (rank == 0) return result;
   result.alpha = result.rank = rank;
   result.source = AlphaSource::rank;
-  const auto require_finite = [&](const std::string& what) {
-    if (!std::isfinite(result.alpha))
-      throw file_.located(Error(ErrorKind::input, fmt::format("{} is not a finite number", what), "the file is damaged"));
-  };
   if (const auto tensor = entry.parts.find(AdapterPart::alpha); tensor != entry.parts.end()) {
     result.alpha = static_cast<double>(file_.matrix(tensor->second).const_data_ptr<float>()[0]);
     result.source = AlphaSource::tensor;
@@ -168,12 +181,20 @@ LoraAlpha LoraAlphas::of(const LoraEntry& entry) const {
     if (error != std::errc() || end != value.data() + value.size())
       throw file_.located(Error(ErrorKind::input, fmt::format("metadata '{}' is '{}', expected a number", key, value.substr(0, 60)),
                                 "the file is damaged"));
-    require_finite(fmt::format("metadata '{}'", key));
+    try {
+      plausible_alpha(result.alpha, fmt::format("metadata '{}'", key));
+    } catch (Error& wrong) {
+      throw file_.located(wrong);
+    }
     result.source = AlphaSource::metadata;
     return result;
   }
-  const Config* config = config_for(entry.name);
-  if (config == nullptr) return result;
+  const Config* config = config_for(entry);
+  if (config == nullptr) {
+    // PEFT's configuration says all there is to say if there is one.
+    if (configs_.empty()) set_flat(entry, result);
+    return result;
+  }
   const std::string name(without_prefixes(entry.name));
   const auto pattern = std::find_if(config->patterns.begin(), config->patterns.end(), [&](const auto& each) {
     return each.first.matches_whole(name) || each.first.matches_whole(entry.name);

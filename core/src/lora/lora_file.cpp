@@ -1,30 +1,22 @@
 #include "lora/lora_file.h"
 
+#include "lora/change_shape.h"
+
 #include <qmill/error.h>
-#include <qmill/names.h>
 #include <qmill/numerics/row_kernels.h>
 
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <limits>
 
 namespace qmill {
 namespace {
 
 // Integers, too: an alpha may be one.
 bool is_real(DType dtype) { return dtype_bits(dtype) >= 8 && dtype != DType::boolean && dtype != DType::c64; }
-
-std::optional<std::size_t> find(const LayerNames& layers, const std::string& name) {
-  if (const auto found = layers.find(layer_base(name))) return found;
-  constexpr std::array<std::string_view, 8> kPrefixes = {"lora_unet_", "lora_prior_unet_", "lora_transformer_", "lycoris_",
-                                                         "lora_te1_",  "lora_te2_",        "lora_te3_",         "lora_te_"};
-  for (const std::string_view prefix : kPrefixes)
-    if (name.starts_with(prefix)) return layers.find_underscored(std::string_view(name).substr(prefix.size()));
-  return std::nullopt;
-}
 
 std::string text(const TensorInfo& info) { return fmt::format("'{}' {} {}", info.name, dtype_name(info.dtype), info.shape_text()); }
 
@@ -170,44 +162,145 @@ void LoraFile::check(const LoraEntry& entry) const {
 
 LoraFile::LoraFile(const std::filesystem::path& path, std::unique_ptr<TensorSource> source, const LayerNames& layers)
     : path_(path), source_(std::move(source)) {
-  std::map<std::string, LoraEntry> by_name;
-  const std::vector<TensorInfo>& tensors = source_->tensors();
   try {
-    for (std::size_t i = 0; i < tensors.size(); ++i) {
-      const std::optional<AdapterName> name = parse_adapter_name(tensors[i].name);
-      if (!name) {
-        unmatched_.push_back(tensors[i].name);
-        continue;
-      }
-      const auto [part, is_new] = by_name[name->layer].parts.emplace(name->part, i);
-      if (!is_new && name->part != AdapterPart::unsupported)
-        throw Error(ErrorKind::input,
-                    fmt::format("'{}' and '{}' are the same matrix of one layer", tensors[part->second].name, tensors[i].name),
-                    "the file holds several adapters; store one per file");
-      if (!is_new) unmatched_.push_back(tensors[i].name);  // one of them is enough to refuse the layer
+    Entries by_name = collect_parts(layers);
+    place_all(by_name, layers);
+    refuse_overlaps(layers);
+  } catch (Error& error) {
+    throw located(error);
+  }
+}
+
+LoraFile::Entries LoraFile::collect_parts(const LayerNames& layers) {
+  Entries by_name;
+  const std::vector<TensorInfo>& tensors = source_->tensors();
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const std::optional<AdapterName> name = parse_adapter_name(tensors[i].name);
+    if (!name) {
+      place_unknown_tensor(tensors[i], layers);
+      continue;
     }
-    std::map<std::size_t, std::string> by_layer;
-    for (auto& [name, entry] : by_name) {
-      const std::optional<std::size_t> layer = find(layers, name);
-      const bool is_alpha_alone = entry.parts.size() == 1 && entry.has(AdapterPart::alpha);
-      if (!layer || is_alpha_alone) {
-        for (const auto& [part, tensor] : entry.parts) unmatched_.push_back(tensors[tensor].name);
-        continue;
-      }
-      entry.name = name;
-      entry.layer = *layer;
+    LoraEntry& entry = by_name[name->layer];
+    entry.name = name->layer;
+    const auto [part, is_new] = entry.parts.emplace(name->part, i);
+    if (!is_new && name->part != AdapterPart::unsupported)
+      throw Error(ErrorKind::input,
+                  fmt::format("'{}' and '{}' are the same matrix of one layer", tensors[part->second].name, tensors[i].name),
+                  "the file holds several adapters; store one per file");
+    if (!is_new) unmatched_.push_back(tensors[i].name);  // one of them is enough to refuse the layer
+  }
+  return by_name;
+}
+
+void LoraFile::place_unknown_tensor(const TensorInfo& tensor, const LayerNames& layers) {
+  const Resolution whole = layers.resolve(tensor.name);
+  if (whole.is_for_other_model) {
+    for_other_models_.push_back(tensor.name);
+    other_models_.insert(component_text(whole.component));
+    return;
+  }
+  unmatched_.push_back(tensor.name);
+  const bool is_embedding = tensor.name.starts_with("bundle_emb") || tensor.name.starts_with("emb_params");
+  const std::string parent = tensor.name.substr(0, tensor.name.rfind('.'));
+  if (!is_embedding && (tensor.elements() != 1 || layers.resolve(parent).place)) lost_.push_back(tensor.name);
+}
+
+void LoraFile::add_to(std::vector<std::string>& names, const LoraEntry& entry) const {
+  for (const auto& [part, tensor] : entry.parts) names.push_back(info(tensor).name);
+}
+
+void LoraFile::set_aside(const LoraEntry& entry) {
+  add_to(for_other_models_, entry);
+  other_models_.insert(component_text(entry.component));
+}
+
+void LoraFile::place_all(Entries& by_name, const LayerNames& layers) {
+  std::vector<LoraEntry> without_place;
+  for (auto& [name, entry] : by_name) {
+    const Resolution found = layers.resolve(name);
+    entry.component = found.component;
+    const bool is_alpha_alone = entry.parts.size() == 1 && entry.has(AdapterPart::alpha);
+    if (found.is_for_other_model) {
+      set_aside(entry);
+    } else if (is_alpha_alone) {
+      add_to(unmatched_, entry);
+    } else if (found.place) {
+      entry.place = *found.place;
       const std::vector<LoraKind> kinds = kinds_of(entry);
       if (kinds.size() > 1)
         throw Error(ErrorKind::input, fmt::format("'{}' has parts of {} kinds of adapters", name, kinds.size()), "the file is damaged");
       if (!kinds.empty()) entry.kind = kinds.front();
       check(entry);
-      if (const auto [other, is_new] = by_layer.emplace(*layer, name); !is_new)
-        throw Error(ErrorKind::input, fmt::format("'{}' and '{}' are both the layer '{}'", other->second, name, layers.bases()[*layer]),
-                    "keep one of them");
       entries_.push_back(std::move(entry));
+    } else {
+      without_place.push_back(std::move(entry));
     }
-  } catch (Error& error) {
-    throw located(error);
+  }
+  if (layers.may_be_any_text_encoder()) drop_other_text_encoders(layers);
+  // What the names of the other entries say that this model is.
+  std::set<ModelKind> kinds;
+  std::set<int> encoders;
+  for (const LoraEntry& entry : entries_) {
+    kinds.insert(entry.component.kind);
+    if (entry.component.kind == ModelKind::text_encoder) encoders.insert(entry.component.number);
+  }
+  for (const LoraEntry& entry : without_place) {
+    const Component& said = entry.component;
+    const bool is_other_kind = !layers.is_known() && said.kind != ModelKind::unknown && !kinds.contains(said.kind);
+    const bool is_other_encoder =
+        layers.may_be_any_text_encoder() && said.kind == ModelKind::text_encoder && !encoders.contains(said.number);
+    if (is_other_kind || is_other_encoder) {
+      set_aside(entry);
+    } else {
+      add_to(unmatched_, entry);
+      add_to(lost_, entry);
+    }
+  }
+}
+
+// A file for several text encoders names their layers alike: those are meant whose sizes fit.
+void LoraFile::drop_other_text_encoders(const LayerNames& layers) {
+  std::map<int, bool> fits;  // by number
+  for (const LoraEntry& entry : entries_) {
+    if (entry.component.kind != ModelKind::text_encoder) continue;
+    const NamedLayer& layer = layers.layer(entry.place.layer);
+    const auto [height, width] = change_shape(*this, entry);
+    const bool is_sized = layer.rows != 0 && height != 0;
+    const std::int64_t rows = entry.place.rows ? entry.place.rows->count : layer.rows;
+    bool& fit = fits[entry.component.number];
+    fit = fit || !is_sized || (height == rows && width == layer.columns);
+  }
+  const bool any_fits = std::any_of(fits.begin(), fits.end(), [](const auto& each) { return each.second; });
+  std::erase_if(entries_, [&](const LoraEntry& entry) {
+    const int number = entry.component.number;
+    const bool is_other = entry.component.kind == ModelKind::text_encoder && !fits[number] && (any_fits || number > 1);
+    if (is_other) set_aside(entry);
+    return is_other;
+  });
+}
+
+void LoraFile::refuse_overlaps(const LayerNames& layers) const {
+  struct Rows {
+    std::int64_t first, end;
+    const LoraEntry* entry;
+  };
+  std::map<std::size_t, std::vector<Rows>> by_layer;
+  for (const LoraEntry& entry : entries_) {
+    const RowRange all{0, std::numeric_limits<std::int64_t>::max(), false};
+    const RowRange rows = entry.place.rows.value_or(all);
+    by_layer[entry.place.layer].push_back({rows.first, rows.first + rows.count, &entry});
+  }
+  for (auto& [layer, parts] : by_layer) {
+    std::sort(parts.begin(), parts.end(), [](const Rows& a, const Rows& b) { return a.first < b.first; });
+    for (std::size_t i = 1; i < parts.size(); ++i) {
+      if (parts[i].first >= parts[i - 1].end) continue;
+      const std::string both = fmt::format("'{}' and '{}'", parts[i - 1].entry->name, parts[i].entry->name);
+      const bool are_whole = !parts[i - 1].entry->place.rows && !parts[i].entry->place.rows;
+      throw Error(ErrorKind::input,
+                  are_whole ? fmt::format("{} are both the layer '{}'", both, layers.bases()[layer])
+                            : fmt::format("{} both change row {} of the layer '{}'", both, parts[i].first, layers.bases()[layer]),
+                  "keep one of them");
+    }
   }
 }
 

@@ -1,63 +1,28 @@
 #include "lora/merge.h"
 
+#include "lora/change_shape.h"
+#include "lora/fit.h"
+#include "lora/load_change.h"
 #include "model/content_hash.h"
 
 #include <qmill/error.h>
-#include <qmill/names.h>
 #include <qmill/numerics/row_kernels.h>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cctype>
 #include <cmath>
 #include <cstdlib>
-#include <functional>
-#include <numeric>
+#include <set>
 
 namespace qmill {
 namespace {
 
 constexpr double kDampening = 0.9;
-constexpr std::string_view kBias = ".bias";
 constexpr std::int64_t kValuesPerTask = 1 << 20;
-
-struct Layers {
-  explicit Layers(const TensorSource& model) {
-    const std::vector<TensorInfo>& tensors = model.tensors();
-    std::map<std::string, std::size_t> by_base;
-    const auto layer = [&](const std::string& base) -> ModelLayer& {
-      const auto [found, is_new] = by_base.emplace(base, layers.size());
-      if (is_new) bases.push_back(base), layers.push_back({base, {}, {}});
-      return layers[found->second];
-    };
-    for (std::size_t i = 0; i < tensors.size(); ++i) {
-      const std::string& name = tensors[i].name;
-      if (const std::string base = layer_base(name); base != name)
-        layer(base).weight = i;
-      else if (name.ends_with(kBias) && name.size() > kBias.size())
-        layer(name.substr(0, name.size() - kBias.size())).bias = i;
-    }
-    // Parameters that are no ".weight" are layers of their own, unless there is one.
-    for (std::size_t i = 0; i < tensors.size(); ++i) {
-      const std::string& name = tensors[i].name;
-      if (layer_base(name) != name || name.ends_with(kBias)) continue;
-      if (ModelLayer& own = layer(name); !own.weight) own.weight = i;
-    }
-  }
-
-  std::vector<std::string> bases;
-  std::vector<ModelLayer> layers;  // by base
-};
-
-std::int64_t rows_of(const std::vector<std::int64_t>& shape) { return shape.empty() ? 1 : shape[0]; }
-
-std::int64_t columns_of(const std::vector<std::int64_t>& shape) {
-  return shape.empty() ? 1 : std::accumulate(shape.begin() + 1, shape.end(), std::int64_t{1}, std::multiplies<>());
-}
-
-at::Tensor as_matrix(const at::Tensor& tensor, std::int64_t rows) { return tensor.reshape({rows, -1}).contiguous(); }
 
 void each_part(std::int64_t values, TaskPool& tasks, const std::function<void(std::int64_t begin, std::int64_t count)>& body) {
   tasks.parallel((values + kValuesPerTask - 1) / kValuesPerTask, [&](std::int64_t task) {
@@ -85,8 +50,6 @@ bool is_finite(const at::Tensor& values, TaskPool& tasks) {
   return finite;
 }
 
-std::string with_shape(const TensorInfo& info) { return fmt::format("'{}' {}", info.name, info.shape_text()); }
-
 std::string kind_name(const LoraEntry& entry) {
   if (entry.has(AdapterPart::magnitude)) return "dora";
   switch (entry.kind) {
@@ -106,66 +69,6 @@ std::string kind_name(const LoraEntry& entry) {
 
 const char* source_name(AlphaSource source) {
   return source == AlphaSource::tensor ? "tensor" : source == AlphaSource::metadata ? "metadata" : "rank";
-}
-
-// Rows and columns of the change that an entry makes, from headers.
-std::pair<std::int64_t, std::int64_t> change_shape(const LoraFile& file, const LoraEntry& entry) {
-  using enum AdapterPart;
-  const auto shape = [&](AdapterPart part) -> const std::vector<std::int64_t>& { return file.info(entry, part).shape; };
-  const auto width = [&](AdapterPart part) { return columns_of(shape(part)); };
-  // Of a core [i, j, ...], values per pair.
-  const auto inner = [&](AdapterPart core) { return width(core) / shape(core)[1]; };
-  switch (entry.kind) {
-    case LoraKind::low_rank:
-      return {shape(up)[0], width(down) * (entry.has(mid) ? inner(mid) : 1)};
-    case LoraKind::hadamard:
-      if (entry.has(hada_t1)) return {shape(hada_w1_a)[1], shape(hada_w1_b)[1] * inner(hada_t1)};
-      return {shape(hada_w1_a)[0], shape(hada_w1_b)[1]};
-    case LoraKind::kronecker: {
-      const std::int64_t height = entry.has(lokr_w1) ? shape(lokr_w1)[0] : shape(lokr_w1_a)[0];
-      const std::int64_t factors = entry.has(lokr_w1) ? shape(lokr_w1)[1] : shape(lokr_w1_b)[1];
-      if (entry.has(lokr_w2)) return {height * shape(lokr_w2)[0], factors * width(lokr_w2)};
-      if (entry.has(lokr_t2)) return {height * shape(lokr_w2_a)[1], factors * shape(lokr_w2_b)[1] * inner(lokr_t2)};
-      return {height * shape(lokr_w2_a)[0], factors * shape(lokr_w2_b)[1]};
-    }
-    case LoraKind::difference:
-      return {rows_of(shape(diff)), width(diff)};
-    case LoraKind::none:
-      break;
-  }
-  return {0, 0};
-}
-
-// Both factors of a Hadamard product have the shape of the change.
-bool halves_agree(const LoraFile& file, const LoraEntry& entry) {
-  using enum AdapterPart;
-  if (entry.kind != LoraKind::hadamard) return true;
-  const auto shape = [&](AdapterPart part) -> const std::vector<std::int64_t>& { return file.info(entry, part).shape; };
-  const std::size_t side = entry.has(hada_t1) ? 1 : 0;
-  const bool cores_agree = !entry.has(hada_t1) ||
-                           (std::equal(shape(hada_t1).begin() + 2, shape(hada_t1).end(), shape(hada_t2).begin() + 2, shape(hada_t2).end()));
-  return shape(hada_w1_a)[side] == shape(hada_w2_a)[side] && shape(hada_w1_b)[1] == shape(hada_w2_b)[1] && cores_agree;
-}
-
-// The first tensor of the entry's own, to name it by.
-const TensorInfo& first_tensor(const LoraFile& file, const LoraEntry& entry) {
-  using enum AdapterPart;
-  for (const AdapterPart part : {down, hada_w1_a, lokr_w1, lokr_w1_a, diff, diff_b})
-    if (entry.has(part)) return file.info(entry, part);
-  return file.info(entry.parts.begin()->second);
-}
-
-// Whether a magnitude of this shape is of rows; nothing: of neither. PEFT stores norms of rows only.
-std::optional<bool> magnitude_of_rows(const TensorInfo& magnitude, const std::vector<std::int64_t>& shape) {
-  if (shape.size() < 2) return std::nullopt;
-  const std::int64_t rows = shape[0], columns = shape[1];
-  const std::vector<std::int64_t>& own = magnitude.shape;
-  const bool leads = own.empty() || own[0] != 1 || own.size() == 1;  // the first dimension counts something, or there is but one
-  const bool is_peft = magnitude.name.find(".lora_magnitude_vector") != std::string::npos;
-  if (magnitude.elements() == rows && (is_peft || leads || rows == 1)) return true;
-  const bool may_be_columns = own.size() == 1 || (own.size() >= 2 && own[0] == 1 && own[1] == columns);
-  if (!is_peft && magnitude.elements() == columns && may_be_columns) return false;
-  return std::nullopt;
 }
 
 }  // namespace
@@ -208,103 +111,33 @@ struct Merge::Target {
   std::vector<Change> changes;  // in the order of the files
 };
 
-LoadedChange load_change(const LoraFile& file, const LoraEntry& entry, const std::vector<std::int64_t>& shape) {
-  using enum AdapterPart;
-  const auto matrix = [&](AdapterPart part) { return file.matrix(entry, part); };
-  // A product as one matrix: the factors of LoKr are small.
-  const auto product = [&](AdapterPart a, AdapterPart b) {
-    at::Tensor result = matrix(a).new_empty({file.info(entry, a).shape[0], file.info(entry, b).shape[1]});
-    low_rank_change(matrix(a), matrix(b))->compute(0, result.size(0), result.mutable_data_ptr<float>());
-    return result;
-  };
-  // The two factors of a product with a core between them: [i, N] turned, and [i, ...].
-  const auto turned = [&](AdapterPart a) { return matrix(a).t().contiguous(); };
-  LoadedChange loaded;
-  switch (entry.kind) {
-    case LoraKind::low_rank: {
-      const at::Tensor a = matrix(down);
-      const at::Tensor first = as_matrix(a, a.size(0));
-      const at::Tensor b = matrix(up);
-      loaded.change = low_rank_change(as_matrix(b, b.size(0)), entry.has(mid) ? contract_core(matrix(mid), first) : first);
-      break;
-    }
-    case LoraKind::hadamard:
-      if (entry.has(hada_t1))
-        loaded.change = hadamard_change(turned(hada_w1_a), contract_core(matrix(hada_t1), matrix(hada_w1_b)), turned(hada_w2_a),
-                                        contract_core(matrix(hada_t2), matrix(hada_w2_b)));
-      else
-        loaded.change = hadamard_change(matrix(hada_w1_a), matrix(hada_w1_b), matrix(hada_w2_a), matrix(hada_w2_b));
-      break;
-    case LoraKind::kronecker: {
-      const at::Tensor w1 = entry.has(lokr_w1) ? matrix(lokr_w1) : product(lokr_w1_a, lokr_w1_b);
-      at::Tensor w2;
-      if (entry.has(lokr_w2)) {
-        w2 = matrix(lokr_w2);
-        w2 = as_matrix(w2, w2.size(0));
-      } else if (entry.has(lokr_t2)) {
-        const at::Tensor second = contract_core(matrix(lokr_t2), matrix(lokr_w2_b));
-        const at::Tensor first = turned(lokr_w2_a);
-        w2 = first.new_empty({first.size(0), second.size(1)});
-        low_rank_change(first, second)->compute(0, w2.size(0), w2.mutable_data_ptr<float>());
-      } else {
-        w2 = product(lokr_w2_a, lokr_w2_b);
-      }
-      loaded.change = kronecker_change(w1, w2);
-      break;
-    }
-    case LoraKind::difference:
-      loaded.change = plain_change(as_matrix(matrix(diff), rows_of(shape)));
-      break;
-    case LoraKind::none:
-      break;
-  }
-  if (entry.has(magnitude))
-    loaded.magnitude = Magnitude{matrix(magnitude).reshape({-1}), *magnitude_of_rows(file.info(entry, magnitude), shape)};
-  return loaded;
-}
-
 namespace {
 
 void require_finite(double number, const std::string& what) {
   if (!std::isfinite(number)) throw Error(ErrorKind::usage, fmt::format("the {} is {}; allowed: a number", what, number));
 }
 
-// Throws when the change does not fit the tensor.
-void check_fit(const LoraFile& file, const LoraEntry& entry, bool is_bias, const TensorInfo& target) {
-  using enum AdapterPart;
-  if (!is_floating(target.dtype))
-    throw Error(ErrorKind::unsupported, fmt::format("'{}' changes '{}', which is {}", entry.name, target.name, dtype_name(target.dtype)),
-                "merge into the model before it is quantized");
-  const TensorInfo& own = is_bias ? file.info(entry, diff_b) : first_tensor(file, entry);
-  const auto reject = [&](const std::string& found) {
-    throw Error(ErrorKind::input, fmt::format("{} makes {}, but {} of the model is to change", with_shape(own), found, with_shape(target)),
-                "use a LoRA of this model");
-  };
-  const std::int64_t rows = rows_of(target.shape), columns = columns_of(target.shape);
-  if (is_bias || entry.kind == LoraKind::difference) {
-    if (own.elements() != target.elements() || rows_of(own.shape) != rows) reject(own.shape_text());
-    return;
-  }
-  const auto [height, width] = change_shape(file, entry);
-  if (!halves_agree(file, entry)) reject("two factors of different shapes");
-  if (target.shape.size() < 2 || height != rows || width != columns) reject(fmt::format("a change of {} x {}", height, width));
-  if (entry.has(mid) && file.info(entry, down).shape[1] != target.shape[1]) reject(fmt::format("a change of {} x {}", height, width));
-  if (!entry.has(magnitude) || magnitude_of_rows(file.info(entry, magnitude), target.shape)) return;
-  throw Error(ErrorKind::input,
-              fmt::format("{} has no norm for every row or column of {} of the model", with_shape(file.info(entry, magnitude)), with_shape(target)),
-              "use a LoRA of this model");
-}
-
 }  // namespace
 
-Merge::Merge(const OpenFile& open, const TensorSource& model, const MergeOptions& options) {
+struct Merge::Matching {
+  const TensorSource& model;
+  const File& file;
+  std::size_t number;  // of the file
+  const MergeOptions& options;
+  std::map<std::size_t, std::string> changed;  // layers, by place in the model
+  std::set<std::size_t> affected;              // places of those whose change is not multiplied by 0
+  std::vector<std::string> lost;
+  bool is_recognised;  // the model
+};
+
+Merge::Merge(const OpenFile& open, const TensorSource& model, const MergeOptions& options, const KnownModel& known) {
   require_finite(options.scale, "scale of LoRAs");
   if (!options.strengths.empty() && options.strengths.size() != options.paths.size())
     throw Error(ErrorKind::usage, fmt::format("there are {} LoRAs and {} strengths", options.paths.size(), options.strengths.size()));
   account_.scale = options.scale;
   account_.dampened = options.dampen && options.paths.size() > 1;
-  const Layers layers(model);
-  const LayerNames names(layers.bases);
+  const std::vector<ModelLayer> layers = model_layers(model);
+  const LayerNames names(named_layers(model, layers), known);
   for (std::size_t i = 0; i < options.paths.size(); ++i) {
     const double own = options.strengths.empty() ? 1 : options.strengths[i];
     require_finite(own, fmt::format("strength of '{}'", options.paths[i].string()));
@@ -313,45 +146,90 @@ Merge::Merge(const OpenFile& open, const TensorSource& model, const MergeOptions
     merged.strength = options.scale * own * (account_.dampened ? dampening(i) : 1);
     const File& file = *files_.emplace_back(std::make_unique<File>(options.paths[i], open(options.paths[i]), names));
     merged.unmatched = file.lora.unmatched();
-    std::map<std::size_t, std::string> changed;  // by place in the model
-    for (const LoraEntry& entry : file.lora.entries()) match(model, file, entry, i, layers.layers[entry.layer], changed);
-    for (const auto& [place, base] : changed) merged.layers.push_back(base);
-    if (merged.layers.empty())
-      throw file.lora.located(Error(ErrorKind::input,
-                                    fmt::format("it changes no layer of the model{}",
-                                                merged.unmatched.empty() ? "" : fmt::format(": it has '{}'", merged.unmatched.front())),
-                                    "use a LoRA of this model, with its layers' names (docs/lora.md)"));
+    merged.for_other_models = file.lora.for_other_models();
+    Matching matching{model, file, i, options, {}, {}, file.lora.lost(), known.kind != ModelKind::unknown};
+    try {
+      for (const LoraEntry& entry : file.lora.entries()) match(entry, layers[entry.place.layer], matching);
+      for (const auto& [place, base] : matching.changed) merged.layers.push_back(base);
+      merged.unaffected = static_cast<std::size_t>(std::count_if(matching.changed.begin(), matching.changed.end(), [&](const auto& each) {
+        return merged.strength == 0 || !matching.affected.contains(each.first);
+      }));
+      require_complete(merged, matching);
+    } catch (Error& error) {
+      throw file.lora.located(error);
+    }
   }
 }
 
 Merge::~Merge() = default;
 
-void Merge::match(const TensorSource& model, const File& file, const LoraEntry& entry, std::size_t number, const ModelLayer& layer,
-                  std::map<std::size_t, std::string>& changed) {
-  MergedLora& merged = account_.files[number];
+void Merge::match(const LoraEntry& entry, const ModelLayer& layer, Matching& matching) {
+  MergedLora& merged = account_.files[matching.number];
+  const LoraFile& lora = matching.file.lora;
+  const bool changes_weight = entry.kind != LoraKind::none && layer.weight;
+  const bool changes_bias = entry.has(AdapterPart::diff_b) && layer.bias;
+  const auto fits = [&](std::size_t tensor, bool is_bias) {
+    const std::optional<std::string> wrong = misfit(lora, entry, is_bias, matching.model.tensors()[tensor]);
+    if (!wrong) return true;
+    if (!matching.options.skip_mismatched)
+      throw Error(ErrorKind::input, *wrong,
+                  "use a LoRA of this model, or leave out layers of other sizes with `merge_lora_skip_mismatched` (docs/lora.md)");
+    return false;
+  };
+  if ((changes_weight && !fits(*layer.weight, false)) || (changes_bias && !fits(*layer.bias, true))) {
+    if (merged.mismatched.empty() || merged.mismatched.back() != layer.base) merged.mismatched.push_back(layer.base);
+    return;
+  }
+  for (const auto& [part, tensor] : entry.parts)
+    if (part == AdapterPart::diff_b ? !layer.bias.has_value() : !changes_weight) {
+      merged.unmatched.push_back(lora.info(tensor).name);
+      if (part != AdapterPart::alpha) matching.lost.push_back(lora.info(tensor).name);
+    }
   const auto add = [&](std::size_t tensor, bool is_bias, double scale) {
     Target& target = targets_[tensor];
-    target.info = model.tensors()[tensor];
-    try {
-      check_fit(file.lora, entry, is_bias, target.info);
-    } catch (Error& error) {
-      throw file.lora.located(error);
-    }
-    target.changes.push_back({number, &entry, is_bias, scale});
+    target.info = matching.model.tensors()[tensor];
+    target.changes.push_back({matching.number, &entry, is_bias, scale});
   };
-  const bool changes_weight = entry.kind != LoraKind::none && layer.weight;
-  for (const auto& [part, tensor] : entry.parts)
-    if (part == AdapterPart::diff_b ? !layer.bias.has_value() : !changes_weight) merged.unmatched.push_back(file.lora.info(tensor).name);
+  if (!changes_weight && !changes_bias) return;
+  const std::size_t place = changes_weight ? *layer.weight : *layer.bias;
+  matching.changed.emplace(place, layer.base);
   if (changes_weight) {
-    const LoraAlpha alpha = file.alphas.of(entry);
+    const LoraAlpha alpha = matching.file.alphas.of(entry);
     add(*layer.weight, false, alpha.scale());
     ++merged.kinds[kind_name(entry)];
     if (alpha.source != AlphaSource::none) ++merged.alpha[source_name(alpha.source)];
+    if (alpha.scale() != 0 || entry.has(AdapterPart::magnitude)) matching.affected.insert(place);
   }
-  const bool changes_bias = entry.has(AdapterPart::diff_b) && layer.bias;
-  if (changes_bias) add(*layer.bias, true, 1);
-  if (changes_bias && !changes_weight) ++merged.kinds["bias"];
-  if (changes_weight || changes_bias) changed.emplace(changes_weight ? *layer.weight : *layer.bias, layer.base);
+  if (!changes_bias) return;
+  add(*layer.bias, true, 1);
+  matching.affected.insert(place);
+  if (!changes_weight) ++merged.kinds["bias"];
+}
+
+// Throws when nothing of the file is merged, or less than all of it that is meant for this model.
+void Merge::require_complete(const MergedLora& merged, const Matching& matching) {
+  if (merged.layers.empty()) {
+    std::string why;
+    if (!merged.mismatched.empty())
+      why = fmt::format(": '{}' and all others have other sizes", merged.mismatched.front());
+    else if (!merged.unmatched.empty())
+      why = fmt::format(": it has '{}'", merged.unmatched.front());
+    else if (!merged.for_other_models.empty())
+      why =
+          fmt::format(": it is for {}, as '{}' says", fmt::join(matching.file.lora.other_models(), ", "), merged.for_other_models.front());
+    throw Error(ErrorKind::input, "it changes no layer of the model" + why,
+                fmt::format("use a LoRA of this model{} (docs/lora.md)",
+                            matching.is_recognised ? "" : "; the model is not recognised, so that only its own names of layers are known"));
+  }
+  if (matching.lost.empty() || matching.options.partial) return;
+  const std::size_t others = matching.lost.size() - 1;
+  throw Error(ErrorKind::input,
+              fmt::format("'{}'{} of no layer of the model, so only a part of the LoRA would be merged", matching.lost.front(),
+                          others == 0   ? " is"
+                          : others == 1 ? " and 1 more tensor are"
+                                        : fmt::format(" and {} more tensors are", others)),
+              fmt::format("use a LoRA of this model, or merge the part that fits with `merge_lora_partial`{} (docs/lora.md)",
+                          matching.is_recognised ? "" : "; the model is not recognised, so that only its own names of layers are known"));
 }
 
 std::string Merge::identity() const {
@@ -365,7 +243,8 @@ bool Merge::changes(std::size_t index) const { return targets_.contains(index); 
 std::vector<std::size_t> Merge::files_of(std::size_t index) const {
   std::vector<std::size_t> files;
   if (const auto found = targets_.find(index); found != targets_.end())
-    for (const Change& change : found->second.changes) files.push_back(change.file);
+    for (const Change& change : found->second.changes)
+      if (files.empty() || files.back() != change.file) files.push_back(change.file);
   return files;
 }
 
@@ -388,21 +267,24 @@ at::Tensor Merge::apply(std::size_t index, at::Tensor values, BufferPool& buffer
   const auto found = targets_.find(index);
   if (found == targets_.end()) throw Error(ErrorKind::internal, "nothing is to be merged into this tensor");
   const TensorInfo& target = found->second.info;
-  const std::int64_t rows = rows_of(target.shape);
   if (target.dtype != DType::f32) values = as_f32(values, buffers, tasks);
   const bool was_finite = is_finite(values, tasks);
-  at::Tensor matrix = values.view({rows, columns_of(target.shape)});
+  const at::Tensor matrix = values.view({rows_of(target.shape), columns_of(target.shape)});
   const ParallelLoop parallel = [&](std::int64_t count, const std::function<void(std::int64_t)>& body) { tasks.parallel(count, body); };
   try {
     for (const Change& change : found->second.changes) {
       const LoraFile& lora = files_[change.file]->lora;
       const double strength = account_.files[change.file].strength;
+      const std::vector<std::int64_t> shape = changed_shape(*change.entry, target);
+      // The rows that have changed are a weight of their own: norms are theirs.
+      const std::optional<RowRange>& range = change.entry->place.rows;
+      at::Tensor rows = range ? matrix.narrow(0, range->first, range->count) : matrix;
       if (change.is_bias) {
-        add_change(matrix, *plain_change(as_matrix(lora.matrix(*change.entry, AdapterPart::diff_b), rows)), 1, strength, nullptr, parallel);
+        add_change(rows, *load_bias_change(lora, *change.entry, rows_of(shape)), 1, strength, nullptr, parallel);
         continue;
       }
-      const LoadedChange loaded = load_change(lora, *change.entry, target.shape);
-      add_change(matrix, *loaded.change, change.scale, strength, loaded.magnitude ? &*loaded.magnitude : nullptr, parallel);
+      const LoadedChange loaded = load_change(lora, *change.entry, shape);
+      add_change(rows, *loaded.change, change.scale, strength, loaded.magnitude ? &*loaded.magnitude : nullptr, parallel);
     }
     if (was_finite && !is_finite(values, tasks))
       throw Error(ErrorKind::numeric, fmt::format("merged with '{}' it has values beyond the range of F32", lora_names(found->second)),

@@ -4,7 +4,7 @@
 #include "engine/buffer_pool.h"
 #include "engine/task_pool.h"
 #include "lora/lora_alpha.h"
-#include "lora/weight_change.h"
+#include "lora/model_layers.h"
 
 #include <qmill/core/lora.h>
 #include <qmill/loader.h>
@@ -13,21 +13,15 @@
 
 namespace qmill {
 
-// The tensors of one layer of a model.
-struct ModelLayer {
-  std::string base;
-  std::optional<std::size_t> weight;
-  std::optional<std::size_t> bias;
-};
-
 using OpenFile = std::function<std::unique_ptr<TensorSource>(const std::filesystem::path& path)>;
 
 // Immutable. [any-thread]
 class Merge {
  public:
   // Opens the files, reads headers and alphas, and matches them with the model. Throws Error(usage) for numbers that are not finite;
-  // Error(io, input, unsupported) that names file and tensor: a file that is damaged or changes nothing, a shape that is not the model's.
-  Merge(const OpenFile& open, const TensorSource& model, const MergeOptions& options);
+  // Error(io, input, unsupported) that names file and tensor: a file that is damaged or changes nothing, a shape that is not the model's,
+  // and unless the options permit it, a change that is of no layer of the model.
+  Merge(const OpenFile& open, const TensorSource& model, const MergeOptions& options, const KnownModel& known = {});
   ~Merge();
 
   const MergeAccount& account() const { return account_; }
@@ -49,24 +43,18 @@ class Merge {
 
  private:
   struct File;
-  struct Change;  // of one tensor of the model by one file
-  struct Target;  // a tensor of the model, and its changes
+  struct Change;    // of one tensor of the model by one file
+  struct Target;    // a tensor of the model, and its changes
+  struct Matching;  // of one file with the model
 
-  void match(const TensorSource& model, const File& file, const LoraEntry& entry, std::size_t number, const ModelLayer& layer,
-             std::map<std::size_t, std::string>& changed);
+  void match(const LoraEntry& entry, const ModelLayer& layer, Matching& matching);
+  static void require_complete(const MergedLora& merged, const Matching& matching);
   std::string lora_names(const Target& target) const;
 
   MergeAccount account_;
   std::vector<std::unique_ptr<File>> files_;
   std::map<std::size_t, Target> targets_;  // by number among the model's tensors
 };
-
-// A change as the file has it, and its magnitude if it has one; `shape` is that of the weight.
-struct LoadedChange {
-  std::unique_ptr<WeightChange> change;
-  std::optional<Magnitude> magnitude;
-};
-LoadedChange load_change(const LoraFile& file, const LoraEntry& entry, const std::vector<std::int64_t>& shape);
 
 // 0.9^i of file number i of several.
 double dampening(std::size_t i);

@@ -105,6 +105,22 @@ class Plain final : public WeightChange {
   const at::Tensor difference_;
 };
 
+class HalvesSwapped final : public WeightChange {
+ public:
+  explicit HalvesSwapped(std::unique_ptr<WeightChange> change) : change_(std::move(change)) {}
+  std::int64_t rows() const override { return change_->rows(); }
+  std::int64_t columns() const override { return change_->columns(); }
+  void compute(std::int64_t begin, std::int64_t end, float* out) const override {
+    const std::int64_t half = rows() / 2;
+    if (const std::int64_t stop = std::min(end, half); begin < stop) change_->compute(begin + half, stop + half, out);
+    if (const std::int64_t start = std::max(begin, half); start < end)
+      change_->compute(start - half, end - half, out + (start - begin) * columns());
+  }
+
+ private:
+  const std::unique_ptr<WeightChange> change_;
+};
+
 // The change of one weight in groups of rows.
 class Groups {
  public:
@@ -212,6 +228,10 @@ std::unique_ptr<WeightChange> kronecker_change(at::Tensor w1, at::Tensor w2) {
 }
 
 std::unique_ptr<WeightChange> plain_change(at::Tensor difference) { return std::make_unique<Plain>(std::move(difference)); }
+
+std::unique_ptr<WeightChange> halves_swapped(std::unique_ptr<WeightChange> change) {
+  return std::make_unique<HalvesSwapped>(std::move(change));
+}
 
 at::Tensor contract_core(const at::Tensor& core, const at::Tensor& factor) {
   const OneThread one_thread;

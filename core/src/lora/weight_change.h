@@ -35,6 +35,9 @@ std::unique_ptr<WeightChange> kronecker_change(at::Tensor w1, at::Tensor w2);
 // As it is: [N, ...].
 std::unique_ptr<WeightChange> plain_change(at::Tensor difference);
 
+// The same with the second half of its rows before the first.
+std::unique_ptr<WeightChange> halves_swapped(std::unique_ptr<WeightChange> change);
+
 // sum over j of core[i,j,x] factor[j,c], as [i, c * X + x]: a convolution's core [i, j, ...] and its second factor [j,C] make the second
 // factor of an ordinary product.
 at::Tensor contract_core(const at::Tensor& core, const at::Tensor& factor);

@@ -17,7 +17,9 @@ void set_merge(ConvertOptions& options, const OptionValues& values) {
   }
   options.merge.scale = values.real("merge_lora_scale");
   options.merge.dampen = values.on("merge_lora_dampen");
-  for (const char* name : {"merge_lora_scale", "merge_lora_dampen"})
+  options.merge.partial = values.on("merge_lora_partial");
+  options.merge.skip_mismatched = values.on("merge_lora_skip_mismatched");
+  for (const char* name : {"merge_lora_scale", "merge_lora_dampen", "merge_lora_partial", "merge_lora_skip_mismatched"})
     if (files.empty() && values.given(name))
       throw Error(ErrorKind::usage, fmt::format("`{}` needs `merge_lora` or `merge_loras`", name));
 }
@@ -69,6 +71,8 @@ void add_input_rows(Rows& rows) {
   loras.is_list = loras.takes_words = loras.is_path = true;
   merge.value("merge_lora_scale", "S", 1.0, "strength of all LoRAs");
   merge.toggle("merge_lora_dampen", true, "weaken LoRA number i of several, counted from 0, by 0.9^i");
+  merge.toggle("merge_lora_partial", false, "merge what fits of a LoRA, even if it also has layers that the model does not have");
+  merge.toggle("merge_lora_skip_mismatched", false, "leave out layers whose size in the LoRA is not that of the model");
 }
 
 }  // namespace qmill

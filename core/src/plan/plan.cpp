@@ -1,6 +1,7 @@
 #include <qmill/core/plan.h>
 
 #include "calibration/calibration.h"
+#include "lora/known_model.h"
 #include "lora/merged_values.h"
 #include "host/guard.h"
 #include "model/layers.h"
@@ -223,7 +224,7 @@ class Planner {
   static std::shared_ptr<const Merge> open_merge(const Host& host, const TensorSource& source, const ConvertOptions& options) {
     if (options.merge.paths.empty()) return nullptr;
     const auto open = [&](const std::filesystem::path& path) { return host.open(path); };
-    return std::make_shared<const Merge>(open, source, options.merge);
+    return std::make_shared<const Merge>(open, source, options.merge, known_model(host, source));
   }
 
   void add_remarks() {
@@ -271,17 +272,27 @@ class Planner {
 
   void add_merge_warnings() {
     if (!merge_) return;
-    for (const MergedLora& lora : plan_.merge_account->files)
-      if (!lora.unmatched.empty())
-        plan_.warnings.push_back(fmt::format("{} of '{}' {} of no layer of the model and not merged: {}",
-                                             counted(lora.unmatched.size(), "tensor"), lora.file.string(),
-                                             lora.unmatched.size() == 1 ? "is" : "are", first_names(lora.unmatched)));
+    for (const MergedLora& lora : plan_.merge_account->files) add_warnings_of(lora);
     std::vector<std::string> removed;
     for (const Decision& decision : plan_.decisions)
       if (decision.action == Action::remove && !decision.merges.empty()) removed.push_back(decision.source.name);
     if (!removed.empty())
       plan_.warnings.push_back(fmt::format("{} that LoRAs change {} removed: {}", counted(removed.size(), "tensor"),
                                            removed.size() == 1 ? "is" : "are", first_names(removed)));
+  }
+
+  void add_warnings_of(const MergedLora& lora) {
+    const auto left_out = [&](const std::vector<std::string>& names, const char* noun, const char* why) {
+      if (!names.empty())
+        plan_.warnings.push_back(fmt::format("{} of '{}' {} {}: {}", counted(names.size(), noun), lora.file.string(),
+                                             names.size() == 1 ? "is" : "are", why, first_names(names)));
+    };
+    left_out(lora.unmatched, "tensor", "of no layer of the model and not merged");
+    left_out(lora.mismatched, "layer", "of another size than in the model and not merged");
+    if (lora.unaffected == 0) return;
+    const std::string what = lora.unaffected == lora.layers.size() ? "changes nothing"
+                                                                   : fmt::format("leaves {} unchanged", counted(lora.unaffected, "layer"));
+    plan_.warnings.push_back(fmt::format("'{}' {}: its {} is 0", lora.file.string(), what, lora.strength == 0 ? "strength" : "alpha"));
   }
 
   static std::string counted(std::size_t count, const char* noun) { return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s"); }

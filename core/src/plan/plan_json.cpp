@@ -38,7 +38,10 @@ Json merge_json(const Plan& plan) {
                      {"layers", lora.layers},
                      {"kinds", lora.kinds},
                      {"alpha", lora.alpha},
-                     {"unmatched", lora.unmatched}});
+                     {"unmatched", lora.unmatched},
+                     {"for_other_models", lora.for_other_models},
+                     {"mismatched", lora.mismatched},
+                     {"unaffected", lora.unaffected}});
   return {{"scale", plan.merge_account->scale}, {"dampened", plan.merge_account->dampened}, {"files", files}};
 }
 

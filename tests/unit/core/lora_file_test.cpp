@@ -52,7 +52,7 @@ TEST(LoraFile, EverySpellingFindsItsLayer) {
     ASSERT_EQ(lora.entries().size(), 1u) << down;
     const LoraEntry& entry = lora.entries()[0];
     EXPECT_EQ(entry.kind, LoraKind::low_rank);
-    EXPECT_EQ(layers().bases()[entry.layer], "blocks.0.ffn.0");
+    EXPECT_EQ(layers().bases()[entry.place.layer], "blocks.0.ffn.0");
     EXPECT_EQ(lora.info(entry, AdapterPart::down).name, down);
     EXPECT_EQ(lora.info(entry, AdapterPart::up).name, up);
     EXPECT_TRUE(lora.unmatched().empty());
@@ -69,7 +69,7 @@ TEST(LoraFile, KohyaNamesFindLayersBehindPrefixes) {
                     {"lora_unet_blocks_0_attn_q.alpha", at::full({}, 3.)}});
   const LoraFile lora = clear.open();
   ASSERT_EQ(lora.entries().size(), 1u);
-  EXPECT_EQ(layers().bases()[lora.entries()[0].layer], "model.diffusion_model.blocks.0.attn.q");
+  EXPECT_EQ(layers().bases()[lora.entries()[0].place.layer], "model.diffusion_model.blocks.0.attn.q");
   ASSERT_TRUE(lora.entries()[0].has(AdapterPart::alpha));
   EXPECT_EQ(lora.matrix(lora.entries()[0], AdapterPart::alpha).item<float>(), 3);
 }

@@ -3,6 +3,7 @@
 
 #include <qmill/coded_format.h>
 #include <qmill/core/export.h>
+#include <qmill/core/lora_names.h>
 #include <qmill/loader.h>
 #include <qmill/model_filter.h>
 #include <qmill/quantizer.h>
@@ -80,6 +81,8 @@ class QMILL_CORE_API Host {
   std::vector<const Quantizer*> quantizers() const;
   std::vector<const ModelFilter*> filters() const;
   std::vector<const StoredFormat*> formats() const;
+  // Of all packs of filters, in search order; they live as long as the host.
+  std::vector<const LoraNames*> lora_names() const;
   void load_all() const;  // so that candidates() is final
 
   // Throws Error(io, input) from the loader, Error(unsupported) when none takes the path.

@@ -23,11 +23,15 @@ QMILL_CORE_API LoraToMerge parse_lora_to_merge(const std::string& text);
 // What one file changes. Layers are named as in the model, without ".weight"; tensors of the file as there.
 struct MergedLora {
   std::filesystem::path file;
-  double strength = 1;                       // all in all: its own, times that of the run, times 0.9^i
-  std::vector<std::string> layers;           // of the model, that it changes
-  std::map<std::string, std::size_t> kinds;  // of these: "lora", "dora", "loha", "lokr", "diff", "bias"
-  std::map<std::string, std::size_t> alpha;  // of these with a rank, where alpha comes from: "tensor", "metadata", "rank"
-  std::vector<std::string> unmatched;        // its tensors that are of no layer of the model, or of no known kind
+  double strength = 1;              // all in all: its own, times that of the run, times 0.9^i
+  std::vector<std::string> layers;  // of the model, that it changes
+  // Changes by kind: "lora", "dora", "loha", "lokr", "diff", "bias". A layer has several when the file has its parts apart.
+  std::map<std::string, std::size_t> kinds;
+  std::map<std::string, std::size_t> alpha;   // of these with a rank, where alpha comes from: "tensor", "metadata", "rank"
+  std::vector<std::string> unmatched;         // its tensors that are of no layer of the model, or of no known kind
+  std::vector<std::string> for_other_models;  // its tensors that are meant for another model, by their names or sizes
+  std::vector<std::string> mismatched;        // layers of the model that are left out, as the changes have another size
+  std::size_t unaffected = 0;                 // of `layers`, those that an alpha or strength of 0 leaves as they are
 };
 
 struct MergeAccount {
@@ -42,6 +46,8 @@ struct MergeOptions {
   std::vector<double> strengths = {};  // by path; empty: 1 each
   double scale = 1;                    // of all of them
   bool dampen = true;                  // of several, number i is weakened by 0.9^i
+  bool partial = false;                // a file may have changes of layers that the model does not have
+  bool skip_mismatched = false;        // layers of other sizes are left out
 };
 
 }  // namespace qmill
