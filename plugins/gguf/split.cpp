@@ -1,12 +1,11 @@
 #include "split.h"
 
 #include <qmill/error.h>
+#include <qmill/shards.h>
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
-#include <string_view>
 
 namespace gguf {
 namespace {
@@ -15,27 +14,17 @@ namespace fs = std::filesystem;
 
 constexpr const char* kGetAgain = "the file is damaged, or not a part of this model; get all parts again";
 
-struct PartName {
-  std::string stem;
-  std::uint64_t number = 0;  // from 1
-  std::uint64_t count = 0;
-};
+using PartName = qmill::ShardName;
 
 std::string ending(std::uint64_t number, std::uint64_t count) { return fmt::format("-{:05}-of-{:05}.gguf", number, count); }
 
+// Only with the ending that llama.cpp gives.
 std::optional<PartName> parse_name(const fs::path& file) {
   const std::string name = file.filename().string();
-  const std::size_t length = ending(1, 1).size();
-  if (name.size() <= length) return std::nullopt;
-  const auto digits = [&](std::size_t from_end) {
-    std::uint64_t value = 0;
-    const char* first = name.data() + name.size() - from_end;
-    const auto result = std::from_chars(first, first + 5, value);
-    return result.ptr == first + 5 ? value : 0;
-  };
-  PartName part = {name.substr(0, name.size() - length), digits(19), digits(10)};
-  if (part.number == 0 || part.count == 0 || name != part.stem + ending(part.number, part.count)) return std::nullopt;
-  return part;
+  std::optional<PartName> part = qmill::parse_shard_name(name);
+  if (!part) return std::nullopt;
+  const auto number = static_cast<std::uint64_t>(part->number), count = static_cast<std::uint64_t>(part->count);
+  return name == part->stem + ending(number, count) ? part : std::nullopt;
 }
 
 void require_name(const std::optional<PartName>& name, std::uint64_t number, std::uint64_t count) {
@@ -43,7 +32,7 @@ void require_name(const std::optional<PartName>& name, std::uint64_t number, std
   if (!name)
     reject(fmt::format("{}, its name does not end with '{}', so the other parts cannot be found", keys, ending(number + 1, count)),
            "give all parts the names back that they had");
-  if (name->number != number + 1 || name->count != count)
+  if (static_cast<std::uint64_t>(name->number) != number + 1 || static_cast<std::uint64_t>(name->count) != count)
     reject(fmt::format("{}, its name says part {} of {}", keys, name->number, name->count), "give all parts the names back that they had");
 }
 

@@ -81,6 +81,9 @@ SOURCES = {
 }
 
 LAYERS = {
+    "source_renamed": "convert umt5.safetensors --rename --filter auto",
+    "target_comfyui": "convert model.safetensors --format int4 --target comfyui",
+    "filter_structural": "convert model.safetensors --filter structural",
     "filter_auto": "convert t5.safetensors --filter auto",
     "filter_t5": "convert t5.safetensors --t5xxl --fp16",
     "filter_several": "convert flux.safetensors --flux --filter generic_text --fallback fp16",

@@ -82,6 +82,15 @@ def t5():
     }
 
 
+def umt5():
+    """A block under the names that its authors gave it."""
+    layers = {"attn.q": (64, 256), "attn.o": (256, 64), "ffn.gate.0": (96, 256), "ffn.fc1": (96, 256), "ffn.fc2": (256, 96)}
+    return {
+        "token_embedding.weight": bf16(draw("umt5 token", 40, 256)),
+        "blocks.0.norm1.weight": bf16(draw("umt5 norm", 256)),
+    } | {f"blocks.0.{layer}.weight": bf16(weight(f"umt5 {layer}", *shape)) for layer, shape in layers.items()}
+
+
 def flux():
     """`img_in` and `txt_in` are layers by whose columns readers know the model."""
     prefix = "model.diffusion_model."
@@ -146,6 +155,7 @@ def write_all(folder):
     write_safetensors(folder / "wide_rows.safetensors", {"wide.input": bf16(inputs("wide", 330, 1024))})
     write_safetensors(folder / "rare.safetensors", rare())
     write_safetensors(folder / "t5.safetensors", t5())
+    write_safetensors(folder / "umt5.safetensors", umt5())
     write_safetensors(folder / "flux.safetensors", flux())
     write_gguf(folder / "model.gguf", gguf())
     torch.save(checkpoint(), folder / "model.pt")

@@ -12,19 +12,11 @@ namespace qmill {
 Conversion::Conversion(const Host& host, ConvertOptions options) : host_(&host), options_(std::move(options)) {
   source_ = host.open(options_.input);
   try {
-    if (options_.rename) rename();
+    if (options_.rename) source_ = renamed(std::move(source_));
     if (options_.dequantize_source || options_.decode_to) source_ = decoded(host, std::move(source_));
   } catch (Error& error) {
     throw in_model(error);
   }
-}
-
-void Conversion::rename() {
-  source_ = renamed(std::move(source_));
-  const std::string dialect = replaced_dialect(*source_);
-  options_.remarks.push_back(dialect.empty()
-                                 ? std::string("`rename` changes nothing: the names are of no text encoder that it knows")
-                                 : fmt::format("the tensors are renamed: they had names of {}, and ComfyUI looks for others", dialect));
 }
 
 Conversion::~Conversion() = default;

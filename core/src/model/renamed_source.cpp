@@ -4,13 +4,16 @@
 #include "readers/text_encoder_names.h"
 
 #include <qmill/error.h>
+#include <qmill/source_details.h>
+
+#include <fmt/format.h>
 
 #include <algorithm>
 
 namespace qmill {
 namespace {
 
-class RenamedSource final : public TensorSource {
+class RenamedSource final : public TensorSource, public SourceDetails {
  public:
   explicit RenamedSource(std::unique_ptr<TensorSource> source) : source_(std::move(source)), renaming_(renaming_of(*source_)) {
     for (const TensorInfo& tensor : source_->tensors()) {
@@ -21,8 +24,6 @@ class RenamedSource final : public TensorSource {
       if (name != renaming_.names.end()) tensors_.back().name = name->second;
     }
   }
-
-  const std::string& dialect() const { return renaming_.dialect; }
 
   const std::vector<TensorInfo>& tensors() const override { return tensors_; }
   const std::map<std::string, std::string>& metadata() const override { return source_->metadata(); }
@@ -48,6 +49,16 @@ class RenamedSource final : public TensorSource {
 
   void prefetch(std::size_t index) const override { source_->prefetch(index); }
 
+  std::string stored_type(std::size_t index) const override { return qmill::stored_type(*source_, index); }
+
+  std::vector<std::string> remarks() const override {
+    std::vector<std::string> remarks = source_remarks(*source_);
+    remarks.push_back(renaming_.dialect.empty()
+                          ? std::string("`rename` changes nothing: the names are of no text encoder that it knows")
+                          : fmt::format("the tensors are renamed: they had names of {}, and ComfyUI looks for others", renaming_.dialect));
+    return remarks;
+  }
+
  private:
   // Of row i of the original: within a head of `size` rows, llama.cpp stores row i + half * s at 2 i + s (LlamaModel.permute).
   static std::uint64_t stored_row(std::uint64_t row, std::uint64_t size) {
@@ -67,11 +78,6 @@ std::unique_ptr<TensorSource> renamed(std::unique_ptr<TensorSource> source) {
   if (const std::string evidence = quantization_evidence(*source); !evidence.empty())
     throw Error(ErrorKind::unsupported, "`rename` is for models that are not quantized: " + evidence, "use the original model");
   return std::make_unique<RenamedSource>(std::move(source));
-}
-
-std::string replaced_dialect(const TensorSource& source) {
-  const auto* renamed = dynamic_cast<const RenamedSource*>(&source);
-  return renamed == nullptr ? "" : renamed->dialect();
 }
 
 }  // namespace qmill

@@ -8,10 +8,7 @@
 namespace qmill {
 
 // The model with its tensors renamed as renaming_of() says, and their rows in the order of the original. Values, shapes and metadata are
-// those of `source`. Throws Error(input, unsupported) like renaming_of(), and for a model that is quantized: its markers name layers, too.
+// those of `source`; its remarks say whose names they were. Throws Error(input, unsupported) like renaming_of(), and for a model that is quantized: its markers name layers, too.
 std::unique_ptr<TensorSource> renamed(std::unique_ptr<TensorSource> source);
-
-// Whose names renamed() replaced: "llama.cpp (t5)". Empty: it found none that it knows, or `source` is another kind.
-std::string replaced_dialect(const TensorSource& source);
 
 }  // namespace qmill

@@ -4,6 +4,8 @@
 
 #include "expect_error.h"
 
+#include <qmill/source_details.h>
+
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -59,7 +61,7 @@ TEST(RenamedSource, GivesT5OfLlamaCppItsNames) {
                                       "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", "encoder.block.0.layer.1.DenseReluDense.wi_1.weight",
                                       "encoder.block.0.layer.1.DenseReluDense.wo.weight", "encoder.block.0.layer.1.layer_norm.weight",
                                       "unknown.weight"}));
-  EXPECT_EQ(replaced_dialect(*source), "llama.cpp (t5)");
+  EXPECT_EQ(source_remarks(*source), Names{"the tensors are renamed: they had names of llama.cpp (t5), and ComfyUI looks for others"});
 }
 
 TEST(RenamedSource, GivesWansT5AndWrappedModelsTheirNames) {
@@ -119,7 +121,7 @@ TEST(RenamedSource, RefusesWhatItCannotMakeRight) {
 TEST(RenamedSource, LeavesOtherModelsAsTheyAre) {
   const auto source = renamed(source_of({"blocks.0.q.weight"}));
   EXPECT_EQ(names_of(*source), Names{"blocks.0.q.weight"});
-  EXPECT_EQ(replaced_dialect(*source), "");
+  EXPECT_EQ(source_remarks(*source), Names{"`rename` changes nothing: the names are of no text encoder that it knows"});
   EXPECT_FALSE(has_other_names(source->tensors()));
   EXPECT_TRUE(has_other_names(source_of({"enc.blk.0.attn_q.weight"})->tensors()));
 }

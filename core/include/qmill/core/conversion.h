@@ -33,7 +33,6 @@ class QMILL_CORE_API Conversion {
   ConvertReport run(const RunHooks& hooks = {});
 
  private:
-  void rename();
   Error& in_model(Error& error) const;
 
   const Host* host_;
