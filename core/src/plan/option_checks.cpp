@@ -1,6 +1,5 @@
 #include "plan/option_checks.h"
 
-#include "host/filter_pack.h"
 #include "plan/target.h"
 #include "rules/rules.h"
 
@@ -64,9 +63,10 @@ void check_options(const ConvertOptions& options) {
 
 void check_choices(const Host& host, const ConvertOptions& options) {
   check_options(options);
-  std::vector<std::string> filters = options.layers.filters;
-  std::erase_if(filters, [](const std::string& name) { return same_name(name, kReservedFilterName); });
-  const Rules rules(host, options.layers, filters);
+  std::vector<const ModelFilter*> filters;
+  for (const std::string& name : options.layers.filters)
+    if (!is_reserved_filter_name(name)) filters.push_back(&host.filter(name));
+  const Rules rules(host, options.layers, std::move(filters));
   const TargetResolver resolver(host, options.target);
   std::vector<std::filesystem::path> files = options.merge.paths;
   files.insert(files.end(), {options.calibration.data, options.calibration.lora});

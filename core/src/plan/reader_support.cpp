@@ -10,8 +10,8 @@
 namespace qmill {
 namespace {
 
-Components components_of(const TensorSource& source, const std::optional<Architecture>& architecture) {
-  return architecture ? Components(source.tensors(), architecture->name, architecture->prefix) : Components(source.tensors(), "", "");
+ModelParts parts_of(const TensorSource& source, const std::optional<Architecture>& architecture) {
+  return architecture ? ModelParts(source.tensors(), architecture->name, architecture->prefix) : ModelParts(source.tensors(), "", "");
 }
 
 std::string kind_text(ModuleKind kind) { return kind == ModuleKind::embedding ? "embedding tables" : "parameters without a module"; }
@@ -21,24 +21,24 @@ std::string layers_text(std::size_t count) { return count == 1 ? "1 layer" : fmt
 }  // namespace
 
 ReaderSupport::ReaderSupport(const TensorSource& source, const std::optional<Architecture>& architecture, TargetReader reader)
-    : reader_(reader), is_renamed_(architecture && architecture->renamed_by_readers), components_(components_of(source, architecture)) {}
+    : reader_(reader), is_renamed_(architecture && architecture->renamed_by_readers), parts_(parts_of(source, architecture)) {}
 
 std::string ReaderSupport::keeps(const Decision& decision) {
   // Floats need no marker, and a format that mainline ComfyUI does not know is for another reader.
   if (decision.label.marker.empty() || find_reader_format(decision.label.name) == nullptr) return {};
-  const Component& component = components_.of(decision.source.name);
+  const ModelPart& part = parts_.of(decision.source.name);
   const ModuleKind kind = module_kind(layer_base(decision.source.name));
   std::string what, why, unread;
-  if (component.loads_quantized == false && !is_renamed_) {
-    what = component.name;
-    why = component.because;
-    unread = fmt::format("quantized layers of {}", component.name);
+  if (part.loads_quantized == false && !is_renamed_) {
+    what = part.name;
+    why = part.because;
+    unread = fmt::format("quantized layers of {}", part.name);
   } else if (!reads_format(kind, decision.label.name)) {
     what = kind_text(kind);
     why = fmt::format("ComfyUI reads no {} there", decision.label.name);
     unread = fmt::format("{} in {}", decision.label.name, what);
-  } else if (!component.loads_quantized && not_judged_.empty()) {
-    not_judged_ = fmt::format("{}: {}", component.name, component.because);
+  } else if (!part.loads_quantized && not_judged_.empty()) {
+    not_judged_ = fmt::format("{}: {}", part.name, part.because);
   }
   if (what.empty()) return {};
   std::string reason = fmt::format("{}: {}", what, why);

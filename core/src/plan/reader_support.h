@@ -1,7 +1,7 @@
 // Which layers of a plan the program that the output is for can load quantized.
 #pragma once
 
-#include "readers/components.h"
+#include "readers/model_parts.h"
 
 #include <qmill/core/architecture.h>
 #include <qmill/core/plan.h>
@@ -25,7 +25,7 @@ class ReaderSupport {
  private:
   const TargetReader reader_;
   const bool is_renamed_;  // refused as a whole, by require_stable_names
-  const Components components_;
+  const ModelParts parts_;
   std::map<std::string, std::size_t> unread_;  // layers by what they are, and why ComfyUI does not read them
   std::string not_loaded_, not_judged_;
 };

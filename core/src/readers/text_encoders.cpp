@@ -69,47 +69,47 @@ bool fits(std::string_view pattern, std::string_view name) {
   return pattern.ends_with('*') ? name.starts_with(pattern.substr(0, pattern.size() - 1)) : name == pattern;
 }
 
-Component judged(const KnownEncoder& known, const std::vector<TensorInfo>& tensors) {
-  Component component{"", std::string(known.name), std::nullopt, ""};
+ModelPart judged(const KnownEncoder& known, const std::vector<TensorInfo>& tensors) {
+  ModelPart part{"", std::string(known.name), std::nullopt, ""};
   for (const std::string_view key : known.keys) {
     const TensorInfo* vector = key.empty() ? nullptr : find(tensors, key);
     if (vector == nullptr || vector->shape.size() != 1) continue;
     const std::int64_t width = vector->shape[0];
     if (known.widths[0] == 0 || std::find(known.widths.begin(), known.widths.end(), width) != known.widths.end())
-      component.loads_quantized = true;
+      part.loads_quantized = true;
     else
-      component.because = fmt::format("ComfyUI has no such text encoder of width {}", width);
-    return component;
+      part.because = fmt::format("ComfyUI has no such text encoder of width {}", width);
+    return part;
   }
-  component.because = fmt::format("ComfyUI finds it by the name '{}', which the file does not have; `rename` may help", known.keys[0]);
-  return component;
+  part.because = fmt::format("ComfyUI finds it by the name '{}', which the file does not have; `rename` may help", known.keys[0]);
+  return part;
 }
 
-Component judged_t5(const std::vector<TensorInfo>& tensors) {
-  Component component{"", "the T5 text encoder", std::nullopt, ""};
+ModelPart judged_t5(const std::vector<TensorInfo>& tensors) {
+  ModelPart part{"", "the T5 text encoder", std::nullopt, ""};
   const TensorInfo* vector = find(tensors, kT5);
   const std::int64_t width = vector == nullptr || vector->shape.empty() ? 0 : vector->shape[0];
   if (std::find(std::begin(kIgnoringT5), std::end(kIgnoringT5), width) != std::end(kIgnoringT5)) {
-    component.loads_quantized = false;
-    component.because = kReadsNoMarkers;
+    part.loads_quantized = false;
+    part.because = kReadsNoMarkers;
   } else {
-    component.because = fmt::format("ComfyUI has no T5 text encoder of width {}", width);
+    part.because = fmt::format("ComfyUI has no T5 text encoder of width {}", width);
   }
-  return component;
+  return part;
 }
 
 }  // namespace
 
-std::optional<Component> text_encoder_of(const std::vector<TensorInfo>& tensors, std::string_view architecture) {
+std::optional<ModelPart> text_encoder_of(const std::vector<TensorInfo>& tensors, std::string_view architecture) {
   for (const KnownEncoder& known : kReadQuantized)
     if (known.architecture == architecture) return judged(known, tensors);
   for (const IgnoringEncoder& known : kIgnoring)
-    if (known.architecture == architecture) return Component{"", std::string(known.name), false, kReadsNoMarkers};
+    if (known.architecture == architecture) return ModelPart{"", std::string(known.name), false, kReadsNoMarkers};
   if (architecture == "t5") return judged_t5(tensors);
   return std::nullopt;
 }
 
-Component text_encoder_in_checkpoint(std::string_view name, std::string_view architecture) {
+ModelPart text_encoder_in_checkpoint(std::string_view name, std::string_view architecture) {
   const std::string prefix = fmt::format("text_encoders.{}.", name);
   for (const IgnoringEncoder& known : kIgnoringInCheckpoints)
     if (known.architecture == name) return {prefix, std::string(known.name), false, kReadsNoMarkers};

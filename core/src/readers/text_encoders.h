@@ -1,7 +1,7 @@
 // The text encoders that ComfyUI loads from files of their own: by which names and widths it finds them, and whether it reads markers.
 #pragma once
 
-#include "readers/components.h"
+#include "readers/model_parts.h"
 
 namespace qmill {
 
@@ -9,9 +9,9 @@ namespace qmill {
 inline constexpr const char* kReadsNoMarkers = "ComfyUI loads it without quantized layers and takes codes for values";
 
 // Nothing: `architecture` is no text encoder. The name's prefix is empty.
-std::optional<Component> text_encoder_of(const std::vector<TensorInfo>& tensors, std::string_view architecture);
+std::optional<ModelPart> text_encoder_of(const std::vector<TensorInfo>& tensors, std::string_view architecture);
 
 // The part `name` of a checkpoint ("t5xxl" of "text_encoders.t5xxl.transformer..."), which holds the diffusion model `architecture`, too.
-Component text_encoder_in_checkpoint(std::string_view name, std::string_view architecture);
+ModelPart text_encoder_in_checkpoint(std::string_view name, std::string_view architecture);
 
 }  // namespace qmill

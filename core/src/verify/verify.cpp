@@ -4,7 +4,7 @@
 #include "verify/data_rules.h"
 #include "verify/findings.h"
 #include "verify/layer_rules.h"
-#include "readers/components.h"
+#include "readers/model_parts.h"
 #include "readers/raw_markers.h"
 #include "readers/reader_formats.h"
 
@@ -74,7 +74,7 @@ class Verifier {
         markers_(raw_markers(source)),
         header_(header_entry(source)),
         tensors_(source),
-        components_(components_of(source.tensors(), recognise(host, source))) {}
+        parts_(parts_of(source.tensors(), recognise(host, source))) {}
 
   VerifyReport run() {
     check_container();
@@ -82,7 +82,7 @@ class Verifier {
     collect_layers();
     for (const MarkedLayer& layer : layers_) check_layer(layer, findings_);
     check_unmarked();
-    check_components();
+    check_parts();
     if (options_.read_data) check_data(source_, layers_, findings_, cancel_);
     return report();
   }
@@ -213,23 +213,23 @@ class Verifier {
     return {};
   }
 
-  static Components components_of(const std::vector<TensorInfo>& tensors, const std::optional<Architecture>& architecture) {
-    return architecture ? Components(tensors, architecture->name, architecture->prefix) : Components(tensors, "", "");
+  static ModelParts parts_of(const std::vector<TensorInfo>& tensors, const std::optional<Architecture>& architecture) {
+    return architecture ? ModelParts(tensors, architecture->name, architecture->prefix) : ModelParts(tensors, "", "");
   }
 
   // Whether the parts of the model that have quantized layers are loaded with such; and, of all parts, whether that is known.
-  void check_components() {
+  void check_parts() {
     for (const MarkedLayer& layer : layers_) {
-      const Component& component = components_.of(layer.base);
-      if (component.loads_quantized == false)
-        findings_.remark("component", layer.base, fmt::format("it is in {}: {}", component.name, component.because), Effect::doubt,
+      const ModelPart& part = parts_.of(layer.base);
+      if (part.loads_quantized == false)
+        findings_.remark("model-part", layer.base, fmt::format("it is in {}: {}", part.name, part.because), Effect::doubt,
                          Effect::stops);
     }
     std::set<std::string> named;
     for (const TensorInfo& tensor : source_.tensors()) {
-      const Component& component = components_.of(tensor.name);
-      if (!component.loads_quantized && named.insert(component.name).second)
-        findings_.remark("component", "", fmt::format("{}: {}", component.name, component.because), Effect::doubt, Effect::doubt);
+      const ModelPart& part = parts_.of(tensor.name);
+      if (!part.loads_quantized && named.insert(part.name).second)
+        findings_.remark("model-part", "", fmt::format("{}: {}", part.name, part.because), Effect::doubt, Effect::doubt);
     }
   }
 
@@ -278,7 +278,7 @@ class Verifier {
   const std::map<std::string, RawMarker> markers_;
   const HeaderEntry header_;
   const LayerTensors tensors_;
-  const Components components_;
+  const ModelParts parts_;
   std::vector<MarkedLayer> layers_;
   std::set<std::string> marked_;  // layers that something marks, rightly or not
   Findings findings_;

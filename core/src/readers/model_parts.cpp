@@ -1,4 +1,4 @@
-#include "readers/components.h"
+#include "readers/model_parts.h"
 
 #include "readers/text_encoder_names.h"
 #include "readers/text_encoders.h"
@@ -76,24 +76,24 @@ constexpr std::string_view kDiffusionModels[] = {
 // The names of layers that ComfyUI makes of several while it loads them (diffusers_convert.py, model_detection.py).
 constexpr std::string_view kRenamed = "_diffusers";
 
-Component diffusion_model(std::string_view architecture, std::string_view prefix) {
-  Component component{std::string(prefix), fmt::format("the diffusion model {}", architecture), std::nullopt, ""};
+ModelPart diffusion_model(std::string_view architecture, std::string_view prefix) {
+  ModelPart part{std::string(prefix), fmt::format("the diffusion model {}", architecture), std::nullopt, ""};
   const auto is_in = [](const auto& list, std::string_view text) { return std::find(std::begin(list), std::end(list), text) != std::end(list); };
   if (!is_in(kDiffusionPrefixes, prefix)) {
-    component.because = fmt::format("ComfyUI looks for it without a prefix or below 'model.diffusion_model.', but it is below '{}'", prefix);
+    part.because = fmt::format("ComfyUI looks for it without a prefix or below 'model.diffusion_model.', but it is below '{}'", prefix);
   } else if (is_in(kDiffusionModels, architecture)) {
-    component.loads_quantized = true;
+    part.loads_quantized = true;
   } else if (architecture.ends_with(kRenamed)) {
-    component.loads_quantized = false;
-    component.because = "ComfyUI renames and joins its tensors while it loads them, and leaves markers and scales behind";
+    part.loads_quantized = false;
+    part.because = "ComfyUI renames and joins its tensors while it loads them, and leaves markers and scales behind";
   } else {
-    component.because = fmt::format("it is not known whether ComfyUI loads the architecture '{}'", architecture);
+    part.because = fmt::format("it is not known whether ComfyUI loads the architecture '{}'", architecture);
   }
-  return component;
+  return part;
 }
 
 // The whole of a file that is one part.
-Component whole_file(const std::vector<TensorInfo>& tensors, std::string_view architecture) {
+ModelPart whole_file(const std::vector<TensorInfo>& tensors, std::string_view architecture) {
   for (const KnownFile& file : kFloatFiles)
     for (const TensorInfo& tensor : tensors)
       if (segments_match(file.key, tensor.name) && !text_encoder_of(tensors, architecture))
@@ -101,14 +101,14 @@ Component whole_file(const std::vector<TensorInfo>& tensors, std::string_view ar
   if (has_other_names(tensors))
     return {"", "the text encoder", std::nullopt, "its tensors have names that ComfyUI does not look for; `rename` gives them those that it does"};
   if (architecture.empty()) return {"", "the model", std::nullopt, "its architecture is not recognised"};
-  if (std::optional<Component> encoder = text_encoder_of(tensors, architecture)) return *std::move(encoder);
+  if (std::optional<ModelPart> encoder = text_encoder_of(tensors, architecture)) return *std::move(encoder);
   return diffusion_model(architecture, "");
 }
 
 }  // namespace
 
-Components::Components(const std::vector<TensorInfo>& tensors, std::string_view architecture, std::string_view prefix) {
-  for (const KnownPart& part : kFloatParts) components_.push_back({std::string(part.prefix), std::string(part.name), false, kReadsNoMarkers});
+ModelParts::ModelParts(const std::vector<TensorInfo>& tensors, std::string_view architecture, std::string_view prefix) {
+  for (const KnownPart& part : kFloatParts) parts_.push_back({std::string(part.prefix), std::string(part.name), false, kReadsNoMarkers});
   std::set<std::string_view> encoders;
   for (const TensorInfo& tensor : tensors) {
     std::string_view name = tensor.name;
@@ -116,18 +116,18 @@ Components::Components(const std::vector<TensorInfo>& tensors, std::string_view 
     name.remove_prefix(kTextEncoders.size());
     encoders.insert(name.substr(0, name.find('.')));
   }
-  for (const std::string_view name : encoders) components_.push_back(text_encoder_in_checkpoint(name, architecture));
+  for (const std::string_view name : encoders) parts_.push_back(text_encoder_in_checkpoint(name, architecture));
   const bool is_checkpoint = !prefix.empty() && !text_encoder_of(tensors, architecture);
-  if (is_checkpoint) components_.push_back(diffusion_model(architecture, prefix));
-  std::stable_sort(components_.begin(), components_.end(),
-                   [](const Component& a, const Component& b) { return a.prefix.size() > b.prefix.size(); });
-  components_.push_back(is_checkpoint ? Component{"", "the rest of the checkpoint", false, "ComfyUI does not load it"}
+  if (is_checkpoint) parts_.push_back(diffusion_model(architecture, prefix));
+  std::stable_sort(parts_.begin(), parts_.end(),
+                   [](const ModelPart& a, const ModelPart& b) { return a.prefix.size() > b.prefix.size(); });
+  parts_.push_back(is_checkpoint ? ModelPart{"", "the rest of the checkpoint", false, "ComfyUI does not load it"}
                                       : whole_file(tensors, architecture));
 }
 
-const Component& Components::of(std::string_view tensor) const {
-  return *std::find_if(components_.begin(), components_.end(),
-                       [&](const Component& component) { return tensor.starts_with(component.prefix); });
+const ModelPart& ModelParts::of(std::string_view tensor) const {
+  return *std::find_if(parts_.begin(), parts_.end(),
+                       [&](const ModelPart& part) { return tensor.starts_with(part.prefix); });
 }
 
 }  // namespace qmill

@@ -11,8 +11,8 @@
 namespace qmill {
 
 // A part of a model that a reader loads with code of its own.
-struct Component {
-  std::string prefix;                   // of the names of its tensors; empty: what no other component has
+struct ModelPart {
+  std::string prefix;                   // of the names of its tensors; empty: what no other part has
   std::string name;                     // "the CLIP-L text encoder"
   std::optional<bool> loads_quantized;  // whether ComfyUI reads markers there; nothing: not known
   std::string because;                  // why not, or why that is not known
@@ -20,15 +20,15 @@ struct Component {
 
 // Sources, in ComfyUI: sd.py (detect_te_model, load_text_encoder_state_dicts, load_state_dict_guess_config), sd1_clip.py (SDClipModel),
 // supported_models.py (clip_target), controlnet.py (controlnet_config). Immutable. [any-thread]
-class Components {
+class ModelParts {
  public:
   // `architecture` and `prefix` are what recognise() finds; empty: nothing. Reads names and shapes only.
-  Components(const std::vector<TensorInfo>& tensors, std::string_view architecture, std::string_view prefix);
+  ModelParts(const std::vector<TensorInfo>& tensors, std::string_view architecture, std::string_view prefix);
 
-  const Component& of(std::string_view tensor) const;
+  const ModelPart& of(std::string_view tensor) const;
 
  private:
-  std::vector<Component> components_;  // longer prefixes first; the last one has none
+  std::vector<ModelPart> parts_;  // longer prefixes first; the last one has none
 };
 
 }  // namespace qmill

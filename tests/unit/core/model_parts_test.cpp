@@ -1,5 +1,5 @@
 // Which parts of a model ComfyUI loads quantized, which modules, and under which names.
-#include "readers/components.h"
+#include "readers/model_parts.h"
 #include "readers/modules.h"
 
 #include "core_support.h"
@@ -21,13 +21,13 @@ std::vector<TensorInfo> encoder(const std::string& key, std::int64_t width) { re
 
 // "yes", "no" or "not known".
 std::string loads(const std::vector<TensorInfo>& tensors, std::string_view architecture, std::string_view prefix, std::string_view tensor) {
-  const Components components(tensors, architecture, prefix);
-  const Component& component = components.of(tensor);
-  EXPECT_EQ(component.because.empty(), component.loads_quantized == true) << "a reason exactly where it is not loaded for sure";
-  return !component.loads_quantized ? "not known" : *component.loads_quantized ? "yes" : "no";
+  const ModelParts parts(tensors, architecture, prefix);
+  const ModelPart& part = parts.of(tensor);
+  EXPECT_EQ(part.because.empty(), part.loads_quantized == true) << "a reason exactly where it is not loaded for sure";
+  return !part.loads_quantized ? "not known" : *part.loads_quantized ? "yes" : "no";
 }
 
-TEST(Components, OfACheckpointTheDiffusionModelIsLoadedQuantizedAndClipAndVaeAreNot) {
+TEST(ModelParts, OfACheckpointTheDiffusionModelIsLoadedQuantizedAndClipAndVaeAreNot) {
   const auto sdxl = [](std::string_view name) { return loads({}, "sdxl", "model.diffusion_model.", name); };
   EXPECT_EQ(sdxl("model.diffusion_model.input_blocks.4.1.proj_in.weight"), "yes");
   EXPECT_EQ(sdxl("conditioner.embedders.0.transformer.text_model.encoder.layers.0.mlp.fc1.weight"), "no");
@@ -38,7 +38,7 @@ TEST(Components, OfACheckpointTheDiffusionModelIsLoadedQuantizedAndClipAndVaeAre
   EXPECT_EQ(loads({}, "sd1", "model.diffusion_model.", "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight"), "no");
 }
 
-TEST(Components, OfTextEncodersInACheckpointThoseWithMarkersAreLoadedByName) {
+TEST(ModelParts, OfTextEncodersInACheckpointThoseWithMarkersAreLoadedByName) {
   const auto of = [](std::string_view architecture, const std::string& encoder) {
     const std::string name = "text_encoders." + encoder + ".transformer.x.weight";
     return loads(tensors_of({{name, {64, 64}}}), architecture, "model.diffusion_model.", name);
@@ -51,7 +51,7 @@ TEST(Components, OfTextEncodersInACheckpointThoseWithMarkersAreLoadedByName) {
   EXPECT_EQ(of("pixart_sigma", "t5xxl"), "no") << "its checkpoints are loaded without the markers of T5";
 }
 
-TEST(Components, ATextEncoderInAFileOfItsOwnIsKnownByNamesAndWidth) {
+TEST(ModelParts, ATextEncoderInAFileOfItsOwnIsKnownByNamesAndWidth) {
   const std::string t5 = "encoder.block.0.layer.0.layer_norm.weight", llama = "model.layers.0.input_layernorm.weight";
   const auto of = [](const std::vector<TensorInfo>& tensors, std::string_view architecture) {
     return loads(tensors, architecture, "", "any.weight");
@@ -66,7 +66,7 @@ TEST(Components, ATextEncoderInAFileOfItsOwnIsKnownByNamesAndWidth) {
   for (const char* clip : {"clip_l", "clip_g", "clip_h", "jina_clip"}) EXPECT_EQ(of({}, clip), "no") << clip;
 }
 
-TEST(Components, OtherFilesAreFloatsOnlyEvenIfTheyHaveTheBlocksOfADiffusionModel) {
+TEST(ModelParts, OtherFilesAreFloatsOnlyEvenIfTheyHaveTheBlocksOfADiffusionModel) {
   const auto of = [](const std::string& name, std::string_view architecture = "") {
     return loads(tensors_of({{name, {64, 64}}}), architecture, "", name);
   };
@@ -77,7 +77,7 @@ TEST(Components, OtherFilesAreFloatsOnlyEvenIfTheyHaveTheBlocksOfADiffusionModel
   EXPECT_EQ(of("decoder.conv_in.weight"), "no");
 }
 
-TEST(Components, WhatIsNotRecognisedIsNotKnown) {
+TEST(ModelParts, WhatIsNotRecognisedIsNotKnown) {
   EXPECT_EQ(loads(tensors_of({{"a.weight", {64, 64}}}), "", "", "a.weight"), "not known");
   EXPECT_EQ(loads({}, "architecture_of_a_plugin", "", "a.weight"), "not known");
   EXPECT_EQ(loads({}, "flux1", "transformer.", "transformer.img_in.weight"), "not known") << "ComfyUI does not look below this prefix";
@@ -85,12 +85,12 @@ TEST(Components, WhatIsNotRecognisedIsNotKnown) {
   EXPECT_EQ(loads({}, "flux_diffusers", "", "x_embedder.weight"), "no") << "it is renamed while it is loaded";
 }
 
-TEST(Components, EveryArchitectureOfTheFiltersIsJudged) {
+TEST(ModelParts, EveryArchitectureOfTheFiltersIsJudged) {
   std::size_t count = 0;
   for (const ModelFilter* filter : testing::host().filters())
     for (const Fingerprint& print : filter->fingerprints()) {
-      const Components components({}, print.architecture, "");
-      EXPECT_EQ(components.of("x.weight").because.find("it is not known whether"), std::string::npos) << print.architecture;
+      const ModelParts parts({}, print.architecture, "");
+      EXPECT_EQ(parts.of("x.weight").because.find("it is not known whether"), std::string::npos) << print.architecture;
       ++count;
     }
   EXPECT_GT(count, 80u);

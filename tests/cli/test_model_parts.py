@@ -180,7 +180,7 @@ class Verify(TempFolder):
     def test_the_text_says_what_is_not_known(self):
         path = self.model({"body.0.q.weight": torch.zeros(4, 4)})
         output, _ = qmill("verify", path)
-        self.assertIn("not known: component: the model: its architecture is not recognised", output)
+        self.assertIn("not known: model-part: the model: its architecture is not recognised", output)
 
 
 CLIP_LAYERS = [f"text_model.encoder.layers.{i}.{layer}" for i in range(2) for layer in ("mlp.fc1", "mlp.fc2", "self_attn.q_proj")]
