@@ -253,6 +253,7 @@ class Complete(Merging):
     def test_what_else_may_not_be_left_behind(self):
         for more in ({"transformer.transformer_blocks.0.attn.norm_q.strange": random(4)}, {"single_blocks.0.norm.key_norm.set": random(4)},
                      {"transformer.transformer_blocks.0.attn.to_out.0.diff_b": random(D)}, {"transformer.transformer_blocks.0.attn.to_out.0.scale": random(1)},
+                     {"transformer.transformer_blocks.0.attn.to_out.0.lora.scale": random(1)},
                      {"transformer.gone.diff": random(D)}):
             with self.subTest(list(more)):
                 self.refuse(self.good | more, says=[next(iter(more)), "only a part"])
