@@ -356,6 +356,7 @@ class SeveralModels(Merging):
             weights |= {f"{block}.attn.in_proj_weight": random(36, 12, seed=i), f"{block}.attn.in_proj_bias": random(36, seed=i),
                         f"{block}.attn.out_proj.weight": random(12, 12, seed=i), f"{block}.mlp.c_fc.weight": random(48, 12, seed=i),
                         f"{block}.mlp.c_proj.weight": random(12, 48, seed=i)}
+        weights[f"{second}text_projection"] = random(12, 12, seed=8)
         self.use(weights)
         under = lambda name: name.replace(".", "_")
         for encoder, unet in ((lambda n, layer: f"lora_te{n}_{under(layer)}", "lora_unet_down_blocks_1_attentions_0_proj_in"),
@@ -383,6 +384,8 @@ class SeveralModels(Merging):
                 self.assert_changed(**changes)
                 self.assertEqual((account["unmatched"], account["for_other_models"]), ([], []))
             self.refuse(tensors | pair(encoder(2, "text_model.encoder.layers.7.mlp.fc1"), 48, 12, ends=KOHYA), says=["7", "only a part"])
+            # It is stored transposed.
+            self.refuse(tensors | pair(encoder(2, "text_projection"), 12, 12, ends=KOHYA), says=["text_projection", "only a part"])
 
     def test_encoders_of_newer_checkpoints(self):
         clip_l, t5 = "text_encoders.clip_l.transformer.", "text_encoders.t5xxl.transformer."
