@@ -253,6 +253,7 @@ class Complete(Merging):
     def test_what_else_may_not_be_left_behind(self):
         for more in ({"transformer.transformer_blocks.0.attn.norm_q.strange": random(4)}, {"single_blocks.0.norm.key_norm.set": random(4)},
                      {"transformer.transformer_blocks.0.attn.to_out.0.diff_b": random(D)}, {"transformer.transformer_blocks.0.attn.to_out.0.scale": random(1)},
+                     {"transformer.transformer_blocks.0.attn.to_out.0.lora.scale": random(1)},
                      {"transformer.gone.diff": random(D)}):
             with self.subTest(list(more)):
                 self.refuse(self.good | more, says=[next(iter(more)), "only a part"])
@@ -355,6 +356,7 @@ class SeveralModels(Merging):
             weights |= {f"{block}.attn.in_proj_weight": random(36, 12, seed=i), f"{block}.attn.in_proj_bias": random(36, seed=i),
                         f"{block}.attn.out_proj.weight": random(12, 12, seed=i), f"{block}.mlp.c_fc.weight": random(48, 12, seed=i),
                         f"{block}.mlp.c_proj.weight": random(12, 48, seed=i)}
+        weights[f"{second}text_projection"] = random(12, 12, seed=8)
         self.use(weights)
         under = lambda name: name.replace(".", "_")
         for encoder, unet in ((lambda n, layer: f"lora_te{n}_{under(layer)}", "lora_unet_down_blocks_1_attentions_0_proj_in"),
@@ -382,6 +384,8 @@ class SeveralModels(Merging):
                 self.assert_changed(**changes)
                 self.assertEqual((account["unmatched"], account["for_other_models"]), ([], []))
             self.refuse(tensors | pair(encoder(2, "text_model.encoder.layers.7.mlp.fc1"), 48, 12, ends=KOHYA), says=["7", "only a part"])
+            # It is stored transposed.
+            self.refuse(tensors | pair(encoder(2, "text_projection"), 12, 12, ends=KOHYA), says=["text_projection", "only a part"])
 
     def test_encoders_of_newer_checkpoints(self):
         clip_l, t5 = "text_encoders.clip_l.transformer.", "text_encoders.t5xxl.transformer."

@@ -200,9 +200,11 @@ void LoraFile::place_unknown_tensor(const TensorInfo& tensor, const LayerNames& 
     return;
   }
   unmatched_.push_back(tensor.name);
-  const bool is_embedding = tensor.name.starts_with("bundle_emb") || tensor.name.starts_with("emb_params");
+  if (tensor.name.starts_with("bundle_emb") || tensor.name.starts_with("emb_params")) return;
+  // "LAYER.scale", "LAYER.lora.scale"
   const std::string parent = tensor.name.substr(0, tensor.name.rfind('.'));
-  if (!is_embedding && (tensor.elements() != 1 || layers.resolve(parent).place)) lost_.push_back(tensor.name);
+  const bool is_of_layer = layers.resolve(parent).place || layers.resolve(parent.substr(0, parent.rfind('.'))).place;
+  if (tensor.elements() != 1 || is_of_layer) lost_.push_back(tensor.name);
 }
 
 void LoraFile::add_to(std::vector<std::string>& names, const LoraEntry& entry) const {

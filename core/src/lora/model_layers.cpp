@@ -15,7 +15,11 @@ constexpr std::string_view kFusedBias = ".in_proj_bias";
 
 std::string without(std::string_view name, std::string_view ending) { return std::string(name.substr(0, name.size() - ending.size())); }
 
-enum class Role { weight, bias, parameter };
+// open_clip stores this matrix transposed, without ".weight": a LoRA's change would be added the wrong way round, and square as it is
+// nothing would tell.
+constexpr std::string_view kTransposed = "text_projection";
+
+enum class Role { weight, bias, parameter, unknown };
 
 // The layer of a tensor, and what it is there.
 std::pair<std::string, Role> role_of(const std::string& name) {
@@ -23,6 +27,7 @@ std::pair<std::string, Role> role_of(const std::string& name) {
   if (name.ends_with(kBias) && name.size() > kBias.size()) return {without(name, kBias), Role::bias};
   if (name.ends_with(kFusedWeight)) return {without(name, "_weight"), Role::weight};
   if (name.ends_with(kFusedBias)) return {without(name, "_bias"), Role::bias};
+  if (name == kTransposed || name.ends_with("." + std::string(kTransposed))) return {name, Role::unknown};
   return {name, Role::parameter};
 }
 

@@ -67,6 +67,8 @@ std::map<std::string, Case> cases() {
       {"merge_loras", {"FOLDER/lora.safetensors"}},
       {"merge_lora_scale", {"0.5", kLora, [](auto& o) { o.merge_lora_scale = 0.5; }}},
       {"merge_lora_dampen", {"off", kLora, [](auto& o) { o.merge_lora_dampen = false; }}},
+      {"merge_lora_partial", {"on", kLora}},
+      {"merge_lora_skip_mismatched", {"on", kLora}},
       {"filter", {"t5xxl"}},
       {"t5xxl", {"on"}},
       {"exclude_layers", {"^b", {}, [](auto& o) { o.exclude_layers = "^b"; }}},
