@@ -54,6 +54,13 @@ void check_layers(const ConvertOptions& options) {
     throw Error(ErrorKind::usage, "`smoothquant_alpha` needs `smoothquant`");
 }
 
+void require_existing(const std::vector<std::filesystem::path>& files) {
+  std::error_code code;
+  for (const std::filesystem::path& file : files)
+    if (!file.empty() && !std::filesystem::exists(file, code))
+      throw Error(ErrorKind::io, code ? code.message() : "there is no such file or folder").in(fmt::format("'{}'", file.string()));
+}
+
 }  // namespace
 
 void check_options(const ConvertOptions& options) {
@@ -68,12 +75,7 @@ void check_choices(const Host& host, const ConvertOptions& options) {
   std::erase_if(filters, [](const std::string& name) { return same_name(name, kReservedFilterName); });
   const Rules rules(host, options.layers, filters);
   const TargetResolver resolver(host, options.target);
-  std::vector<std::filesystem::path> files = options.merge.paths;
-  files.insert(files.end(), {options.calibration.data, options.calibration.lora});
-  std::error_code code;
-  for (const std::filesystem::path& file : files)
-    if (!file.empty() && !std::filesystem::exists(file, code))
-      throw Error(ErrorKind::io, code ? code.message() : "there is no such file or folder").in(fmt::format("'{}'", file.string()));
+  require_existing({options.calibration.data, options.calibration.lora});
 }
 
 std::vector<std::string> idle_options(const ConvertOptions& options) {
