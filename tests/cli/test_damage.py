@@ -133,6 +133,7 @@ class Words(TempFolder):
         for flags, says in {
             ("--fallback", "fp16"): "--fallback 'fp16' decided about no tensor",
             ("--no-comfy-quant", "--full-precision-matrix-mult"): "--full-precision-matrix-mult changes nothing",
+            ("--fp16-overflow", "clamp"): "--fp16-overflow changes nothing",
             ("--custom-layers", "q", "--custom-type", "rtn", "--custom-simple"): "--custom-simple changes nothing",
         }.items():
             self.assertIn(says, qmill("plan", source, *flags)[0])
@@ -214,6 +215,13 @@ class EmptyCalibration(TempFolder):
     def test_a_wrong_width_names_layer_found_and_expected(self):
         for shape, found in (((64, 128), "64 x 128"), ((2, 32, 128), "2 x 32 x 128"), ((256,), "256")):
             self.refused("-i", self.source, "--calibration-data", self.data({"experts.0.up.input": torch.randn(shape)}), says=("experts.0.up.input", found, "rows x 256"))
+
+    def test_tiny_inputs_are_not_called_zero(self):
+        for value, says in ((1e-30, "so small that their squares are zero"), (0.0, "were all zero")):
+            data = self.model({"experts.0.up.input": torch.full((40, 256), value)}, "data.safetensors")
+            text = qmill("-i", self.source, "-o", self.folder / "o", "--overwrite", "--optimizer", "gptq", "--calibration-data", data)[0]
+            self.assertIn(says, text)
+            self.assertEqual("all zero" in text, value == 0)
 
     def test_nan_in_json_is_an_error(self):
         path = self.folder / "nan.json"
