@@ -105,6 +105,9 @@ std::vector<Job> jobs_of(const Arguments& arguments, const Command& command, con
                     [](const std::string& word) { return word.starts_with("--merge-lora-") || word.starts_with("--no-merge-lora-"); });
     Job job{convert_options(Arguments(convert, words), host), was_found};
     check_choices(host, job.options);
+    for (const fs::path& lora : job.options.merge.paths)
+      if (std::error_code ignored; merges_for_all && !fs::exists(lora, ignored))
+        throw Error(ErrorKind::io, "there is no such file or folder").in(fmt::format("'{}'", lora.string()));
     job.options.output = output_of(job.options, arguments);
     const auto [first, is_new] = inputs.emplace(job.options.output, model);
     if (!is_new)

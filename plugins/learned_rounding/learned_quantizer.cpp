@@ -172,6 +172,7 @@ void LearnedQuantizer::adapt(qmill::StorageWish& wish, const qmill::Options& opt
 
 CodedWeight LearnedQuantizer::choose_codes(at::Tensor weight, const Grid& grid, const Layout& layout, LayerContext& context) const {
   const Settings settings = read_settings(context.target().options, variant_);
+  for (const std::string& note : idle_options(context.target().options)) context.note(note);
   Layout stored = layout;  // `weight` is in its basis already
   stored.rotation_group = 0;
   const std::shared_ptr<const LayerInputs> inputs = qmill::inputs_in_stored_basis(layout, context);

@@ -31,18 +31,13 @@ OptionSpec choice(const char* name, std::vector<std::string> choices, const char
   return option;
 }
 
-// Options that would change nothing, or contradict each other.
+// Options that contradict each other.
 void require_sense(const Settings& settings, const qmill::Options& options) {
   using qmill::Error;
   const std::map<std::string, qmill::OptionValue> changed = options.changed();
   if (settings.least_rank > settings.largest_rank && changed.contains("min_k") && changed.contains("max_k"))
     throw Error(qmill::ErrorKind::usage,
                 fmt::format("`min_k` is {}, and `max_k` is {}; expected at least that", settings.least_rank, settings.largest_rank));
-  const std::string& schedule = options.text("lr_schedule");
-  for (const auto& [option, needed] : {std::pair{"lr_gamma", "exponential"}, std::pair{"lr_patience", "plateau"}})
-    if (changed.contains(option) && schedule != needed)
-      throw Error(qmill::ErrorKind::usage, fmt::format("`{}` belongs to `lr_schedule {}`, but that is '{}'", option, needed, schedule),
-                  "leave it out, or choose that schedule");
 }
 
 }  // namespace
@@ -82,6 +77,15 @@ std::vector<OptionSpec> option_schema(Variant variant) {
                                            "original: optimize integers; adamw, radam: then optimize soft integers, which is slow"));
   for (OptionSpec& option : qmill::calibrated_options()) options.push_back(std::move(option));
   return options;
+}
+
+std::vector<std::string> idle_options(const qmill::Options& options) {
+  std::vector<std::string> notes;
+  const std::map<std::string, qmill::OptionValue> changed = options.changed();
+  for (const auto& [option, needed] : {std::pair{"lr_gamma", "exponential"}, std::pair{"lr_patience", "plateau"}})
+    if (changed.contains(option) && options.text("lr_schedule") != needed)
+      notes.push_back(fmt::format("{} changes nothing without lr_schedule {}", option, needed));
+  return notes;
 }
 
 Settings read_settings(const qmill::Options& options, Variant variant) {

@@ -43,6 +43,9 @@ struct Settings {
 
 // `variant`: that of the quantizer whose schema it is; only the one of `original` has an option to choose another.
 std::vector<qmill::OptionSpec> option_schema(Variant variant);
+// Options that were set and change nothing: a line for each.
+std::vector<std::string> idle_options(const qmill::Options& options);
+
 Settings read_settings(const qmill::Options& options, Variant variant);
 
 }  // namespace learned_rounding

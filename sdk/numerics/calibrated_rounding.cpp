@@ -3,6 +3,7 @@
 #include <qmill/error.h>
 #include <qmill/numerics/products.h>
 #include <qmill/numerics/rounding.h>
+#include <qmill/numerics/row_kernels.h>
 #include <qmill/numerics/sample_judge.h>
 
 #include <ATen/ops/maximum.h>
@@ -207,6 +208,19 @@ CodedWeight round_calibrated(const at::Tensor& weight, const Grid& grid, const L
   return round_calibrated(whole, grid, layout, inputs, how, context);
 }
 
+namespace {
+
+std::string why_uninformed(const LayerInputs* inputs, const LayerContext& context) {
+  if (inputs == nullptr) return "no calibration data: its Hessian is the identity";
+  const LayerCalibration* calibration = context.calibration();
+  const at::Tensor rows = calibration != nullptr && calibration->row_count() > 0 ? calibration->rows() : at::Tensor();
+  const bool is_tiny = rows.defined() && rows.numel() > 0 && largest_magnitude(rows.const_data_ptr<float>(), rows.numel()) > 0;
+  return is_tiny ? "its inputs are so small that their squares are zero: its Hessian is the identity"
+                 : "its inputs were all zero: its Hessian is the identity";
+}
+
+}  // namespace
+
 CodedWeight round_calibrated(const WeightParts& weight, const Grid& grid, const Layout& layout, const LayerInputs* inputs,
                              const CalibratedRounding& how, LayerContext& context) {
   Layout stored = layout;  // `weight` is in its basis already
@@ -232,8 +246,7 @@ CodedWeight round_calibrated(const WeightParts& weight, const Grid& grid, const 
                        [&](const at::Tensor& rows, const at::Tensor& given) { return round_onto(rows, given, grid, stored, context); });
   };
   if (!is_informed) {
-    context.note(inputs == nullptr ? "no calibration data: its Hessian is the identity"
-                                   : "its inputs were zero, or so small that their squares are: its Hessian is the identity");
+    context.note(why_uninformed(inputs, context));
     if (!searches) return finished(round_nearest());
     return finished(parts.round(wished, context, [&](const at::Tensor& rows, const at::Tensor& given) {
       return search_scales(given, grid, stored,

@@ -173,7 +173,7 @@ HessianFactor factor_values(const Source* hessian, std::int64_t columns, const F
     mean += diagonal(column) / static_cast<double>(columns);
   }
   if (squares == 0)
-    throw Error(ErrorKind::numeric, "the Hessian is zero: the inputs of this layer were zero, or so small that their squares are",
+    throw Error(ErrorKind::numeric, "the Hessian is zero: the inputs of this layer were all zero, or so small that their squares are",
                 "calibrate with other inputs");
   if (!(mean > 0))
     throw Error(ErrorKind::numeric, fmt::format("the Hessian is not positive definite: the mean of its diagonal is {:.3g}", mean),

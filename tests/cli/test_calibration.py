@@ -150,7 +150,7 @@ class Refusals(Model):
             "width.safetensors": ({"b.input": rows(5, columns=COLUMNS + 1)}, ["b.input", f"x {COLUMNS + 1}", f"x {COLUMNS}"]),
             "type.safetensors": ({"b.input": rows().int()}, ["b.input", "I32", "BF16"]),
             "none.safetensors": ({"c.input": rows()}, ["no entry matches", "c.input"]),
-            "zero.safetensors": ({"b.input": torch.zeros(0, COLUMNS)}, ["b.input", "0 x"]),
+            "zero.safetensors": ({"b.input": torch.zeros(0, COLUMNS)}, ["b.input", "0 rows"]),
             "nan.safetensors": ({"b.input": nan}, ["nan.safetensors", "b.input", "row 7"]),
             "lopsided.safetensors": ({"b.hessian": lopsided}, ["b.hessian", "same value"]),
             "negative.safetensors": ({"b.hessian": -torch.eye(COLUMNS)}, ["b.hessian", "diagonal"]),

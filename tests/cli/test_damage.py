@@ -133,17 +133,21 @@ class Words(TempFolder):
         for flags, says in {
             ("--fallback", "fp16"): "--fallback 'fp16' decided about no tensor",
             ("--no-comfy-quant", "--full-precision-matrix-mult"): "--full-precision-matrix-mult changes nothing",
+            ("--fp16-overflow", "clamp"): "--fp16-overflow changes nothing",
             ("--custom-layers", "q", "--custom-type", "rtn", "--custom-simple"): "--custom-simple changes nothing",
         }.items():
             self.assertIn(says, qmill("plan", source, *flags)[0])
         for flags, says in {
             ("--optimizer", "learned-rounding", "--min-k", "50", "--max-k", "20"): "--min-k is 50",
-            ("--optimizer", "learned-rounding", "--lr-gamma", "0.5"): "--lr-gamma belongs to",
-            ("--optimizer", "learned-rounding", "--lr-patience", "3", "--lr-schedule", "exponential"): "--lr-patience belongs to",
         }.items():
             self.refused("plan", source, *flags, says=(says,), status=2)
-        for flags, says in {("--quip-transformed-layout", "full"): "transformed_layout changes nothing", ("--quip-checkpoint-segments", "2"): "checkpoint_segments changes nothing"}.items():
-            self.assertIn(says, qmill("-i", source, "--overwrite", "--optimizer", "quip", *flags)[0])
+        for flags, says in {
+            ("quip", "--quip-transformed-layout", "full"): "transformed_layout changes nothing",
+            ("quip", "--quip-checkpoint-segments", "2"): "checkpoint_segments changes nothing",
+            ("learned-rounding", "--lr-gamma", "0.5"): "lr_gamma changes nothing without lr_schedule exponential",
+            ("learned-rounding", "--lr-patience", "3", "--lr-schedule", "exponential"): "lr_patience changes nothing without lr_schedule plateau",
+        }.items():
+            self.assertIn(says, qmill("-i", source, "--overwrite", "--optimizer", *flags)[0])
 
 
 class BatchOfWrongChoices(TempFolder):
@@ -176,13 +180,14 @@ class EmptyCalibration(TempFolder):
         return qmill_json("plan", self.source, "--calibration-data", data)
 
     def test_an_entry_with_no_rows_counts_as_no_data_and_is_said(self):
-        data = self.data({"experts.0.up.input": torch.randn(64, 256), "experts.1.up.input": torch.empty(0, 256), "experts.2.up.input": torch.empty(2, 0, 256)})
+        rows = torch.randn(64, 256, generator=torch.Generator().manual_seed(9))
+        data = self.data({"experts.0.up.input": rows, "experts.1.up.input": torch.empty(0, 256), "experts.2.up.input": torch.empty(2, 0, 256)})
         plan = self.plan(data)
         self.assertEqual([layer["name"] for layer in plan["calibration"]["with_rows"]], ["experts.0.up"])
         self.assertEqual(plan["calibration"]["without"], ["experts.1.up", "experts.2.up"])
         self.assertEqual(plan["calibration"]["empty"], ["experts.1.up.input", "experts.2.up.input"])
         self.assertTrue(any("2 calibration entries with 0 rows count as no data: 'experts.1.up.input'" in line for line in plan["warnings"]), plan["warnings"])
-        only = self.data({"experts.0.up.input": torch.randn(64, 256)}, "only.safetensors")
+        only = self.data({"experts.0.up.input": rows}, "only.safetensors")
         outputs = []
         for name, file in (("with", data), ("without", only)):
             qmill("-i", self.source, "-o", self.folder / name, "--calibration-data", file)
@@ -210,6 +215,13 @@ class EmptyCalibration(TempFolder):
     def test_a_wrong_width_names_layer_found_and_expected(self):
         for shape, found in (((64, 128), "64 x 128"), ((2, 32, 128), "2 x 32 x 128"), ((256,), "256")):
             self.refused("-i", self.source, "--calibration-data", self.data({"experts.0.up.input": torch.randn(shape)}), says=("experts.0.up.input", found, "rows x 256"))
+
+    def test_tiny_inputs_are_not_called_zero(self):
+        for value, says in ((1e-30, "so small that their squares are zero"), (0.0, "were all zero")):
+            data = self.model({"experts.0.up.input": torch.full((40, 256), value)}, "data.safetensors")
+            text = qmill("-i", self.source, "-o", self.folder / "o", "--overwrite", "--optimizer", "gptq", "--calibration-data", data)[0]
+            self.assertIn(says, text)
+            self.assertEqual("all zero" in text, value == 0)
 
     def test_nan_in_json_is_an_error(self):
         path = self.folder / "nan.json"

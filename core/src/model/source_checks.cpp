@@ -17,8 +17,8 @@ bool is_narrow(DType dtype) { return dtype_bits(dtype) <= 8 && dtype != DType::b
 
 bool is_marker(std::string_view name) { return name.ends_with(".comfy_quant") || name == "scaled_fp8" || name.ends_with(".scaled_fp8"); }
 
-// A weight of few bits beside a scale, or of whole numbers.
-std::string codes_evidence(const TensorInfo& tensor, const Names& names) {
+// A weight of few bits beside a scale.
+std::string scale_evidence(const TensorInfo& tensor, const Names& names) {
   constexpr std::string_view kWeight = ".weight";
   constexpr std::array kScales = {"weight_scale", "scale_weight", "weight_scale_inv", "weight_scale_2", "weight_s_channel"};
   if (!tensor.name.ends_with(kWeight)) return {};
@@ -27,8 +27,6 @@ std::string codes_evidence(const TensorInfo& tensor, const Names& names) {
     for (const char* scale : kScales)
       if (names.contains(stem + scale))
         return fmt::format("'{}' is {} and has the scale '{}'", tensor.name, dtype_name(tensor.dtype), stem + scale);
-  if (tensor.shape.size() > 1 && tensor.elements() != 0 && (is_integer(tensor.dtype) || dtype_bits(tensor.dtype) < 8))
-    return fmt::format("'{}' is {} {}: codes, and nothing says of which kind", tensor.name, dtype_name(tensor.dtype), tensor.shape_text());
   return {};
 }
 
@@ -40,9 +38,18 @@ std::string quantization_evidence(const TensorSource& source) {
   for (const TensorInfo& tensor : source.tensors()) names.insert(tensor.name);
   for (const TensorInfo& tensor : source.tensors()) {
     if (is_marker(tensor.name)) return fmt::format("it has the marker '{}'", tensor.name);
-    if (std::string evidence = codes_evidence(tensor, names); !evidence.empty()) return evidence;
+    if (std::string evidence = scale_evidence(tensor, names); !evidence.empty()) return evidence;
   }
   return {};
+}
+
+std::vector<std::string> unexplained_codes(const TensorSource& source) {
+  std::vector<std::string> names;
+  for (const TensorInfo& tensor : source.tensors())
+    if (tensor.name.ends_with(".weight") && tensor.shape.size() > 1 && tensor.elements() != 0 &&
+        (is_integer(tensor.dtype) || dtype_bits(tensor.dtype) < 8))
+      names.push_back(tensor.name);
+  return names;
 }
 
 void refuse_foreign_quantizers(const TensorSource& source) {

@@ -53,6 +53,13 @@ void check_layers(const ConvertOptions& options) {
     throw Error(ErrorKind::usage, "`smoothquant_alpha` needs `smoothquant`");
 }
 
+void require_existing(const std::vector<std::filesystem::path>& files) {
+  std::error_code code;
+  for (const std::filesystem::path& file : files)
+    if (!file.empty() && !std::filesystem::exists(file, code))
+      throw Error(ErrorKind::io, code ? code.message() : "there is no such file or folder").in(fmt::format("'{}'", file.string()));
+}
+
 }  // namespace
 
 void check_options(const ConvertOptions& options) {
@@ -68,12 +75,7 @@ void check_choices(const Host& host, const ConvertOptions& options) {
     if (!is_reserved_filter_name(name)) filters.push_back(&host.filter(name));
   const Rules rules(host, options.layers, std::move(filters));
   const TargetResolver resolver(host, options.target);
-  std::vector<std::filesystem::path> files = options.merge.paths;
-  files.insert(files.end(), {options.calibration.data, options.calibration.lora});
-  std::error_code code;
-  for (const std::filesystem::path& file : files)
-    if (!file.empty() && !std::filesystem::exists(file, code))
-      throw Error(ErrorKind::io, code ? code.message() : "there is no such file or folder").in(fmt::format("'{}'", file.string()));
+  require_existing({options.calibration.data, options.calibration.lora});
 }
 
 std::vector<std::string> idle_options(const ConvertOptions& options) {
@@ -82,6 +84,10 @@ std::vector<std::string> idle_options(const ConvertOptions& options) {
     remarks.push_back("`stream_ortho_threshold` changes nothing: no dense transform is applied to a weight");
   if (options.target.storage.full_precision_matrix_mult && options.target.storage.naming == Naming::legacy)
     remarks.push_back("`full_precision_matrix_mult` changes nothing with `comfy_quant off`: there is no marker that could say it");
+  const bool others_choose = options.layers.config || !options.layers.custom.type.empty() || !options.layers.fallback.type.empty();
+  const bool stores_f16 = same_name(options.target.format, "fp16") || same_name(options.target.quantizer, "fp16") || others_choose ||
+                          options.written.keep_dtype || options.decode_to || !options.merge.paths.empty();
+  if (options.written.clamp_overflow && !stores_f16) remarks.push_back("`fp16_overflow` changes nothing: no tensor is cast to F16");
   if (options.layers.custom.simple && same_name(options.layers.custom.type, qmill::plain_rounding().info().name))
     remarks.push_back(fmt::format("`custom_simple` changes nothing: `custom_type` is '{}'", options.layers.custom.type));
   return remarks;

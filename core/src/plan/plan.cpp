@@ -216,6 +216,11 @@ class Planner {
       plan_.warnings.push_back(fmt::format("the source was quantized ({}): what that lost stays lost", formats_text(layers)));
     else if (options_.dequantize_source)
       plan_.warnings.push_back("`dequantize_source` changes nothing: no layer of the source is quantized");
+    if (const std::vector<std::string> codes = unexplained_codes(source_); !codes.empty())
+      plan_.warnings.push_back(
+          fmt::format("{} of whole numbers, which are copied: if they are codes of a quantizer, the model is "
+                      "quantized already, and this file is wrong: {}",
+                      codes.size() == 1 ? "1 weight is" : fmt::format("{} weights are", codes.size()), first_names(codes)));
     for (const std::filesystem::path& other : files_beside(source_, options_.input))
       plan_.warnings.push_back(
           fmt::format("'{}' lies in the folder and is no part of the model: its index does not name it", other.filename().string()));

@@ -293,8 +293,8 @@ QualityError::~QualityError() = default;
 
 void check_destination(const TensorSource& source, const ConvertOptions& options) {
   require_file_name(options.output);
-  require_safetensors_name(options.output);
   require_replaceable(options.output, input_files(source, options), options.run.overwrite);
+  require_safetensors_name(options.output);
 }
 
 ConvertReport run_plan(const TensorSource& source, const Plan& plan, const RunHooks& hooks) {

@@ -142,7 +142,8 @@ TEST(DecodedSource, WhatNoFormatDecodesIsNamed) {
   const at::Tensor one = at::ones({});
   reject(ErrorKind::unsupported, {"'l'", "'awq_w4a16'", "no format"},
          {{"l.weight", codes}, {"l.weight_scale", one}, {"l.comfy_quant", bytes_of(R"({"format":"awq_w4a16"})")}});
-  reject(ErrorKind::unsupported, {"'l.weight'", "'l.weight_scale_inv'"}, {{"l.weight", floats}, {"l.weight_scale_inv", one}});
+  reject(ErrorKind::unsupported, {"'l.weight'", "'l.weight_scale_inv'"},
+         {{"l.weight", floats}, {"l.weight_scale_inv", at::ones({4, 1}, at::kByte)}});
   reject(ErrorKind::unsupported, {"'l.weight'", "'l.weight_scale'"}, {{"l.weight", at::ones({4, 4}, at::kByte)}, {"l.weight_scale", one}});
   reject(ErrorKind::unsupported, {"'l'", "'l.pre_quant_scale'"},
          {{"l.weight", floats}, {"l.weight_scale", one}, {"l.pre_quant_scale", at::ones({4})}});
