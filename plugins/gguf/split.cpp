@@ -22,7 +22,7 @@ std::string ending(std::uint64_t number, std::uint64_t count) { return fmt::form
 std::optional<PartName> parse_name(const fs::path& file) {
   const std::string name = file.filename().string();
   std::optional<PartName> part = qmill::parse_shard_name(name);
-  if (!part) return std::nullopt;
+  if (!part || part->stem.empty()) return std::nullopt;
   const auto number = static_cast<std::uint64_t>(part->number), count = static_cast<std::uint64_t>(part->count);
   return name == part->stem + ending(number, count) ? part : std::nullopt;
 }

@@ -30,13 +30,14 @@ def with_all_layers(words):
     """Most tests are about something else than the default filter: a conversion has all of its layers unless it chooses."""
     flags = {word.split("=")[0].replace("_", "-") for word in words}
     converts = (words[:1] and words[0] in CONVERTS or {"-i", "--input"} & flags) and not NOT_CONVERSIONS & flags
-    chooses = {"--help", "-h", "--filter", "--plugin-dir"} & flags or filter_flags() & flags
-    return [*words, "--filter", "none"] if converts and not chooses else words
+    if not converts or {"--help", "-h", "--filter", "--plugin-dir"} & flags or filter_flags() & flags:
+        return words
+    return [*words, "--filter", "none"]
 
 
 @functools.cache
 def filter_flags():
-    listed, _ = qmill("filters", "list", "--json")
+    listed, _ = qmill("filters", "list", "--json", choose=list)
     return {"--" + entry["name"].replace("_", "-") for entry in json.loads(listed)}
 
 

@@ -43,8 +43,9 @@ class NotFinite(TempFolder):
         norm[7] = math.nan
         source = self.model({"q.weight": weight(), "norm.weight": norm})
         findings = json.loads(qmill("verify", source, "--json", status=1)[0])["findings"]
-        self.assertEqual([(finding["level"], finding["rule"], finding["tensor"]) for finding in findings], [("error", "not-finite", "norm.weight")])
-        self.assertEqual(json.loads(qmill("verify", source, "--json", "--no-data")[0])["findings"], [])
+        self.assertEqual([(finding["level"], finding["rule"], finding["tensor"]) for finding in findings],
+                         [("error", "not-finite", "norm.weight"), ("remark", "model-part", "")])
+        self.assertEqual([finding["rule"] for finding in json.loads(qmill("verify", source, "--json", "--no-data")[0])["findings"]], ["model-part"])
 
     def test_in_a_weight_to_quantize_they_stay_an_error(self):
         bad = weight()

@@ -79,7 +79,7 @@ class Merging(TempFolder):
 
     def merge(self, tensors, *flags, metadata=None):
         path = tensors if not isinstance(tensors, dict) else self.lora(tensors, metadata)
-        report = qmill_json("-i", self.source, "-o", self.output, "--overwrite", "--exclude-layers", "^(?!extra)", "--merge-lora", path, *flags)
+        report = qmill_json("-i", self.source, "-o", self.output, "--overwrite", "--exclude-layers", "^(?!extra)", "--target", "any", "--merge-lora", path, *flags)
         self.stored = read(self.output)[0]
         self.warnings = report["warnings"]
         return report["merge"]["files"][0]
@@ -87,7 +87,7 @@ class Merging(TempFolder):
     def refuse(self, tensors, *flags, says=(), metadata=None, status=1):
         path = tensors if not isinstance(tensors, dict) else self.lora(tensors, metadata)
         self.output.unlink(missing_ok=True)
-        self.refused("-i", self.source, "-o", self.output, "--exclude-layers", "^(?!extra)", "--merge-lora", path, *flags, says=says, status=status)
+        self.refused("-i", self.source, "-o", self.output, "--exclude-layers", "^(?!extra)", "--target", "any", "--merge-lora", path, *flags, says=says, status=status)
 
     def assert_changed(self, **changes):
         """By name of a tensor: a list of (first row, change); all other tensors are as they were."""

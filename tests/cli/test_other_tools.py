@@ -88,5 +88,5 @@ class OtherTools(TempFolder):
             source = self.with_floats({"l.weight": ints(D, D, dtype=dtype)})
             self.assertTrue(any("1 weight is of whole numbers" in line and "l.weight" in line for line in qmill_json("plan", source)["warnings"]))
             findings = json.loads(qmill("verify", source, "--json", status=1)[0])["findings"]
-            self.assertEqual([(finding["rule"], finding["tensor"]) for finding in findings], [("unmarked-codes", "l.weight")])
+            self.assertEqual([(finding["rule"], finding["tensor"]) for finding in findings], [("unmarked-codes", "l.weight"), ("model-part", "")])
         self.assertEqual(qmill_json("plan", self.with_floats({"position_ids": torch.arange(D * D).reshape(D, D)}))["warnings"], [])

@@ -1,12 +1,15 @@
 """A wrong value of any flag of any command: one line that says what is allowed, and the right status. Driven by the table that help prints."""
 
+import functools
 import json
 import re
 
 import torch
 from safetensors.torch import save_file
 
-from support import TempFolder, qmill
+from support import TempFolder, qmill as run
+
+qmill = functools.partial(run, choose=list)  # the words as they are
 
 # Flags that mean something only beside others.
 NEEDS = {

@@ -203,14 +203,17 @@ const std::vector<Renamed>& renamed_layouts() {
   return layouts;
 }
 
-TEST(StableNames, LayoutsThatReadersRenameAreRefusedUnlessNamesAreLegacy) {
+TEST(StableNames, LayoutsThatReadersRenameAreRefusedUnlessTheyAreForAnother) {
   for (const Renamed& layout : renamed_layouts()) {
     SCOPED_TRACE(layout.architecture);
     FluxJob job(layout.names);
-    expect_error(ErrorKind::input, {"in.safetensors", layout.architecture, "renames", "`comfy_quant off`"}, [&] { job.plan(); });
+    expect_error(ErrorKind::input, {"in.safetensors", layout.architecture, "renames", "`target any`"}, [&] { job.plan(); });
     job.options.target.storage.naming = Naming::legacy;
     EXPECT_EQ(job.plan().architecture, layout.architecture);
     job.options.target.storage.naming = Naming::comfy;
+    job.options.target_reader = TargetReader::any;
+    EXPECT_EQ(job.plan().architecture, layout.architecture);
+    job.options.target_reader = TargetReader::comfyui;
     job.options.target.format = "fp16";  // has no markers that could stay behind
     EXPECT_EQ(job.plan().architecture, layout.architecture);
   }
