@@ -365,7 +365,7 @@ void require_selection(const Plan& plan) {
   int layers = 0;
   for (const Decision& decision : plan.decisions)
     if (decision.is_layer) ++layers, ++rules[decision.rule];
-  std::string why = fmt::format("{} tensors, {} layers", plan.decisions.size(), layers);
+  std::string why = fmt::format("{} tensor{}, {} layer{}", plan.decisions.size(), plan.decisions.size() == 1 ? "" : "s", layers, layers == 1 ? "" : "s");
   for (const auto& [rule, count] : rules) why += fmt::format(", {} kept by {}", count, rule);
   const auto by_target = [](const Decision& decision) { return decision.is_layer && decision.rule == "target"; };
   if (const auto unread = std::find_if(plan.decisions.begin(), plan.decisions.end(), by_target); unread != plan.decisions.end())

@@ -61,6 +61,17 @@ constexpr KnownFile kFloatFiles[] = {
     {"^decoder.up_blocks.0", "the VAE"},
 };
 
+// In names of matrices of LoRAs, which ComfyUI multiplies as they are (lora.py, weight_adapter).
+constexpr std::string_view kLoraMatrices[] = {".lora_A", ".lora_B", ".lora_down", ".lora_up", ".lora.", ".lora_linear_layer.", ".hada_w", ".lokr_w"};
+
+bool is_lora(const std::vector<TensorInfo>& tensors) {
+  const auto is_of_lora = [](const TensorInfo& tensor) {
+    return std::any_of(std::begin(kLoraMatrices), std::end(kLoraMatrices),
+                       [&](std::string_view part) { return tensor.name.find(part) != std::string::npos; });
+  };
+  return 2 * static_cast<std::size_t>(std::count_if(tensors.begin(), tensors.end(), is_of_lora)) > tensors.size();
+}
+
 // ComfyUI builds the linear layers of these with the operations that read markers (model_base.py; ops.py, pick_operations).
 constexpr std::string_view kDiffusionModels[] = {
     "ace_step", "ace_step15", "anima", "aura_flow", "boogu", "chroma", "cogvideox", "cosmos1", "cosmos_predict2", "ernie_image", "flux1",
@@ -94,6 +105,7 @@ ModelPart diffusion_model(std::string_view architecture, std::string_view prefix
 
 // The whole of a file that is one part.
 ModelPart whole_file(const std::vector<TensorInfo>& tensors, std::string_view architecture) {
+  if (is_lora(tensors)) return {"", "the LoRA", false, kReadsNoMarkers};
   for (const KnownFile& file : kFloatFiles)
     for (const TensorInfo& tensor : tensors)
       if (segments_match(file.key, tensor.name) && !text_encoder_of(tensors, architecture))

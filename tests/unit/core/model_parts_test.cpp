@@ -73,6 +73,8 @@ TEST(ModelParts, OtherFilesAreFloatsOnlyEvenIfTheyHaveTheBlocksOfADiffusionModel
   EXPECT_EQ(of("controlnet_blocks.0.weight", "flux1"), "no");
   EXPECT_EQ(of("input_hint_block.0.weight", "unet"), "no");
   EXPECT_EQ(of("redux_up.weight"), "no");
+  EXPECT_EQ(of("diffusion_model.blocks.0.q.lora_A.weight"), "no");
+  EXPECT_EQ(of("lora_unet_blocks_0_q.lora_down.weight"), "no");
   EXPECT_EQ(of("vision_model.encoder.layers.0.mlp.fc1.weight"), "no");
   EXPECT_EQ(of("decoder.conv_in.weight"), "no");
 }
