@@ -20,7 +20,7 @@ Json verify_json(const std::string& file, const VerifyReport& report) {
     findings.push_back({{"level", finding.is_error() ? "error" : "remark"},
                         {"rule", finding.rule},
                         {"tensor", finding.tensor},
-                        {"text", finding.text},
+                        {"text", as_flags(finding.text)},
                         {"comfyui", effect_name(finding.comfyui)},
                         {"stable_diffusion_cpp", effect_name(finding.sdcpp)}});
   Json readers = Json::array();
@@ -28,14 +28,14 @@ Json verify_json(const std::string& file, const VerifyReport& report) {
     readers.push_back({{"name", verdict.reader},
                        {"loads", verdict.loads ? Json(*verdict.loads) : Json(nullptr)},
                        {"since", verdict.since},
-                       {"because", verdict.because}});
+                       {"because", as_flags(verdict.because)}});
   return {{"file", file},       {"loads", report.loads()}, {"tensors", report.tensors}, {"layers", report.layers},
           {"readers", readers}, {"findings", findings}};
 }
 
 std::string verdict_text(const ReaderVerdict& verdict) {
   if (verdict.loads == true) return verdict.since.empty() ? "loads it" : fmt::format("loads it, from {}", verdict.since);
-  return fmt::format("{}: {}", verdict.loads ? "does not load it" : "not known", verdict.because);
+  return fmt::format("{}: {}", verdict.loads ? "does not load it" : "not known", as_flags(verdict.because));
 }
 
 void print_text(const std::string& file, const VerifyReport& report) {
@@ -45,7 +45,7 @@ void print_text(const std::string& file, const VerifyReport& report) {
   for (const Finding& finding : report.findings)
     if (++shown[finding.rule] <= kMaxLines)
       fmt::print("  {:<6}  {}{}: {}\n", finding.is_error() ? "error" : "remark", finding.rule,
-                 finding.tensor.empty() ? "" : fmt::format(", '{}'", finding.tensor), finding.text);
+                 finding.tensor.empty() ? "" : fmt::format(", '{}'", finding.tensor), as_flags(finding.text));
   for (const auto& [rule, count] : shown)
     if (count > kMaxLines) fmt::print("  and {} more of {} (--json has all)\n", count - kMaxLines, rule);
 }

@@ -101,9 +101,18 @@ Json flags_json(const Command& command) {
 
 Json spoken(const std::string& json) {
   Json result = Json::parse(json);
-  for (const char* key : {"remarks", "warnings"})
-    if (result.contains(key))
-      for (Json& text : result[key]) text = as_flags(text.get_ref<const std::string&>());
+  const auto speak = [](Json& object, const char* key) {
+    if (object.contains(key))
+      for (Json& text : object[key]) text = as_flags(text.get_ref<const std::string&>());
+  };
+  speak(result, "remarks");
+  speak(result, "warnings");
+  if (result.contains("layers"))
+    for (Json& layer : result["layers"]) speak(layer, "notes");
+  if (result.contains("comfyui")) {
+    Json& because = result["comfyui"]["because"];
+    because = as_flags(because.get_ref<const std::string&>());
+  }
   return result;
 }
 

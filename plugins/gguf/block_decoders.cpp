@@ -40,9 +40,9 @@ struct ScaleAndMin {
 };
 
 ScaleAndMin packed_scale(const std::byte* packed, int i) {
-  const auto [scale, min] = i < 4 ? std::pair(byte_at(packed, i) & 63, byte_at(packed, i + 4) & 63)
-                                  : std::pair(low(packed, i + 4) | byte_at(packed, i - 4) >> 6 << 4,
-                                              high(packed, i + 4) | byte_at(packed, i) >> 6 << 4);
+  const auto [scale, min] =
+      i < 4 ? std::pair(byte_at(packed, i) & 63, byte_at(packed, i + 4) & 63)
+            : std::pair(low(packed, i + 4) | byte_at(packed, i - 4) >> 6 << 4, high(packed, i + 4) | byte_at(packed, i) >> 6 << 4);
   return {static_cast<float>(scale), static_cast<float>(min)};
 }
 

@@ -9,9 +9,7 @@
 
 namespace gguf {
 
-void reject(std::string message, std::string advice) {
-  throw qmill::Error(qmill::ErrorKind::input, std::move(message), std::move(advice));
-}
+void reject(std::string message, std::string advice) { throw qmill::Error(qmill::ErrorKind::input, std::move(message), std::move(advice)); }
 
 Cursor::Cursor(std::uint64_t file_size, const ReadAt& read)
     : end_(std::min(file_size, kMaxHeaderBytes)), file_size_(file_size), read_(read), buffer_(64 << 10) {}

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <set>
 
 namespace gguf {
@@ -15,15 +14,13 @@ namespace {
 using qmill::Error;
 using qmill::ErrorKind;
 
-// Values x 8 must fit 63 bits, so that no later arithmetic can overflow.
 void parse_shape(Cursor& cursor, Entry& entry, std::string_view what) {
   const auto dimensions = cursor.number<std::uint32_t>(what);
   if (dimensions > kMaxDimensions) reject(fmt::format("it has {} dimensions, expected at most {}", dimensions, kMaxDimensions));
-  constexpr auto limit = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) / 64;
   std::uint64_t total = 1;
   for (std::uint32_t i = 0; i < dimensions; ++i) {
     const auto dimension = cursor.number<std::uint64_t>(what);
-    if (dimension > limit || (dimension != 0 && total > limit / dimension))
+    if (dimension > kMaxValues || (dimension != 0 && total > kMaxValues / dimension))
       reject(fmt::format("its dimension {} is {}: too large", i, dimension));
     total *= std::max<std::uint64_t>(dimension, 1);
     entry.info.shape.push_back(static_cast<std::int64_t>(dimension));
@@ -93,11 +90,7 @@ void place(std::vector<Entry>& entries, std::uint64_t header_bytes, std::uint64_
 Header parse_header(std::uint64_t file_size, const ReadAt& read) {
   Cursor cursor(file_size, read);
   const auto magic = cursor.number<std::array<char, 4>>("the magic");
-  if (magic != std::array<char, 4>{'G', 'G', 'U', 'F'}) {
-    if (std::string_view(magic.data(), magic.size()) == "vers")
-      reject("it is a Git LFS pointer, not the file itself", "download the real file and try again");
-    reject("its first 4 bytes are not 'GGUF'");
-  }
+  if (magic != std::array<char, 4>{'G', 'G', 'U', 'F'}) reject("its first 4 bytes are not 'GGUF'");
   const auto version = cursor.number<std::uint32_t>("the version");
   if (version != 2 && version != 3) {
     const bool is_swapped = version != 0 && (version & 0xffff) == 0;

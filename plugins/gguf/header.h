@@ -8,9 +8,13 @@
 
 #include <qmill/tensor_info.h>
 
+#include <limits>
 #include <vector>
 
 namespace gguf {
+
+// In a tensor; for an empty one, the product of its other dimensions. Values x 64 fit 63 bits, so that no later arithmetic can overflow.
+inline constexpr std::uint64_t kMaxValues = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) / 64;
 
 struct Entry {
   qmill::TensorInfo info;            // as it is presented, row-major: dimensions reversed; blocks of codes as F32

@@ -45,8 +45,7 @@ Shape shape_array(Cursor& cursor, std::string_view what) {
   const ValueType type = value_type(cursor, what);
   const auto count = cursor.number<std::uint64_t>(what);
   if (type != ValueType::i32) reject(fmt::format("{} is not an array of 32-bit whole numbers", what));
-  if (count < 1 || count > kMaxDimensions)
-    reject(fmt::format("{} has {} dimensions, expected 1 to {}", what, count, kMaxDimensions));
+  if (count < 1 || count > kMaxDimensions) reject(fmt::format("{} has {} dimensions, expected 1 to {}", what, count, kMaxDimensions));
   Shape shape;
   for (std::uint64_t i = 0; i < count; ++i) {
     const auto dimension = cursor.number<std::int32_t>(what);

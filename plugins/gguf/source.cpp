@@ -39,6 +39,7 @@ struct File {
 File open_file(const fs::path& path) {
   File file{std::make_unique<FileReader>(path), {}};
   const auto read = [&](std::uint64_t offset, std::span<std::byte> out) { file.reader->read(offset, out); };
+  qmill::require_no_lfs_pointer(*file.reader);
   file.header = in_file(path, [&] { return parse_header(file.reader->size(), read); });
   return file;
 }
@@ -81,8 +82,8 @@ class Source final : public qmill::TensorSource, public qmill::SourceDetails {
                            readers_.size() == 1 ? "it has" : fmt::format("all {} parts together have", readers_.size()), entries_.size(),
                            entries_.size() == 1 ? "tensor" : "tensors"),
                "the model is incomplete; get all of its files again");
-      restore_folded(entries_, original_shapes);
     });
+    for (std::size_t i = 0; i < entries_.size(); ++i) in_file(reader(i).path(), [&] { restore_folded(entries_[i], original_shapes); });
     linear_ = restore_linear(entries_, metadata_);
     for (const Entry& entry : entries_) tensors_.push_back(entry.info);
   }

@@ -20,11 +20,8 @@ std::string ending(std::uint64_t number, std::uint64_t count) { return fmt::form
 
 // Only with the ending that llama.cpp gives.
 std::optional<PartName> parse_name(const fs::path& file) {
-  const std::string name = file.filename().string();
-  std::optional<PartName> part = qmill::parse_shard_name(name);
-  if (!part || part->stem.empty()) return std::nullopt;
-  const auto number = static_cast<std::uint64_t>(part->number), count = static_cast<std::uint64_t>(part->count);
-  return name == part->stem + ending(number, count) ? part : std::nullopt;
+  std::optional<PartName> part = qmill::parse_shard_name(file.filename().string());
+  return part && !part->stem.empty() && part->ending == ".gguf" ? part : std::nullopt;
 }
 
 void require_name(const std::optional<PartName>& name, std::uint64_t number, std::uint64_t count) {
@@ -55,8 +52,7 @@ std::vector<fs::path> part_files(const fs::path& file, const SplitKeys& keys) {
                        keys.count ? fmt::format("has split.count {}", *keys.count) : "has no split.count"),
            "if it is a whole model, give it another name; else get one file with the whole model");
   if (!keys.count) {
-    if (keys.number.value_or(0) != 0)
-      reject(fmt::format("its header has split.no {}, but no split.count", *keys.number), kGetAgain);
+    if (keys.number.value_or(0) != 0) reject(fmt::format("its header has split.no {}, but no split.count", *keys.number), kGetAgain);
     return {file};
   }
   const std::uint64_t count = *keys.count;

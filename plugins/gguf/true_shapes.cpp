@@ -5,33 +5,41 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 namespace gguf {
+namespace {
 
-void restore_folded(std::vector<Entry>& entries, const std::map<std::string, Shape>& original_shapes) {
-  for (Entry& entry : entries) {
-    const auto found = original_shapes.find(entry.info.name);
-    if (found == original_shapes.end()) continue;
-    // Eight dimensions of 31 bits do not fit 63 bits together.
-    const std::int64_t elements = entry.info.elements();
-    std::int64_t room = elements;
-    bool fits = true;
-    for (const std::int64_t dimension : found->second) {
-      if (elements != 0 && (dimension == 0 || room % dimension != 0)) fits = false;
-      if (dimension != 0) room /= dimension;
+// Nothing where the product of the dimensions that are not 0 is too large: eight dimensions of 31 bits do not fit 63 bits together.
+std::optional<std::int64_t> values_of(const Shape& shape) {
+  std::uint64_t product = 1;
+  bool is_empty = false;
+  for (const std::int64_t dimension : shape) {
+    if (dimension == 0) {
+      is_empty = true;
+      continue;
     }
-    const bool is_empty = std::find(found->second.begin(), found->second.end(), 0) != found->second.end();
-    fits = elements == 0 ? is_empty : fits && room == 1;
-    qmill::TensorInfo original = entry.info;
-    original.shape = found->second;
-    if (!fits)
-      throw qmill::Error(qmill::ErrorKind::input,
-                         fmt::format("its shape is {}, its key 'comfy.gguf.orig_shape.{}' says {}, which is another number of values",
-                                     entry.info.shape_text(), entry.info.name, original.shape_text()),
-                         "the file is damaged; get it again")
-          .in(fmt::format("tensor '{}'", entry.info.name));
-    entry.info = std::move(original);
+    if (static_cast<std::uint64_t>(dimension) > kMaxValues / product) return std::nullopt;
+    product *= static_cast<std::uint64_t>(dimension);
   }
+  return is_empty ? 0 : static_cast<std::int64_t>(product);
+}
+
+}  // namespace
+
+void restore_folded(Entry& entry, const std::map<std::string, Shape>& original_shapes) {
+  const auto found = original_shapes.find(entry.info.name);
+  if (found == original_shapes.end()) return;
+  const std::optional<std::int64_t> values = values_of(found->second);
+  qmill::TensorInfo original = entry.info;
+  original.shape = found->second;
+  if (values != entry.info.elements())
+    throw qmill::Error(qmill::ErrorKind::input,
+                       fmt::format("its shape is {}, its key 'comfy.gguf.orig_shape.{}' says {}, which is {}", entry.info.shape_text(),
+                                   entry.info.name, original.shape_text(), values ? "another number of values" : "too large"),
+                       "the file is damaged; get it again")
+        .in(fmt::format("tensor '{}'", entry.info.name));
+  entry.info = std::move(original);
 }
 
 std::size_t restore_linear(std::vector<Entry>& entries, const std::map<std::string, std::string>& metadata) {

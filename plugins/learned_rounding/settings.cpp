@@ -84,7 +84,7 @@ std::vector<std::string> idle_options(const qmill::Options& options) {
   const std::map<std::string, qmill::OptionValue> changed = options.changed();
   for (const auto& [option, needed] : {std::pair{"lr_gamma", "exponential"}, std::pair{"lr_patience", "plateau"}})
     if (changed.contains(option) && options.text("lr_schedule") != needed)
-      notes.push_back(fmt::format("{} changes nothing without lr_schedule {}", option, needed));
+      notes.push_back(fmt::format("`{}` changes nothing without `lr_schedule {}`", option, needed));
   return notes;
 }
 

@@ -61,6 +61,7 @@ class FileSource final : public qmill::TensorSource {
  public:
   explicit FileSource(const std::filesystem::path& path) : reader_(path) {
     try {
+      qmill::require_no_lfs_pointer(reader_);
       require_zip(reader_);
       const auto entries =
           read_zip_directory(reader_.size(), [&](std::uint64_t offset, std::span<std::byte> out) { reader_.read(offset, out); });

@@ -141,9 +141,9 @@ void note_idle_options(const Options& options, LayerContext& context) {
   const std::map<std::string, qmill::OptionValue> changed = options.changed();
   const bool is_full = context.target().format->info().name == kHadamardQuip;
   if (changed.contains("transformed_layout") && !options.boolean("store_transformed") && !is_full)
-    context.note("transformed_layout changes nothing without store_transformed");
+    context.note("`quip_transformed_layout` changes nothing without `quip_store_transformed`");
   if (changed.contains("checkpoint_segments") && !options.boolean("checkpointed"))
-    context.note("checkpoint_segments changes nothing without checkpointed");
+    context.note("`quip_checkpoint_segments` changes nothing without `quip_checkpointed`");
 }
 
 }  // namespace
@@ -195,7 +195,8 @@ qmill::StoredLayer QuipQuantizer::quantize(const at::Tensor& weight, LayerContex
   note_idle_options(options, context);
   if (format->info().name != kHadamardQuip) return GridQuantizer::quantize(weight, context);
 
-  if (is_checkpointed(weight.size(1), options)) context.note("checkpointed does not apply: this layout mixes the rows of the whole weight");
+  if (is_checkpointed(weight.size(1), options))
+    context.note("`quip_checkpointed` does not apply: this layout mixes the rows of the whole weight");
   const HadamardQuipFormat full;
   const std::vector<qmill::TensorInfo> outputs = full.outputs(context.weight(), layout);
   const std::int64_t given = options.integer("seed");
@@ -220,7 +221,7 @@ qmill::CodedWeight QuipQuantizer::choose_codes(at::Tensor weight, const qmill::G
 qmill::CodedWeight QuipQuantizer::code_weight(const at::Tensor& weight, LayerContext& context) const {
   const auto& [format, layout, options] = context.target();
   if (!options.boolean("store_transformed"))
-    context.note("quip's random transform changes nothing that is stored, unless store_transformed is on");
+    context.note("quip's random transform changes nothing that is stored, unless `quip_store_transformed` is on");
   std::int64_t part_rows = qmill::rows_at_once(weight, layout, context);
   if (is_checkpointed(weight.size(1), options))
     part_rows = std::min(part_rows, pieces(weight.size(0), options.integer("checkpoint_segments")));

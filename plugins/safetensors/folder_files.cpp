@@ -38,7 +38,7 @@ Numbered numbered(const std::string& name) {
 
 std::string model_of(const std::string& name) {
   const std::optional<qmill::ShardName> part = qmill::parse_shard_name(name);
-  return part ? fmt::format("{}-*-of-{:0{}}{}", part->stem, part->count, part->digits, part->ending) : numbered(name).pattern;
+  return part ? fmt::format("{}-*-of-{:05}{}", part->stem, part->count, part->ending) : numbered(name).pattern;
 }
 
 // Numbers count from 0 or 1; that the last ones are missing cannot be seen.

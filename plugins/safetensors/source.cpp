@@ -41,6 +41,7 @@ Header read_header(const FileReader& reader) {
 class FileSource final : public qmill::TensorSource {
  public:
   explicit FileSource(const fs::path& file) : reader_(file) {
+    qmill::require_no_lfs_pointer(reader_);
     Header header = read_header(reader_);
     for (Entry& entry : header.entries) {
       offsets_.push_back(entry.offset);

@@ -2,6 +2,7 @@
 
 #include <qmill/error.h>
 #include <qmill/file_reader.h>
+#include <qmill/source_details.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -16,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMaxIndexBytes = 100'000'000;
-constexpr std::size_t kMaxDigits = 5;
+constexpr std::size_t kDigits = 5;  // as Hugging Face and llama.cpp write them: "step-3-of-10.safetensors" is a model of its own
 constexpr std::string_view kOf = "-of-";
 
 std::string quoted(const fs::path& path) { return fmt::format("'{}'", path.string()); }
@@ -34,7 +35,7 @@ std::string_view take_digits(std::string_view& text) {
 
 std::optional<std::int64_t> number_of(std::string_view digits) {
   std::int64_t number = 0;
-  if (digits.empty() || digits.size() > kMaxDigits) return std::nullopt;
+  if (digits.size() != kDigits) return std::nullopt;
   std::from_chars(digits.data(), digits.data() + digits.size(), number);
   return number;
 }
@@ -75,7 +76,7 @@ void require_files(const ShardIndex& index) {
                 "download the missing files into its folder");
 }
 
-class JoinedSource final : public TensorSource {
+class JoinedSource final : public TensorSource, public SourceDetails {
  public:
   explicit JoinedSource(std::vector<std::unique_ptr<TensorSource>> shards) : shards_(std::move(shards)) {
     for (const auto& shard : shards_) files_.push_back(shard->files().front());
@@ -106,6 +107,16 @@ class JoinedSource final : public TensorSource {
   }
   std::optional<Extent> extent(std::size_t index) const override { return shards_[places_[index].shard]->extent(places_[index].index); }
   void prefetch(std::size_t index) const override { shards_[places_[index].shard]->prefetch(places_[index].index); }
+
+  std::string stored_type(std::size_t index) const override {
+    return qmill::stored_type(*shards_[places_[index].shard], places_[index].index);
+  }
+  std::vector<std::string> remarks() const override {
+    std::vector<std::string> remarks;
+    for (const auto& shard : shards_)
+      for (std::string& remark : source_remarks(*shard)) remarks.push_back(std::move(remark));
+    return remarks;
+  }
 
  private:
   struct Place {
@@ -148,14 +159,12 @@ std::optional<ShardName> parse_shard_name(std::string_view file_name) {
   const std::optional<std::int64_t> count = number_of(take_digits(rest));
   if (!count || !rest.ends_with(kOf)) return std::nullopt;
   rest.remove_suffix(kOf.size());
-  const std::string_view digits = take_digits(rest);
-  const std::optional<std::int64_t> number = number_of(digits);
+  const std::optional<std::int64_t> number = number_of(take_digits(rest));
   if (!number || !rest.ends_with('-')) return std::nullopt;
   rest.remove_suffix(1);
   name.stem = rest;
   name.number = *number;
   name.count = *count;
-  name.digits = digits.size();
   return name;
 }
 
@@ -181,8 +190,7 @@ std::vector<fs::path> shards_beside(const fs::path& file) {
     if (const auto part = found.find(number); part != found.end())
       files.push_back(part->second);
     else
-      missing.push_back(
-          fmt::format("{}-{:0{}}-of-{:0{}}{}", wanted->stem, number, wanted->digits, wanted->count, wanted->digits, wanted->ending));
+      missing.push_back(fmt::format("{}-{:0{}}-of-{:0{}}{}", wanted->stem, number, kDigits, wanted->count, kDigits, wanted->ending));
   if (!missing.empty())
     throw Error(ErrorKind::input,
                 fmt::format("it is one of {} parts of a model, and {} {} missing: {}", wanted->count, missing.size(),
@@ -220,6 +228,7 @@ ShardIndex parse_shard_index(std::string_view text, const fs::path& path) {
 
 ShardIndex read_shard_index(const fs::path& path) {
   const FileReader reader(path);
+  require_no_lfs_pointer(reader);
   if (reader.size() > kMaxIndexBytes)
     throw Error(ErrorKind::input, fmt::format("the index has {} bytes, allowed are {}", reader.size(), kMaxIndexBytes));
   std::string text(reader.size(), '\0');

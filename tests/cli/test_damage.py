@@ -105,13 +105,13 @@ class OutputNames(TempFolder):
     def test_a_name_of_another_kind_of_file_is_a_usage_error(self):
         source = self.model({"q.weight": weight()})
         float8 = self.model({"a.weight": torch.ones(4, 4).to(torch.float8_e4m3fn), "a.scale_weight": torch.tensor(1.0)}, "f8.safetensors")
-        for ending in ("gguf", "txt", "bin", "pt", "GGUF", "json"):
+        for ending in ("gguf", "txt", "bin", "pt", "GGUF", "json", "Ckpt", "h5"):
             for words in (("-i", source, "-o"), ("convert", source), ("dequantize", float8)):
                 self.refused(*words, self.folder / f"x.{ending}", says=(f"x.{ending}", f"'.{ending}'", ".safetensors"), status=2)
 
-    def test_names_without_an_ending_are_taken_as_they_are(self):
+    def test_other_names_are_taken_as_they_are(self):
         source = self.model({"q.weight": weight()})
-        for name in ("plain", "flux.1-dev_int8", "v1.5", "m.sft"):
+        for name in ("plain", "flux.1-dev_int8", "v1.5", "m.sft", "model.int8", "flux.dev", "M.SAFETENSORS"):
             qmill("-i", source, "-o", self.folder / name)
             self.assertIn(name, self.names())
 
@@ -143,10 +143,10 @@ class Words(TempFolder):
         }.items():
             self.refused("plan", source, *flags, says=(says,), status=2)
         for flags, says in {
-            ("quip", "--quip-transformed-layout", "full"): "transformed_layout changes nothing",
-            ("quip", "--quip-checkpoint-segments", "2"): "checkpoint_segments changes nothing",
-            ("learned-rounding", "--lr-gamma", "0.5"): "lr_gamma changes nothing without lr_schedule exponential",
-            ("learned-rounding", "--lr-patience", "3", "--lr-schedule", "exponential"): "lr_patience changes nothing without lr_schedule plateau",
+            ("quip", "--quip-transformed-layout", "full"): "--quip-transformed-layout changes nothing without --quip-store-transformed",
+            ("quip", "--quip-checkpoint-segments", "2"): "--quip-checkpoint-segments changes nothing without --quip-checkpointed",
+            ("learned-rounding", "--lr-gamma", "0.5"): "--lr-gamma changes nothing without --lr-schedule exponential",
+            ("learned-rounding", "--lr-patience", "3", "--lr-schedule", "exponential"): "--lr-patience changes nothing without --lr-schedule plateau",
         }.items():
             self.assertIn(says, qmill("-i", source, "--overwrite", "--optimizer", *flags)[0])
 

@@ -222,6 +222,18 @@ class PartsOfFusedLayers(Merging):
         self.merge(own)
         self.assert_changed(**{f"{target}.weight": [(0, delta(own, "lora_unet_final_layer_adaLN_modulation_1", KOHYA))]})
 
+    def test_a_layer_counts_once_when_one_part_changes_its_weight_and_one_its_bias(self):
+        self.use(flux())
+        theirs, ours = "transformer.transformer_blocks.0.attn.to", "double_blocks.0.img_attn.qkv"
+        tensors, bias = pair(f"{theirs}_q", D, D), random(D, seed=3)
+        account = self.merge(tensors | {f"{theirs}_k.diff_b": bias})
+        self.assert_changed(**{f"{ours}.weight": [(0, delta(tensors, f"{theirs}_q"))], f"{ours}.bias": [(D, bias.double())]})
+        self.assertEqual((account["layers"], account["kinds"]), ([ours], {"bias": 1, "lora": 1}))
+
+    def test_a_bias_of_one_value_has_no_parts(self):
+        self.use(flux() | {"double_blocks.0.img_attn.qkv.bias": torch.tensor(1.0)})
+        self.refuse({"transformer.transformer_blocks.0.attn.to_q.diff_b": random(1)}, says=["rows 0 to 15", "double_blocks.0.img_attn.qkv.bias"])
+
     def test_rows_of_another_size_are_named(self):
         self.use(flux())
         self.refuse(pair("transformer.transformer_blocks.0.attn.to_k", D + 1, D), says=["17 x 16", "rows 16 to 31", "double_blocks.0.img_attn.qkv.weight"])
@@ -277,6 +289,23 @@ class Complete(Merging):
         out, _ = qmill("plan", self.source, "--merge-lora", self.folder / "lora.safetensors", "--merge-lora-skip-mismatched")
         self.assertIn("1 layer of another size left out", out)
         self.refuse(pair("lora_unet_img_in", D, 8, ends=KOHYA), "--merge-lora-skip-mismatched", says=["no layer", "img_in"])
+
+    def test_a_layer_with_several_parts_of_another_size_is_listed_once(self):
+        names = [f"transformer.transformer_blocks.0.attn.to_{x}" for x in ("k", "out.0", "q", "v")]
+        qkv, proj = "double_blocks.0.img_attn.qkv", "double_blocks.0.img_attn.proj"
+        wrong = {n: t for name in names for n, t in pair(name, D, D + 1).items()}
+        good = pair("transformer.proj_out", 8, D)
+        changed = {"final_layer.linear.weight": [(0, delta(good, "transformer.proj_out"))]}
+        account = self.merge(wrong | good, "--merge-lora-skip-mismatched")
+        self.assertCountEqual(account["mismatched"], [qkv, proj])
+        self.assertEqual(account["layers"], ["final_layer.linear"])
+        self.assert_changed(**changed)
+        # The parts that fit are merged.
+        right = pair(names[2], D, D)
+        account = self.merge(wrong | good | right, "--merge-lora-skip-mismatched")
+        self.assertCountEqual(account["mismatched"], [qkv, proj])
+        self.assertCountEqual(account["layers"], ["final_layer.linear", qkv])
+        self.assert_changed(**changed, **{f"{qkv}.weight": [(0, delta(right, names[2]))]})
 
     def test_flags_without_a_lora_are_refused(self):
         for flag in ("--merge-lora-partial", "--merge-lora-skip-mismatched"):
@@ -435,6 +464,13 @@ class AlphaInTheHeader(Merging):
             self.merged_by({"unet.lora_alpha": "64", "te1.lora_alpha": "3"}, 16, name)
         self.merged_by({"text_encoder_2.lora_alpha": "64", "lora_alpha": "8"}, 16, "lora_te2_blocks_0_q")
         self.merged_by({"text_encoder_2.lora_alpha": "64", "lora_alpha": "8"}, 2, "lora_te1_blocks_0_q")
+
+    def test_the_only_component_counts_for_names_that_state_none(self):
+        for name in ("blocks.0.q", "base_model.model.blocks.0.q", "lycoris_blocks_0_q"):
+            with self.subTest(name):
+                self.merged_by({"transformer.lora_alpha": "64"}, 16, name)
+                self.merged_by({"transformer.lora_alpha": "64", "lora_alpha": "8"}, 2, name)
+                self.merged_by({"transformer.lora_alpha": "64", "text_encoder.lora_alpha": "8"}, 1, name, source="rank")
 
     def test_what_states_nothing(self):
         for metadata in ({"ss_network_alpha": "None"}, {"ss_network_alpha": "Dynamic", "ss_network_dim": "Dynamic"}, {"text_encoder.lora_alpha": "64"},

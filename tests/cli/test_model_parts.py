@@ -66,6 +66,16 @@ def marked(tensors, layer, form="int8_tensorwise"):
     return result
 
 
+def legacy(tensors, layer, prefix="", scale="scale_weight"):
+    """The same with one layer as older files of scaled float8 have it; the marker is below this prefix. None: there is none."""
+    result = dict(tensors)
+    result[f"{layer}.weight"] = ("F8_E4M3", tensors[f"{layer}.weight"][1], None)
+    result[f"{layer}.{scale}"] = ("F32", [], None)
+    if prefix is not None:
+        result[f"{prefix}scaled_fp8"] = ("F8_E4M3", [0], None)
+    return result
+
+
 def largest_layer(tensors):
     """The layer with the most values that is no table."""
     tables = ("embed", "shared.weight", "relative_attention_bias")
@@ -123,7 +133,8 @@ def rows():
     yield "SDXL checkpoint, CLIP-G", marked(sdxl, CLIP_G_IN_SDXL), NO
     yield "SDXL checkpoint, VAE", marked(sdxl, VAE), NO
     yield "SDXL checkpoint, UNet and CLIP-L", marked(marked(sdxl, unet), CLIP_IN_SDXL + "text_model.encoder.layers.0.mlp.fc1"), NO
-    yield "Flux checkpoint, T5", marked(flux, "text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q"), YES
+    t5_layer = "text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q"
+    yield "Flux checkpoint, T5", marked(flux, t5_layer), YES
     yield "Flux checkpoint, CLIP-L", marked(flux, "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1"), NO
     yield "SD1.5 checkpoint, CLIP", marked(floats("sd15", "model.diffusion_model.") | floats("clip_l", "cond_stage_model.transformer."),
                                            "cond_stage_model.transformer.text_model.encoder.layers.3.self_attn.q_proj"), NO
@@ -156,6 +167,17 @@ def rows():
     yield "T5, layer as int4", marked(floats("t5xxl_encoder"), "encoder.block.0.layer.0.SelfAttention.q", "convrot_w4a4"), YES
     yield "HiDream, router", marked(floats("hidream_i1"), "double_stream_blocks.0.block.ff_i.gate"), NO
     yield "SDXL, convolution", marked(floats("sdxl"), "input_blocks.0.0"), NO
+    # convert_old_quants: "PREFIX.scaled_fp8" marks what has a .scale_weight below the prefix that a loader looks at, unless the header has an entry.
+    yield "old float8, Flux", legacy(floats("flux1_dev"), flux_layer), YES
+    yield "old float8, Flux below a prefix", legacy(floats("flux1_dev", "model.diffusion_model."), "model.diffusion_model." + flux_layer,
+                                                    "model.diffusion_model."), YES
+    yield "old float8, T5", legacy(floats("t5xxl_encoder"), "encoder.block.0.layer.0.SelfAttention.q"), YES
+    yield "old float8, T5 in a checkpoint", legacy(flux, t5_layer, "text_encoders.t5xxl.transformer."), YES
+    yield "old float8, CLIP-L", legacy(floats("clip_l"), "text_model.encoder.layers.0.mlp.fc1"), NO
+    yield "old float8, CLIP-L in a checkpoint", legacy(sdxl, CLIP_IN_SDXL + "text_model.encoder.layers.0.mlp.fc1", "model.diffusion_model."), NO
+    yield "old float8, marker outside", legacy(floats("flux1_dev", "model.diffusion_model."), "model.diffusion_model." + flux_layer), NO
+    yield "old float8, no marker", legacy(floats("flux1_dev"), flux_layer, None), NO
+    yield "old float8, another scale", legacy(floats("flux1_dev"), flux_layer, scale="weight_scale"), NO
     # model_detection.py reads the columns of img_in: packed, it shows half of them.
     yield "Flux, img_in as int4", marked(floats("flux1_dev"), "img_in", "convrot_w4a4"), NO
 
@@ -176,6 +198,14 @@ class Verify(TempFolder):
             count += 1
         self.assertGreaterEqual(count, 90)
         self.assertFalse(wrong, "\n".join(wrong))
+
+    def test_a_tokenizer_that_is_missing_is_a_remark(self):
+        path = self.folder / "model.safetensors"
+        for has_one in (False, True):
+            tensors = floats("umt5xxl_encoder") | ({"spiece_model": ("U8", [8], None)} if has_one else {})
+            write_header(path, tensors)
+            rules = [finding["rule"] for finding in qmill_json("verify", path, "--no-data")["findings"]]
+            self.assertEqual(rules, [] if has_one else ["tokenizer"])
 
     def test_the_text_says_what_is_not_known(self):
         path = self.model({"body.0.q.weight": torch.zeros(4, 4)})

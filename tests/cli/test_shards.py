@@ -103,6 +103,26 @@ class Shards(TempFolder):
         self.index({1: first.name, 2: second.name}, "pytorch_model.bin.index.json")
         self.refused("-i", second, says=("1 of the 2 files", "'pytorch_model-00001-of-00002.bin'"))
 
+    def test_a_part_that_is_a_git_lfs_pointer_is_named(self):
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
+        for ending in ("safetensors", "bin"):
+            first, second = self.parts(1, 2, count=2, ending=ending)
+            second.write_text(pointer)
+            for source in (first, second):
+                self.refused("-i", source, says=(second.name, "it is a Git LFS pointer", "download the real file"))
+            index = self.index({1: first.name, 2: second.name}, f"model.{ending}.index.json")
+            for source in (first, index):
+                self.refused("-i", source, says=(second.name, "it is a Git LFS pointer"))
+            if ending == "safetensors":
+                self.refused("-i", self.dir, says=(second.name, "it is a Git LFS pointer"))
+            index.write_text(pointer)
+            self.refused("-i", first, says=(index.name, "it is a Git LFS pointer"))
+
+    def test_a_name_that_counts_without_five_digits_is_a_whole_model(self):
+        step = self.save("step-3-of-10.safetensors", 1)
+        self.assertEqual(self.layers(step), ["blocks.1"])
+        self.assertEqual(self.layers(self.dir), ["blocks.1"])
+
     def test_batch_takes_each_model_once_and_skips_none_that_is_broken(self):
         self.parts(1, 2, 3)
         self.parts(1, 3, stem="gap")

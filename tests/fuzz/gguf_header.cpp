@@ -18,7 +18,7 @@ void check(std::uint64_t file_size, const gguf::ReadAt& read) {
     if (static_cast<std::uint64_t>(elements.back()) / entry.type->block_values * entry.type->block_bytes != entry.bytes) std::abort();
   }
   gguf::restore_linear(header.entries, header.keys.metadata);
-  gguf::restore_folded(header.entries, header.keys.original_shapes);
+  for (gguf::Entry& entry : header.entries) gguf::restore_folded(entry, header.keys.original_shapes);
   for (std::size_t i = 0; i < elements.size(); ++i)
     if (header.entries[i].info.elements() != elements[i]) std::abort();
 }

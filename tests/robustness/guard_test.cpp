@@ -108,6 +108,22 @@ TEST_F(Guard, WhatIsConstantIsAskedForWhenItIsLoaded) {
   }
 }
 
+TEST_F(Guard, ATextIsOpenedByItsLoaderAndOnlyThenJudged) {
+  const Host host({folder_with("throwing_loader"), QMILL_TEST_PLUGINS});
+  const fs::path model = home_ / "model.bad";
+  for (const char* text : {"{\"layers\": []}", "<?xml version='1.0'?><layers/>"}) {
+    testing::write_bytes(model, text);
+    ::unsetenv("QMILL_TEST_THROW");
+    EXPECT_EQ(host.open(model)->tensors().size(), 2u) << text;
+    ::setenv("QMILL_TEST_THROW", "input", 1);
+    testing::expect_error(ErrorKind::input, {"model.bad", "not a model", text, "its third line is empty"}, [&] { host.open(model); });
+  }
+  testing::write_bytes(model, "<!doctype html><html></html>");
+  testing::expect_error(ErrorKind::input, {"model.bad", "it is a web page"}, [&] { host.open(model); });
+  testing::write_bytes(model, "anything");
+  testing::expect_error(ErrorKind::input, {"plugin 'bad.loader', open", "its third line is empty"}, [&] { host.open(model); });
+}
+
 TEST_F(Guard, FunctionsOfASource) {
   const Host host({folder_with("throwing_loader"), QMILL_TEST_PLUGINS});
   ConvertOptions given = options();

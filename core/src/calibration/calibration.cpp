@@ -249,7 +249,7 @@ void Calibration::State::match_lora(const Host& host) {
   throw lora->located(Error(ErrorKind::input,
                             fmt::format("no pair of LoRA matrices matches a layer of the model{}",
                                         unmatched.empty() ? "" : fmt::format(": it has '{}'", unmatched.front())),
-                            "use a LoRA of this model, or leave out `calibration_lora`"));
+                            "use a LoRA of this model that has the model's own names of layers, or leave out `calibration_lora`"));
 }
 
 void Calibration::State::decide() {

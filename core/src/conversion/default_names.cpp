@@ -9,6 +9,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace qmill {
 
 namespace {
@@ -40,7 +42,8 @@ std::filesystem::path output_beside(const std::filesystem::path& input, std::str
 
 std::filesystem::path default_output(const Host& host, const ConvertOptions& options) {
   const LayerSelection& layers = options.layers;
-  const bool chooses_filters = !layers.filters.empty() && layers.filters != std::vector{std::string(kAutomaticFilter)};
+  const auto is_choice = [](const std::string& name) { return !same_name(name, kAutomaticFilter) && !same_name(name, kNoFilter); };
+  const bool chooses_filters = std::any_of(layers.filters.begin(), layers.filters.end(), is_choice);
   const bool is_mixed = chooses_filters || !layers.custom.pattern.empty() || !layers.exclude.empty() || layers.config;
   const TargetResolver run(host, options.target);
   std::string format = run.usual_format().info().name;

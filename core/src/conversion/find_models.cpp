@@ -38,7 +38,7 @@ class FolderModels {
   explicit FolderModels(fs::path folder) : folder_(std::move(folder)) {}
 
   void add_index(const std::string& name) {
-    models_.insert(folder_ / name);
+    if (!models_.insert(folder_ / name).second) return;  // each of its parts leads here
     try {
       for (const fs::path& file : parse_shard_index(read_text_file(folder_ / name, kMaxIndexBytes), folder_ / name).files())
         indexed_.insert(file);

@@ -1,11 +1,12 @@
 #include "host/downloads.h"
 
 #include <qmill/error.h>
+#include <qmill/file_reader.h>
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -15,11 +16,9 @@ namespace {
 constexpr std::size_t kSeenBytes = 512;
 constexpr const char* kLinkAdvice = "the download failed: log in or accept the license where it is offered, and use the direct link";
 
-std::string first_bytes(const std::filesystem::path& path) {
-  std::string text(kSeenBytes, '\0');
-  std::ifstream file(path, std::ios::binary);
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<std::size_t>(std::max<std::streamsize>(0, file.gcount())));
+std::string first_bytes(const FileReader& reader) {
+  std::string text(std::min<std::uint64_t>(kSeenBytes, reader.size()), '\0');
+  reader.read(0, std::as_writable_bytes(std::span(text)));
   return text;
 }
 
@@ -44,21 +43,21 @@ std::string beginning(std::string_view bytes) {
 
 }  // namespace
 
-void refuse_failed_download(const std::filesystem::path& file) {
+void refuse_failed_download(const std::filesystem::path& file, std::string_view refusal) {
   std::error_code ignored;
   if (!std::filesystem::is_regular_file(file, ignored)) return;
-  const std::string bytes = first_bytes(file);
+  const FileReader reader(file);
+  require_no_lfs_pointer(reader);
+  const std::string bytes = first_bytes(reader);
   const std::string text = as_text(bytes);
   const auto refuse = [&](std::string found, const char* advice) {
     throw Error(ErrorKind::input, std::move(found), advice).in(fmt::format("'{}'", file.string()));
   };
-  if (text.starts_with("version https://git-lfs"))
-    refuse("it is a Git LFS pointer, not the file itself", "download the real file and try again");
   for (const std::string_view page : {"<!doctype html", "<html", "<head", "<body"})
     if (text.starts_with(page)) refuse("it is a web page, not a model", kLinkAdvice);
-  if (text.starts_with("<?xml")) refuse(fmt::format("it is a text of a server, not a model: {}", beginning(bytes)), kLinkAdvice);
-  if (text.starts_with("{") && file.extension() != ".json")
-    refuse(fmt::format("it is a JSON text, not a model: {}", beginning(bytes)), kLinkAdvice);
+  const std::string shown = beginning(bytes) + (refusal.empty() ? std::string() : fmt::format(" (its loader says: {})", refusal));
+  if (text.starts_with("<?xml")) refuse(fmt::format("it is a text of a server, not a model: {}", shown), kLinkAdvice);
+  if (text.starts_with("{") && file.extension() != ".json") refuse(fmt::format("it is a JSON text, not a model: {}", shown), kLinkAdvice);
 }
 
 }  // namespace qmill

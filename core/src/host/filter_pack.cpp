@@ -17,6 +17,8 @@
 namespace qmill {
 namespace {
 
+using namespace pack;
+
 constexpr std::size_t kMaxFileBytes = 1 << 20;
 constexpr std::size_t kMaxFilters = 1000;
 constexpr std::size_t kMaxStrings = 10'000;  // of one list, references replaced

@@ -303,14 +303,20 @@ std::unique_ptr<TensorSource> Host::open(const std::filesystem::path& path) cons
   std::error_code error;
   if (!std::filesystem::exists(path, error))
     throw Error(ErrorKind::io, error ? error.message() : "there is no such file or folder").in(fmt::format("'{}'", path.string()));
-  refuse_failed_download(path);
   std::string known;
   for (const Loader* loader : state_->all("loader", &LoadedPlugin::loaders)) {
     const std::string& name = loader->info().name;
-    if (guard(name, "probe", "", [&] { return loader->probe(path); })) 
-      return guarded_source(guard(name, "open", "", [&] { return loader->open(path); }), name);
+    if (guard(name, "probe", "", [&] { return loader->probe(path); })) {
+      try {
+        return guarded_source(guard(name, "open", "", [&] { return loader->open(path); }), name);
+      } catch (const Error& refusal) {
+        if (refusal.kind() == ErrorKind::input) refuse_failed_download(path, refusal.message());
+        throw;
+      }
+    }
     known += fmt::format("{}{}", known.empty() ? "" : "; ", loader->info().summary);
   }
+  refuse_failed_download(path);
   throw Error(ErrorKind::unsupported, "no loader reads this kind of file",
               fmt::format("readable are: {}", known.empty() ? "nothing, as no loader was found (qmill plugins list)" : known))
       .in(fmt::format("'{}'", path.string()));

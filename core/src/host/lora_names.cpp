@@ -5,6 +5,8 @@
 namespace qmill {
 namespace {
 
+using namespace pack;
+
 constexpr std::size_t kMaxLoraNames = 10'000;  // of one pack
 constexpr std::int64_t kMaxColumns = 1000;
 

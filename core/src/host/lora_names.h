@@ -8,6 +8,6 @@
 namespace qmill {
 
 // Throws Error(input) that says what is wrong for which architecture.
-std::vector<LoraNames> parse_lora_names(const Json& json);
+std::vector<LoraNames> parse_lora_names(const pack::Json& json);
 
 }  // namespace qmill

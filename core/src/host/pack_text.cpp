@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace qmill {
+namespace qmill::pack {
 
 void reject(std::string message) { throw Error(ErrorKind::input, std::move(message)); }
 
@@ -61,4 +61,4 @@ const Json& array(const Json& json, const char* what) {
   return json;
 }
 
-}  // namespace qmill
+}  // namespace qmill::pack

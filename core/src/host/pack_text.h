@@ -11,7 +11,7 @@
 #include <string>
 #include <utility>
 
-namespace qmill {
+namespace qmill::pack {
 
 using Json = nlohmann::ordered_json;
 
@@ -44,4 +44,4 @@ bool flag(const Json& json, const char* what);
 // Throws for an empty one.
 const Json& array(const Json& json, const char* what);
 
-}  // namespace qmill
+}  // namespace qmill::pack

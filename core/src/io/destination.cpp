@@ -5,6 +5,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
+#include <string>
+#include <string_view>
 
 namespace qmill {
 namespace {
@@ -27,16 +30,15 @@ void require_file_name(const fs::path& output) {
 }
 
 void require_safetensors_name(const fs::path& output) {
+  // A dot in a name need not begin an ending: "flux.dev", "v1.5".
+  constexpr std::string_view kOtherKinds[] = {".gguf", ".pt", ".pth", ".bin", ".ckpt", ".onnx", ".json", ".txt", ".npz", ".msgpack", ".h5"};
   const std::string extension = output.extension().string();
-  const auto is_plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); };
-  constexpr std::size_t kLongest = 12;
-  // A dot in a name need not begin an ending: "flux.1-dev_int8", "v1.5".
-  const bool is_ending = extension.size() > 1 && extension.size() <= kLongest &&
-                         std::all_of(extension.begin() + 1, extension.end(), is_plain) &&
-                         !std::all_of(extension.begin() + 1, extension.end(), [](char c) { return c >= '0' && c <= '9'; });
-  if (!is_ending || extension == ".safetensors" || extension == ".sft") return;
-  refuse(output, fmt::format("its name ends in '{}', but what is written is a safetensors file", extension),
-         "choose a name that ends in .safetensors");
+  std::string small = extension;
+  for (char& letter : small)
+    if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
+  if (std::find(std::begin(kOtherKinds), std::end(kOtherKinds), small) != std::end(kOtherKinds))
+    refuse(output, fmt::format("its name ends in '{}', but what is written is a safetensors file", extension),
+           "choose a name that ends in .safetensors");
 }
 
 void require_replaceable(const fs::path& output, const std::vector<fs::path>& inputs, bool overwrite) {

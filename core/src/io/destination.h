@@ -9,7 +9,7 @@ namespace qmill {
 // Throws Error(usage) for a folder.
 void require_file_name(const std::filesystem::path& output);
 
-// Throws Error(usage) for a name that says that the file is of another kind: it has an ending, and that is not .safetensors.
+// Throws Error(usage) for a name with the ending of another kind of file, such as .gguf; large and small letters are the same.
 void require_safetensors_name(const std::filesystem::path& output);
 
 // Throws Error(usage) for one of `inputs`, and for what exists unless it may be overwritten.

@@ -53,15 +53,21 @@ constexpr std::array<Prefix, 21> kDottedPrefixes = {{{"model.diffusion_model.", 
 constexpr std::array<Prefix, 4> kEncodersByName = {
     {{"clip_l.", text_encoder(1)}, {"clip_g.", text_encoder(2)}, {"clip_h.", text_encoder(1)}, {"t5xxl.", text_encoder(3)}}};
 
-constexpr std::array<Prefix, 9> kCheckpointPrefixes = {{{"model.diffusion_model.", kDiffusion},
-                                                        {"conditioner.embedders.0.transformer.", text_encoder(1)},
-                                                        {"conditioner.embedders.0.model.", text_encoder(1)},
-                                                        {"conditioner.embedders.1.transformer.", text_encoder(2)},
-                                                        {"conditioner.embedders.1.model.", text_encoder(2)},
-                                                        {"cond_stage_model.transformer.", text_encoder(1)},
-                                                        {"cond_stage_model.model.", text_encoder(1)},
-                                                        {"first_stage_model.", kOther},
-                                                        {"vae.", kOther}}};
+// Of the parts of a checkpoint. No LoRA is about those that are neither diffusion model nor text encoder, unless it has their whole names.
+constexpr std::array<Prefix, 14> kPartPrefixes = {{{"model.diffusion_model.", kDiffusion},
+                                                   {"conditioner.embedders.0.transformer.", text_encoder(1)},
+                                                   {"conditioner.embedders.0.model.", text_encoder(1)},
+                                                   {"conditioner.embedders.1.transformer.", text_encoder(2)},
+                                                   {"conditioner.embedders.1.model.", text_encoder(2)},
+                                                   {"cond_stage_model.transformer.", text_encoder(1)},
+                                                   {"cond_stage_model.model.", text_encoder(1)},
+                                                   {"first_stage_model.", kOther},
+                                                   {"vae.", kOther},
+                                                   {"audio_vae.", kOther},
+                                                   {"vocoder.", kOther},
+                                                   {"pretransform.", kOther},
+                                                   {"control_model.", kOther},
+                                                   {"model_ema.", kOther}}};
 
 constexpr std::string_view kTransformer = "transformer.";
 
@@ -124,7 +130,7 @@ LoraAddress lora_address(std::string_view name) {
 }
 
 LayerAddress layer_address(std::string_view base) {
-  if (const Prefix* prefix = prefix_of(base, kCheckpointPrefixes))
+  if (const Prefix* prefix = prefix_of(base, kPartPrefixes))
     return {prefix->second, base.substr(0, prefix->first.size()), base.substr(prefix->first.size())};
   if (constexpr std::string_view encoders = "text_encoders."; base.starts_with(encoders)) {
     std::string_view rest = base.substr(encoders.size());

@@ -44,7 +44,9 @@ std::optional<std::string> misfit(const LoraFile& file, const LoraEntry& entry, 
   };
   const std::vector<std::int64_t> shape = changed_shape(entry, target);
   const std::int64_t rows = rows_of(shape), columns = columns_of(shape);
-  if (entry.place.rows && entry.place.rows->first + rows > rows_of(target.shape)) return wrong("a change of rows beyond the last");
+  // The range was made for the weight; a bias may have fewer rows.
+  const std::optional<RowRange>& range = entry.place.rows;
+  if (range && range->first + range->count > rows_of(target.shape)) return wrong("a change of rows beyond the last");
   if (is_bias || entry.kind == LoraKind::difference) {
     if (own.elements() != rows * columns || rows_of(own.shape) != rows) return wrong(own.shape_text());
     return std::nullopt;

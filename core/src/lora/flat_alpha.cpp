@@ -67,15 +67,17 @@ std::optional<double> FlatAlphas::first(const std::vector<const Stated*>& stated
 }
 
 std::optional<double> FlatAlphas::of(const Component& component) const {
-  std::vector<const Stated*> own, general;
+  std::vector<const Stated*> own, general, others;
   for (const Stated& each : stated_) {
-    if (each.component.kind == ModelKind::unknown)
-      general.push_back(&each);
-    else if (is_same_component(each.component, component))
-      own.push_back(&each);
+    const bool is_own = is_same_component(each.component, component);
+    (each.component.kind == ModelKind::unknown ? general : is_own ? own : others).push_back(&each);
   }
-  const std::optional<double> found = first(own);
-  return found ? found : first(general);
+  if (!own.empty()) return first(own);
+  if (!general.empty()) return first(general);
+  // The only component there is, where names do not say more.
+  const auto is_only = [&](const Stated* each) { return is_same_component(each->component, others.front()->component); };
+  if (component.kind != ModelKind::unknown || !std::all_of(others.begin(), others.end(), is_only)) return std::nullopt;
+  return first(others);
 }
 
 }  // namespace qmill

@@ -17,8 +17,8 @@ class FlatAlphas {
  public:
   explicit FlatAlphas(const std::map<std::string, std::string>& metadata);
 
-  // That of the component, else that of the whole file. Throws Error(input) that names the key: no plausible number, or two keys that
-  // contradict each other.
+  // That of the component, else that of the whole file. An unknown component has that of the only component that the keys name, if there
+  // is none of the whole file. Throws Error(input) that names the key: no plausible number, or two keys that contradict each other.
   std::optional<double> of(const Component& component) const;
 
  private:

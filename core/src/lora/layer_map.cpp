@@ -52,16 +52,20 @@ std::string joined(const std::string& block, std::string_view name) {
 void add_parts(const LayerParts& layer, const std::string& block, std::int64_t rows, std::int64_t columns, std::vector<OtherName>& names) {
   if (layer.parts.size() == 1 && layer.parts[0].columns == 0) {
     OtherName whole{joined(block, layer.parts[0].name), {}};
-    if (layer.scale_first && rows == 2 * columns) whole.rows = RowRange{0, rows, true};
+    if (layer.scale_first && rows % 2 == 0 && rows / 2 == columns) whole.rows = RowRange{0, rows, true};
     names.push_back(std::move(whole));
     return;
   }
   std::int64_t left = rows, shares = 0;
   for (const LayerPart& part : layer.parts) {
+    if (part.columns == 0) {
+      ++shares;
+      continue;
+    }
+    if (columns > left / part.columns) return;
     left -= part.columns * columns;
-    shares += part.columns == 0 ? 1 : 0;
   }
-  if (left < 0 || (shares != 0 && left % shares != 0)) return;
+  if (shares != 0 && left % shares != 0) return;
   std::int64_t first = 0;
   for (const LayerPart& part : layer.parts) {
     const std::int64_t count = part.columns == 0 ? left / shares : part.columns * columns;

@@ -16,6 +16,7 @@
 #include <cctype>
 #include <cmath>
 #include <cstdlib>
+#include <functional>
 #include <set>
 
 namespace qmill {
@@ -124,8 +125,9 @@ struct Merge::Matching {
   const File& file;
   std::size_t number;  // of the file
   const MergeOptions& options;
-  std::map<std::size_t, std::string> changed;  // layers, by place in the model
-  std::set<std::size_t> affected;              // places of those whose change is not multiplied by 0
+  std::map<std::size_t, std::string> changed;     // layers, by place in the model
+  std::map<std::size_t, std::string> mismatched;  // those with a change of another size
+  std::set<std::size_t> affected;                 // places of those whose change is not multiplied by 0
   std::vector<std::string> lost;
   bool is_recognised;  // the model
 };
@@ -147,10 +149,11 @@ Merge::Merge(const OpenFile& open, const TensorSource& model, const MergeOptions
     const File& file = *files_.emplace_back(std::make_unique<File>(options.paths[i], open(options.paths[i]), names));
     merged.unmatched = file.lora.unmatched();
     merged.for_other_models = file.lora.for_other_models();
-    Matching matching{model, file, i, options, {}, {}, file.lora.lost(), known.kind != ModelKind::unknown};
+    Matching matching{model, file, i, options, {}, {}, {}, file.lora.lost(), known.kind != ModelKind::unknown};
     try {
       for (const LoraEntry& entry : file.lora.entries()) match(entry, layers[entry.place.layer], matching);
       for (const auto& [place, base] : matching.changed) merged.layers.push_back(base);
+      for (const auto& [place, base] : matching.mismatched) merged.mismatched.push_back(base);
       merged.unaffected = static_cast<std::size_t>(std::count_if(matching.changed.begin(), matching.changed.end(), [&](const auto& each) {
         return merged.strength == 0 || !matching.affected.contains(each.first);
       }));
@@ -168,6 +171,7 @@ void Merge::match(const LoraEntry& entry, const ModelLayer& layer, Matching& mat
   const LoraFile& lora = matching.file.lora;
   const bool changes_weight = entry.kind != LoraKind::none && layer.weight;
   const bool changes_bias = entry.has(AdapterPart::diff_b) && layer.bias;
+  const std::size_t place = layer.weight ? *layer.weight : *layer.bias;
   const auto fits = [&](std::size_t tensor, bool is_bias) {
     const std::optional<std::string> wrong = misfit(lora, entry, is_bias, matching.model.tensors()[tensor]);
     if (!wrong) return true;
@@ -177,7 +181,7 @@ void Merge::match(const LoraEntry& entry, const ModelLayer& layer, Matching& mat
     return false;
   };
   if ((changes_weight && !fits(*layer.weight, false)) || (changes_bias && !fits(*layer.bias, true))) {
-    if (merged.mismatched.empty() || merged.mismatched.back() != layer.base) merged.mismatched.push_back(layer.base);
+    matching.mismatched.emplace(place, layer.base);
     return;
   }
   for (const auto& [part, tensor] : entry.parts)
@@ -191,7 +195,6 @@ void Merge::match(const LoraEntry& entry, const ModelLayer& layer, Matching& mat
     target.changes.push_back({matching.number, &entry, is_bias, scale});
   };
   if (!changes_weight && !changes_bias) return;
-  const std::size_t place = changes_weight ? *layer.weight : *layer.bias;
   matching.changed.emplace(place, layer.base);
   if (changes_weight) {
     const LoraAlpha alpha = matching.file.alphas.of(entry);

@@ -8,12 +8,9 @@
 
 #include <qmill/core/lora.h>
 #include <qmill/loader.h>
-
-#include <functional>
+#include <qmill/shards.h>
 
 namespace qmill {
-
-using OpenFile = std::function<std::unique_ptr<TensorSource>(const std::filesystem::path& path)>;
 
 // Immutable. [any-thread]
 class Merge {

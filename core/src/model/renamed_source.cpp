@@ -31,6 +31,7 @@ class RenamedSource final : public TensorSource, public SourceDetails {
 
   void read_part(std::size_t index, std::uint64_t begin, std::span<std::byte> out) const override {
     if (heads_[index] == 0) return source_->read_part(index, begin, out);
+    if (out.empty()) return;
     const auto rows = static_cast<std::uint64_t>(tensors_[index].shape[0]);
     const std::uint64_t row_bytes = static_cast<std::uint64_t>(tensors_[index].bytes()) / rows;
     while (!out.empty()) {
@@ -43,9 +44,7 @@ class RenamedSource final : public TensorSource, public SourceDetails {
     }
   }
 
-  std::optional<Extent> extent(std::size_t index) const override {
-    return heads_[index] == 0 ? source_->extent(index) : std::nullopt;
-  }
+  std::optional<Extent> extent(std::size_t index) const override { return heads_[index] == 0 ? source_->extent(index) : std::nullopt; }
 
   void prefetch(std::size_t index) const override { source_->prefetch(index); }
 

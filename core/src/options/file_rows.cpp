@@ -61,7 +61,8 @@ void add_file_rows(Rows& rows) {
   written.toggle(
       "no_normalize_scales", false, "legacy names: a single scale has one dimension instead of none",
       [](ConvertOptions& options, const OptionValues& values) { options.target.storage.vector_scale = values.on("no_normalize_scales"); });
-  written.toggle("rename", false, "give a text encoder with names of llama.cpp or its authors the names that ComfyUI looks for (docs/sources.md)",
+  written.toggle("rename", false,
+                 "give a text encoder with names of llama.cpp or its authors the names that ComfyUI looks for (docs/sources.md)",
                  [](ConvertOptions& options, const OptionValues& values) { options.rename = values.on("rename"); });
   written.toggle("dequantize_source", false, "decode an input that is quantized already (docs/sources.md), instead of refusing it",
                  [](ConvertOptions& options, const OptionValues& values) { options.dequantize_source = values.on("dequantize_source"); });

@@ -1,9 +1,6 @@
 #include "options/rows.h"
 
-#include <qmill/error.h>
 #include <qmill/names.h>
-
-#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -24,22 +21,8 @@ void set_fallback(ConvertOptions& options, const OptionValues& values) {
   options.layers.fallback = {values.text("fallback"), values.maybe_integer("fallback_block_size"), values.on("fallback_simple")};
 }
 
-bool is_off(const std::vector<std::string>& filters) {
-  return std::any_of(filters.begin(), filters.end(), [](const std::string& name) { return same_name(name, kNoFilter); });
-}
-
-Error contradiction(const std::string& other) {
-  return Error(ErrorKind::usage, fmt::format("`filter none` keeps nothing, but the filter '{}' is given, too", other), "leave one of them out");
-}
-
 void set_filters(ConvertOptions& options, const OptionValues& values) {
-  const std::vector<std::string> names = values.list("filter");
-  if (!is_off(names)) {
-    options.layers.filters = names;
-    return;
-  }
-  for (const std::string& name : names)
-    if (!same_name(name, kNoFilter)) throw contradiction(name);
+  if (values.given("filter")) options.layers.filters = values.list("filter");
 }
 
 void add_filters(Rows& rows, RowGroup& layers, const Host& host) {
@@ -54,7 +37,6 @@ void add_filters(Rows& rows, RowGroup& layers, const Host& host) {
                 [name, filter](ConvertOptions& options, const OptionValues& values) {
                   std::vector<std::string>& filters = options.layers.filters;
                   const auto is_this = [&](const std::string& other) { return same_name(other, name); };
-                  if (values.on(name) && is_off(values.list("filter")) && values.given("filter")) throw contradiction(name);
                   if (values.on(name) && std::none_of(filters.begin(), filters.end(), is_this)) filters.push_back(filter->info().name);
                 })
         .is_filter = true;

@@ -1,6 +1,7 @@
 #include "plan/filter_choice.h"
 
 #include "host/guard.h"
+#include "plan/words.h"
 #include "rules/structural_filter.h"
 
 #include <qmill/core/plan.h>
@@ -9,6 +10,17 @@
 #include <algorithm>
 
 namespace qmill {
+
+namespace {
+
+void require_alone(const std::vector<std::string>& filters) {
+  for (const std::string& name : filters)
+    if (!same_name(name, kNoFilter))
+      throw Error(ErrorKind::usage, fmt::format("`filter none` keeps nothing, but the filter '{}' is given, too", name),
+                  "leave one of them out");
+}
+
+}  // namespace
 
 std::vector<std::string> FilterChoice::names() const {
   std::vector<std::string> list;
@@ -27,7 +39,9 @@ FilterChoice choose_filters(const Host& host, const TensorSource& source, const 
     add(*choice.structural);
   };
   for (const std::string& name : options.layers.filters) {
-    if (same_name(name, kStructuralFilter)) {
+    if (same_name(name, kNoFilter)) {
+      require_alone(options.layers.filters);
+    } else if (same_name(name, kStructuralFilter)) {
       add_structural();
     } else if (!same_name(name, kAutomaticFilter)) {
       add(host.filter(name));
@@ -47,16 +61,18 @@ FilterChoice choose_filters(const Host& host, const TensorSource& source, const 
 
 namespace {
 
-std::string layers_text(std::size_t count) { return count == 1 ? "1 layer" : fmt::format("{} layers", count); }
-
 std::string guess_hint(const FilterChoice& choice, const std::vector<Decision>& decisions) {
   const auto is_kept = [&](const Decision& decision) {
     return decision.is_layer && choice.structural->classify(decision.source).treatment != Treatment::quantize;
   };
   const auto kept = static_cast<std::size_t>(std::count_if(decisions.begin(), decisions.end(), is_kept));
-  return fmt::format("the architecture is not recognised: `filter {}` keeps {} (embeddings, first and last layers, modulation, norms); "
-                     "`dry_run` shows them, `filter none` keeps none, `filter NAME` chooses another",
-                     kStructuralFilter, layers_text(kept));
+  if (kept == 0)
+    return fmt::format("the architecture is not recognised, and `filter {}` keeps no layer; `filter NAME` chooses another",
+                       kStructuralFilter);
+  return fmt::format(
+      "the architecture is not recognised: `filter {}` keeps {} (embeddings, first and last layers, modulation, norms); "
+      "`dry_run` shows them, `filter none` keeps none, `filter NAME` chooses another",
+      kStructuralFilter, counted(kept, "layer"));
 }
 
 std::string own_filter_hint(const FilterChoice& choice, const std::vector<Decision>& decisions) {
@@ -69,8 +85,8 @@ std::string own_filter_hint(const FilterChoice& choice, const std::vector<Decisi
     if (verdict.treatment != Treatment::quantize) ++kept;
   }
   if (kept == 0) return {};
-  return fmt::format("this is {}; `filter {}` (or auto) would keep {} that {} quantized", choice.architecture->name, name, layers_text(kept),
-                     kept == 1 ? "is" : "are");
+  return fmt::format("this is {}; `filter {}` (or auto) would keep {} that {} quantized", choice.architecture->name, name,
+                     counted(kept, "layer"), kept == 1 ? "is" : "are");
 }
 
 }  // namespace
@@ -87,12 +103,11 @@ void require_stable_names(const FilterChoice& choice, const std::vector<Decision
   const auto has_marker = [](const Decision& decision) { return decision.action == Action::quantize && !decision.label.marker.empty(); };
   const auto marked = std::find_if(decisions.begin(), decisions.end(), has_marker);
   if (marked == decisions.end()) return;
-  throw Error(
-      ErrorKind::input,
-      fmt::format("its tensors are named as diffusers names them ({}): ComfyUI renames and joins them while it loads them, the "
-                  "marker and scale of '{}' would stay behind, and the model would make noise",
-                  choice.architecture->name, marked->source.name),
-      "convert a checkpoint in the model's own layout; `target any` converts it for other readers");
+  throw Error(ErrorKind::input,
+              fmt::format("its tensors are named as diffusers names them ({}): ComfyUI renames and joins them while it loads them, the "
+                          "marker and scale of '{}' would stay behind, and the model would make noise",
+                          choice.architecture->name, marked->source.name),
+              "convert a checkpoint in the model's own layout; `target any` converts it for other readers");
 }
 
 }  // namespace qmill

@@ -15,7 +15,7 @@ struct Decision;
 
 struct FilterChoice {
   std::optional<Architecture> architecture;
-  std::vector<const ModelFilter*> filters;       // in the order in which they are asked
+  std::vector<const ModelFilter*> filters;        // in the order in which they are asked
   std::shared_ptr<const ModelFilter> structural;  // owned here, if it is among them
   const ModelFilter* automatic = nullptr;         // what "auto" became; null: it was not asked for, or means none
   bool is_guess = false;                          // "auto" found no filter of the model and took the structural one

@@ -5,6 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 namespace qmill {
 namespace {
 
@@ -23,7 +25,9 @@ std::map<std::string, std::string> output_metadata(const TensorSource& source, c
   metadata["qmill.seed"] = std::to_string(plan.seed);
   metadata["qmill.quantizer"] = plan.chosen_quantizer;
   // What "auto" became, which the options do not say.
-  if (plan.filters != options.layers.filters) metadata["qmill.filters"] = nlohmann::json(plan.filters).dump();
+  const auto is_automatic = [](const std::string& name) { return same_name(name, kAutomaticFilter); };
+  if (std::any_of(options.layers.filters.begin(), options.layers.filters.end(), is_automatic))
+    metadata["qmill.filters"] = nlohmann::json(plan.filters).dump();
   metadata["qmill.options"] = nlohmann::json(options.recorded).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 
   nlohmann::ordered_json layers = nlohmann::ordered_json::object();

@@ -1,12 +1,12 @@
 #include <qmill/core/plan.h>
 
+#include <qmill/core/output_plan.h>
 #include "calibration/calibration.h"
+#include "host/guard.h"
 #include "lora/known_model.h"
 #include "lora/merged_values.h"
-#include "host/guard.h"
 #include "model/layers.h"
-#include <qmill/core/output_plan.h>
-#include "rules/rules.h"
+#include "model/source_checks.h"
 #include "plan/analysis.h"
 #include "plan/corrected_biases.h"
 #include "plan/decoding_plan.h"
@@ -14,14 +14,15 @@
 #include "plan/input_files.h"
 #include "plan/option_checks.h"
 #include "plan/output_metadata.h"
+#include "plan/plan_warnings.h"
 #include "plan/reader_support.h"
-#include "model/source_checks.h"
 #include "plan/target.h"
+#include "plan/words.h"
+#include "rules/rules.h"
 
 #include <qmill/core/decoded_source.h>
 #include <qmill/core/process.h>
 #include <qmill/names.h>
-#include <qmill/source_details.h>
 
 #include <nlohmann/json.hpp>
 
@@ -84,10 +85,13 @@ class Planner {
     plan_.not_judged = readers_.not_judged();
     for (std::string& warning : readers_.warnings()) plan_.warnings.push_back(std::move(warning));
     for (std::string& warning : idle_quantizer_options(options_, plan_.decisions)) plan_.warnings.push_back(std::move(warning));
-    add_source_warnings();
-    add_remarks();
-    add_calibration_warnings();
-    add_merge_warnings();
+    add_source_warnings(plan_, source_);
+    add_remarks(plan_, source_);
+    if (layers_without_input_scale_ != 0)
+      plan_.warnings.push_back(fmt::format("the calibration data have no input_scale for {} quantized layers: their .scale_input is 1",
+                                           layers_without_input_scale_));
+    add_calibration_warnings(plan_);
+    add_merge_warnings(plan_);
     plan_.read_data = analysis_.has_read();
     plan_.inputs_identity = identity_of_inputs(source_, options_);
     if (merge_) plan_.inputs_identity += merge_->identity();
@@ -210,105 +214,15 @@ class Planner {
     return std::make_shared<const Calibration>(host, source, calibration, seed);
   }
 
-  void add_source_warnings() {
-    const std::vector<StoredLayerEntry> layers = decoded_layers(source_);
-    if (!layers.empty())
-      plan_.warnings.push_back(fmt::format("the source was quantized ({}): what that lost stays lost", formats_text(layers)));
-    else if (options_.dequantize_source)
-      plan_.warnings.push_back("`dequantize_source` changes nothing: no layer of the source is quantized");
-    if (const std::vector<std::string> codes = unexplained_codes(source_); !codes.empty())
-      plan_.warnings.push_back(
-          fmt::format("{} of whole numbers, which are copied: if they are codes of a quantizer, the model is "
-                      "quantized already, and this file is wrong: {}",
-                      codes.size() == 1 ? "1 weight is" : fmt::format("{} weights are", codes.size()), first_names(codes)));
-    for (const std::filesystem::path& other : files_beside(source_, options_.input))
-      plan_.warnings.push_back(
-          fmt::format("'{}' lies in the folder and is no part of the model: its index does not name it", other.filename().string()));
-  }
-
   static std::shared_ptr<const Merge> open_merge(const Host& host, const TensorSource& source, const ConvertOptions& options) {
     if (options.merge.paths.empty()) return nullptr;
     const auto open = [&](const std::filesystem::path& path) { return host.open(path); };
     return std::make_shared<const Merge>(open, source, options.merge, known_model(host, source));
   }
 
-  void add_remarks() {
-    plan_.remarks = options_.remarks;
-    for (std::string& remark : source_remarks(source_)) plan_.remarks.push_back(std::move(remark));
-    for (std::string& remark : idle_options(options_)) plan_.remarks.push_back(std::move(remark));
-    if (plan_.calibration_account && plan_.calibration_account->unused_rows != 0)
-      plan_.remarks.push_back(fmt::format("{} calibration rows are not used: at most {} rows per layer are (`calib_samples`)",
-                                          plan_.calibration_account->unused_rows, options_.calibration.samples));
-    if (layers_without_input_scale_ != 0)
-      plan_.warnings.push_back(fmt::format("the calibration data have no input_scale for {} quantized layers: their .scale_input is 1",
-                                           layers_without_input_scale_));
-  }
-
   static bool stores_input_scale(const Decision& decision) {
     const std::string name = layer_base(decision.source.name) + ".scale_input";
     return std::any_of(decision.outputs.begin(), decision.outputs.end(), [&](const TensorInfo& tensor) { return tensor.name == name; });
-  }
-
-  void add_calibration_warnings() {
-    if (!calibration_) return;
-    const CalibrationAccount& account = calibration_->account();
-    if (const std::vector<std::string>& entries = account.unmatched_entries; !entries.empty()) {
-      const std::string names = first_names(entries);
-      plan_.warnings.push_back(entries.size() == 1
-                                   ? fmt::format("1 calibration entry matches no layer of the model: {}", names)
-                                   : fmt::format("{} calibration entries match no layer of the model: {}", entries.size(), names));
-    }
-    if (const std::vector<std::string>& entries = account.empty_entries; !entries.empty())
-      plan_.warnings.push_back(
-          fmt::format("{} with 0 rows count{} as no data: {}",
-                      entries.size() == 1 ? "1 calibration entry" : fmt::format("{} calibration entries", entries.size()),
-                      entries.size() == 1 ? "s" : "", first_names(entries)));
-    if (!account.with_channels.empty())
-      plan_.warnings.push_back(
-          fmt::format("of {} only channel statistics are known, such as '{}': nothing uses them without `smoothquant` "
-                      "and channel_max",
-                      account.with_channels.size() == 1 ? "1 layer" : fmt::format("{} layers", account.with_channels.size()),
-                      account.with_channels.front()));
-    if (options_.calibration.smoothquant && account.smoothed.empty())
-      plan_.warnings.push_back(
-          "`smoothquant` changes nothing: no layer has channel_max without rows or a Hessian, which weight the columns "
-          "already");
-  }
-
-  void add_merge_warnings() {
-    if (!merge_) return;
-    for (const MergedLora& lora : plan_.merge_account->files) add_warnings_of(lora);
-    std::vector<std::string> removed;
-    for (const Decision& decision : plan_.decisions)
-      if (decision.action == Action::remove && !decision.merges.empty()) removed.push_back(decision.source.name);
-    if (!removed.empty())
-      plan_.warnings.push_back(fmt::format("{} that LoRAs change {} removed: {}", counted(removed.size(), "tensor"),
-                                           removed.size() == 1 ? "is" : "are", first_names(removed)));
-  }
-
-  void add_warnings_of(const MergedLora& lora) {
-    const auto left_out = [&](const std::vector<std::string>& names, const char* noun, const char* why) {
-      if (!names.empty())
-        plan_.warnings.push_back(fmt::format("{} of '{}' {} {}: {}", counted(names.size(), noun), lora.file.string(),
-                                             names.size() == 1 ? "is" : "are", why, first_names(names)));
-    };
-    left_out(lora.unmatched, "tensor", "of no layer of the model and not merged");
-    left_out(lora.mismatched, "layer", "of another size than in the model and not merged");
-    if (lora.unaffected == 0) return;
-    const std::string what = lora.unaffected == lora.layers.size() ? "changes nothing"
-                                                                   : fmt::format("leaves {} unchanged", counted(lora.unaffected, "layer"));
-    plan_.warnings.push_back(fmt::format("'{}' {}: its {} is 0", lora.file.string(), what, lora.strength == 0 ? "strength" : "alpha"));
-  }
-
-  static std::string counted(std::size_t count, const char* noun) { return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s"); }
-
-  // "'a', 'b', 'c' and 2 more"
-  static std::string first_names(const std::vector<std::string>& names) {
-    constexpr std::size_t kNamed = 3;
-    std::string text;
-    for (std::size_t i = 0; i < std::min(kNamed, names.size()); ++i) text += fmt::format("{}'{}'", i == 0 ? "" : ", ", names[i]);
-    if (names.size() > kNamed) text += fmt::format(" and {} more", names.size() - kNamed);
-    return text;
   }
 
   const TensorSource& source_;
@@ -362,14 +276,15 @@ Plan make_plan(const Host& host, const TensorSource& source, const ConvertOption
 void require_selection(const Plan& plan) {
   if (plan.options.decode_to || plan.count(Action::quantize) != 0) return;
   std::map<std::string, int> rules;
-  int layers = 0;
+  std::size_t layers = 0;
   for (const Decision& decision : plan.decisions)
     if (decision.is_layer) ++layers, ++rules[decision.rule];
-  std::string why = fmt::format("{} tensor{}, {} layer{}", plan.decisions.size(), plan.decisions.size() == 1 ? "" : "s", layers, layers == 1 ? "" : "s");
+  std::string why = fmt::format("{}, {}", counted(plan.decisions.size(), "tensor"), counted(layers, "layer"));
   for (const auto& [rule, count] : rules) why += fmt::format(", {} kept by {}", count, rule);
   const auto by_target = [](const Decision& decision) { return decision.is_layer && decision.rule == "target"; };
   if (const auto unread = std::find_if(plan.decisions.begin(), plan.decisions.end(), by_target); unread != plan.decisions.end())
-    throw Error(ErrorKind::input, fmt::format("0 layers selected ({}): {}", why, unread->reason), "`target any` quantizes it for other readers");
+    throw Error(ErrorKind::input, fmt::format("0 layers selected ({}): {}", why, unread->reason),
+                "`target any` quantizes it for other readers");
   throw Error(ErrorKind::input, fmt::format("0 layers selected ({})", why),
               "a layer is a floating matrix named *.weight; `dry_run` shows which rule keeps it");
 }

@@ -1,5 +1,6 @@
 #include "plan/reader_support.h"
 
+#include "plan/words.h"
 #include "readers/modules.h"
 #include "readers/reader_formats.h"
 
@@ -15,8 +16,6 @@ ModelParts parts_of(const TensorSource& source, const std::optional<Architecture
 }
 
 std::string kind_text(ModuleKind kind) { return kind == ModuleKind::embedding ? "embedding tables" : "parameters without a module"; }
-
-std::string layers_text(std::size_t count) { return count == 1 ? "1 layer" : fmt::format("{} layers", count); }
 
 }  // namespace
 
@@ -51,10 +50,10 @@ std::string ReaderSupport::keeps(const Decision& decision) {
 std::vector<std::string> ReaderSupport::warnings() const {
   std::vector<std::string> lines;
   for (const auto& [reason, count] : unread_)
-    lines.push_back(reader_ == TargetReader::comfyui
-                        ? fmt::format("{} {} kept, in {} (`target any` quantizes them)", layers_text(count), count == 1 ? "is" : "are", reason)
-                        : fmt::format("{} {} quantized, in {} (`target comfyui` keeps them)", layers_text(count), count == 1 ? "is" : "are",
-                                      reason));
+    lines.push_back(reader_ == TargetReader::comfyui ? fmt::format("{} {} kept, in {} (`target any` quantizes them)",
+                                                                   counted(count, "layer"), count == 1 ? "is" : "are", reason)
+                                                     : fmt::format("{} {} quantized, in {} (`target comfyui` keeps them)",
+                                                                   counted(count, "layer"), count == 1 ? "is" : "are", reason));
   return lines;
 }
 

@@ -3,6 +3,8 @@
 
 #include <qmill/tensor_info.h>
 
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,7 +30,8 @@ class ModelParts {
   const ModelPart& of(std::string_view tensor) const;
 
  private:
-  std::vector<ModelPart> parts_;  // longer prefixes first; the last one has none
+  std::map<std::string, ModelPart, std::less<>> text_encoders_;  // of a checkpoint, by what follows "text_encoders."
+  std::vector<ModelPart> parts_;                                 // longer prefixes first; the last one has none
 };
 
 }  // namespace qmill

@@ -8,10 +8,23 @@
 namespace qmill {
 namespace {
 
-constexpr std::string_view kEmbeddings[] = {
-    "embed_tokens",       "embed_tokens_per_layer", "token_embedding", "position_embedding", "tok_embeddings", "word_embeddings",
-    "position_embeddings", "token_type_embeddings", "shared",          "wte",                "wpe",            "relative_attention_bias",
-    "style_embedder",      "trainable_cond_mask",   "lyric_embs",      "cond_type_embedding", "token_embd"};
+constexpr std::string_view kEmbeddings[] = {"embed_tokens",
+                                            "embed_tokens_per_layer",
+                                            "token_embedding",
+                                            "position_embedding",
+                                            "tok_embeddings",
+                                            "word_embeddings",
+                                            "position_embeddings",
+                                            "token_type_embeddings",
+                                            "shared",
+                                            "wte",
+                                            "wpe",
+                                            "relative_attention_bias",
+                                            "style_embedder",
+                                            "trainable_cond_mask",
+                                            "lyric_embs",
+                                            "cond_type_embedding",
+                                            "token_embd"};
 
 // Patterns as in segments_match, on whole names: HiDream's and Hunyuan3D's routers, and the motion encoder of Wan Animate.
 constexpr std::string_view kParameters[] = {"ff_i.gate.weight", "moe.gate.weight", "motion_encoder.enc", "motion_encoder.dec"};

@@ -139,14 +139,16 @@ std::int64_t heads_of(const TensorSource& source, const std::string& key) {
 // llama.cpp stores rows 2i and 2i+1 of a head where the original has i and i + half.
 void find_interleaved(const TensorSource& source, const std::string& architecture, Renaming& renaming) {
   const std::int64_t queries = heads_of(source, architecture + ".attention.head_count");
-  const std::int64_t keys = heads_of(source, architecture + ".attention.head_count_kv");
+  // Written only if it differs.
+  const std::string of_keys = architecture + ".attention.head_count_kv";
+  const std::int64_t keys = source.metadata().contains(of_keys) ? heads_of(source, of_keys) : queries;
   for (const TensorInfo& tensor : source.tensors()) {
     const auto found = renaming.names.find(tensor.name);
     if (found == renaming.names.end()) continue;
     const bool is_query = found->second.find(".q_proj.") != std::string::npos;
     if (!is_query && found->second.find(".k_proj.") == std::string::npos) continue;
     const std::int64_t heads = is_query ? queries : keys;
-    if (tensor.shape.empty() || tensor.shape[0] % (2 * heads) != 0)
+    if (tensor.shape.empty() || heads > tensor.shape[0] / 2 || tensor.shape[0] % (2 * heads) != 0)
       throw Error(ErrorKind::input,
                   fmt::format("tensor '{}' is {}, expected rows for {} attention heads", tensor.name, tensor.shape_text(), heads),
                   "use the original model");

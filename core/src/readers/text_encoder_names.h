@@ -19,8 +19,8 @@ struct Renaming {
 // Whether the names are of one of these.
 bool has_other_names(const std::vector<TensorInfo>& tensors);
 
-// Reads names and metadata only. Throws Error(unsupported) for a model of llama.cpp whose values differ, too; Error(input) for metadata that
-// is missing or no number, and when two tensors would get one name.
+// Reads names and metadata only. Throws Error(unsupported) for a model of llama.cpp whose values differ, too; Error(input) for metadata
+// that is missing or no number, and when two tensors would get one name.
 Renaming renaming_of(const TensorSource& source);
 
 }  // namespace qmill

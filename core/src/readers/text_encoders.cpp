@@ -52,13 +52,14 @@ constexpr std::int64_t kIgnoringT5[] = {768, 1472, 2048};
 
 // In checkpoints, by what follows "text_encoders.".
 constexpr std::string_view kReadInCheckpoints[] = {"t5xxl", "umt5xxl", "llama", "gemma*", "qwen*", "mistral*", "ministral*", "gpt_oss*"};
-constexpr IgnoringEncoder kIgnoringInCheckpoints[] = {{"clip_l", "the CLIP-L text encoder"},  {"clip_g", "the CLIP-G text encoder"},
-                                                      {"clip_h", "the CLIP-H text encoder"},  {"t5base", "the T5-base text encoder"},
-                                                      {"umt5base", "the UMT5-base text encoder"}, {"pile_t5xl", "the Pile-T5-XL text encoder"},
-                                                      {"mt5xl", "the mT5-XL text encoder"},   {"hydit_clip", "the CLIP text encoder"},
-                                                      {"byt5_small", "the ByT5 text encoder"}, {"jina_clip_2", "the Jina CLIP text encoder"}};
+constexpr IgnoringEncoder kIgnoringInCheckpoints[] = {
+    {"clip_l", "the CLIP-L text encoder"},        {"clip_g", "the CLIP-G text encoder"},      {"clip_h", "the CLIP-H text encoder"},
+    {"t5base", "the T5-base text encoder"},       {"umt5base", "the UMT5-base text encoder"}, {"pile_t5xl", "the Pile-T5-XL text encoder"},
+    {"mt5xl", "the mT5-XL text encoder"},         {"hydit_clip", "the CLIP text encoder"},    {"byt5_small", "the ByT5 text encoder"},
+    {"jina_clip_2", "the Jina CLIP text encoder"}};
 // Diffusion models whose checkpoints are loaded with a text encoder that reads no markers, whichever it is.
-constexpr std::string_view kIgnoringCheckpoints[] = {"pixart_alpha", "pixart_sigma", "aura_flow", "stable_audio", "hunyuan_dit", "ace_step"};
+constexpr std::string_view kIgnoringCheckpoints[] = {"pixart_alpha", "pixart_sigma", "aura_flow",
+                                                     "stable_audio", "hunyuan_dit",  "ace_step"};
 
 const TensorInfo* find(const std::vector<TensorInfo>& tensors, std::string_view name) {
   const auto found = std::find_if(tensors.begin(), tensors.end(), [&](const TensorInfo& tensor) { return tensor.name == name; });
@@ -81,7 +82,7 @@ ModelPart judged(const KnownEncoder& known, const std::vector<TensorInfo>& tenso
       part.because = fmt::format("ComfyUI has no such text encoder of width {}", width);
     return part;
   }
-  part.because = fmt::format("ComfyUI finds it by the name '{}', which the file does not have; `rename` may help", known.keys[0]);
+  part.because = fmt::format("ComfyUI finds it by the name '{}', which the file does not have", known.keys[0]);
   return part;
 }
 
@@ -107,6 +108,11 @@ std::optional<ModelPart> text_encoder_of(const std::vector<TensorInfo>& tensors,
     if (known.architecture == architecture) return ModelPart{"", std::string(known.name), false, kReadsNoMarkers};
   if (architecture == "t5") return judged_t5(tensors);
   return std::nullopt;
+}
+
+std::string_view tokenizer_tensor(std::string_view architecture) {
+  if (architecture == "umt5xxl" || architecture == "gemma2" || architecture == "gemma3") return "spiece_model";
+  return architecture == "mistral3" ? "tekken_model" : "";
 }
 
 ModelPart text_encoder_in_checkpoint(std::string_view name, std::string_view architecture) {

@@ -11,6 +11,9 @@ inline constexpr const char* kReadsNoMarkers = "ComfyUI loads it without quantiz
 // Nothing: `architecture` is no text encoder. The name's prefix is empty.
 std::optional<ModelPart> text_encoder_of(const std::vector<TensorInfo>& tensors, std::string_view architecture);
 
+// The tensor from which ComfyUI reads the tokenizer of this text encoder; empty: it needs none in the file.
+std::string_view tokenizer_tensor(std::string_view architecture);
+
 // The part `name` of a checkpoint ("t5xxl" of "text_encoders.t5xxl.transformer..."), which holds the diffusion model `architecture`, too.
 ModelPart text_encoder_in_checkpoint(std::string_view name, std::string_view architecture);
 

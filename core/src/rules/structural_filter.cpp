@@ -22,7 +22,7 @@ struct Kind {
 };
 
 const Kind kKinds[] = {
-    {"an embedding", {"embed", "embd", "pos_emb", "time_emb", "label_emb"}, {"wte", "wpe"}, {"shared"}},
+    {"an embedding", {"embed", "embd", "pos_emb", "time_emb", "label_emb", "_rel_b"}, {"wte", "wpe"}, {"shared"}},
     {"modulation", {"modulation", "adaln"}, {"mod"}, {}},
     {"a norm", {"norm"}, {"ln"}, {}},
     {"a last layer", {"lm_head", "final_layer"}, {}, {}},
@@ -54,7 +54,8 @@ bool is_of(const Kind& kind, std::string_view name) {
   const auto has_one_of = [](const std::vector<std::string_view>& pieces, const auto& wanted) {
     return std::find_first_of(pieces.begin(), pieces.end(), wanted.begin(), wanted.end()) != pieces.end();
   };
-  return std::any_of(kind.parts.begin(), kind.parts.end(), [&](std::string_view part) { return name.find(part) != std::string_view::npos; }) ||
+  return std::any_of(kind.parts.begin(), kind.parts.end(),
+                     [&](std::string_view part) { return name.find(part) != std::string_view::npos; }) ||
          has_one_of(split(name, "._"), kind.words) || has_one_of(split(name, "."), kind.segments);
 }
 

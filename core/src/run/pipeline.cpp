@@ -153,22 +153,24 @@ class Pipeline {
 
   // From file to file where the source has the bytes in one.
   void copy(const Decision& decision) {
-    look_for_nan(decision);
     if (std::optional<Extent> extent = source_.extent(decision.source_index)) {
+      note_not_finite(decision, count_in_file(decision));
       writes_.push({{}, std::move(extent), decision.source.name, 0, false});
       return;
     }
     const auto bytes = static_cast<std::uint64_t>(decision.source.bytes());
     budget_.acquire(bytes);
     at::Tensor values = read_bytes(source_, decision.source_index, *buffers_, resources_->tasks);
+    note_not_finite(decision,
+                    count_not_finite({static_cast<const std::byte*>(values.const_data_ptr()), values.nbytes()}, decision.source.dtype));
     writes_.push({{{decision.source.name, std::move(values)}}, std::nullopt, "", bytes, false});
   }
 
   // The copy is made by the system, so nobody else sees these values.
-  void look_for_nan(const Decision& decision) {
+  std::int64_t count_in_file(const Decision& decision) {
     constexpr std::uint64_t kPart = 1 << 20;
     const TensorInfo& tensor = decision.source;
-    if (!is_floating(tensor.dtype)) return;
+    if (!is_floating(tensor.dtype)) return 0;
     const auto bytes = static_cast<std::uint64_t>(tensor.bytes());
     std::atomic<std::int64_t> count = 0;
     resources_->tasks.parallel(static_cast<std::int64_t>((bytes + kPart - 1) / kPart), [&](std::int64_t part) {
@@ -178,9 +180,13 @@ class Pipeline {
       source_.read_part(decision.source_index, begin, buffer);
       count += count_not_finite(buffer, tensor.dtype);
     });
+    return count;
+  }
+
+  void note_not_finite(const Decision& decision, std::int64_t count) {
     if (count != 0)
-      warnings_.push_back(fmt::format("{} of the {} values of '{}' are NaN or infinite: it is copied as it is", count.load(),
-                                      tensor.elements(), tensor.name));
+      warnings_.push_back(fmt::format("{} of the {} values of '{}' are NaN or infinite: it is copied as it is", count,
+                                      decision.source.elements(), decision.source.name));
   }
 
   // `weight`: defined if it was read ahead.

@@ -1,12 +1,14 @@
 #include <qmill/core/verify.h>
 
 #include "io/json_text.h"
-#include "verify/data_rules.h"
-#include "verify/findings.h"
-#include "verify/layer_rules.h"
+#include "readers/legacy_markers.h"
 #include "readers/model_parts.h"
 #include "readers/raw_markers.h"
 #include "readers/reader_formats.h"
+#include "readers/text_encoders.h"
+#include "verify/data_rules.h"
+#include "verify/findings.h"
+#include "verify/layer_rules.h"
 
 #include <qmill/core/architecture.h>
 #include <qmill/core/foreign_quantizers.h>
@@ -74,7 +76,9 @@ class Verifier {
         markers_(raw_markers(source)),
         header_(header_entry(source)),
         tensors_(source),
-        parts_(parts_of(source.tensors(), recognise(host, source))) {}
+        architecture_(recognise(host, source).value_or(Architecture{})),
+        parts_(source.tensors(), architecture_.name, architecture_.prefix),
+        legacy_(source.tensors(), architecture_.prefix) {}
 
   VerifyReport run() {
     check_container();
@@ -138,6 +142,13 @@ class Verifier {
       if (is_text_encoder_of_checkpoint(base))
         findings_.error("header-only", base,
                         "only the header marks it, and readers of whole checkpoints use the header for the diffusion model only");
+      else if (!architecture_.prefix.empty())
+        findings_.remark(
+            "header-only", base,
+            fmt::format("only the header marks it, as '{}': of ComfyUI's loaders of checkpoints and of diffusion models, one does "
+                        "not find that, and stable-diffusion.cpp reads marker tensors",
+                        name),
+            Effect::stops, Effect::doubt);
       else
         findings_.remark("header-only", base, "only the header marks it: stable-diffusion.cpp reads marker tensors", Effect::stops);
       add_layer(base, entry);
@@ -181,7 +192,6 @@ class Verifier {
                       fmt::format("{} quantized the model: readers of these rules do not know its tensors", found->tool));
       return;
     }
-    const bool has_legacy_marker = tensors_.has_tensor("scaled_fp8") || tensors_.has_tensor("model.diffusion_model.scaled_fp8");
     std::vector<std::string> plain_f8;
     for (const TensorInfo& tensor : source_.tensors()) {
       const std::string base = layer_base(tensor.name);
@@ -196,9 +206,11 @@ class Verifier {
             fmt::format("it is {} {} and nothing marks it{}: readers take the codes for values, which gives noise and no error",
                         dtype_name(tensor.dtype), tensor.shape_text(), scale.empty() ? "" : fmt::format(" ('{}' is not read)", scale)));
       const bool is_f8 = tensor.dtype == DType::f8_e4m3 || tensor.dtype == DType::f8_e5m2;
-      if (is_f8 && !scale.empty() && !has_legacy_marker)
+      const bool is_legacy = is_f8 && scale.ends_with(kLegacyScale) && !header_.exists && legacy_.marks(base);
+      if (is_f8 && !scale.empty() && !is_legacy)
         findings_.error("unmarked-codes", tensor.name,
                         fmt::format("it is {} and nothing marks it: '{}' is not read", dtype_name(tensor.dtype), scale));
+      if (is_legacy) check_part(base);
       if (is_f8 && scale.empty()) plain_f8.push_back(tensor.name);
     }
     if (!plain_f8.empty())
@@ -213,18 +225,17 @@ class Verifier {
     return {};
   }
 
-  static ModelParts parts_of(const std::vector<TensorInfo>& tensors, const std::optional<Architecture>& architecture) {
-    return architecture ? ModelParts(tensors, architecture->name, architecture->prefix) : ModelParts(tensors, "", "");
+  void check_part(const std::string& base) {
+    const ModelPart& part = parts_.of(base);
+    if (part.loads_quantized == false)
+      findings_.remark("model-part", base, fmt::format("it is in {}: {}", part.name, part.because), Effect::doubt, Effect::stops);
   }
 
   // Whether the parts of the model that have quantized layers are loaded with such; and, of all parts, whether that is known.
   void check_parts() {
-    for (const MarkedLayer& layer : layers_) {
-      const ModelPart& part = parts_.of(layer.base);
-      if (part.loads_quantized == false)
-        findings_.remark("model-part", layer.base, fmt::format("it is in {}: {}", part.name, part.because), Effect::doubt,
-                         Effect::stops);
-    }
+    for (const MarkedLayer& layer : layers_) check_part(layer.base);
+    if (const std::string tokenizer(tokenizer_tensor(architecture_.name)); !tokenizer.empty() && !tensors_.has_tensor(tokenizer))
+      findings_.remark("tokenizer", tokenizer, "the file does not have it: ComfyUI reads the tokenizer of this text encoder from it");
     std::set<std::string> named;
     for (const TensorInfo& tensor : source_.tensors()) {
       const ModelPart& part = parts_.of(tensor.name);
@@ -266,7 +277,8 @@ class Verifier {
       for (const Finding& finding : findings) {
         if (finding.*effect != worst) continue;
         verdict.loads = worst == Effect::stops ? std::optional(false) : std::nullopt;
-        verdict.because = fmt::format("{}{}: {}", finding.rule, finding.tensor.empty() ? "" : fmt::format(" ({})", finding.tensor), finding.text);
+        verdict.because =
+            fmt::format("{}{}: {}", finding.rule, finding.tensor.empty() ? "" : fmt::format(" ({})", finding.tensor), finding.text);
         return verdict;
       }
     return verdict;
@@ -278,7 +290,9 @@ class Verifier {
   const std::map<std::string, RawMarker> markers_;
   const HeaderEntry header_;
   const LayerTensors tensors_;
+  const Architecture architecture_;  // without a name: it is not recognised
   const ModelParts parts_;
+  const LegacyMarkers legacy_;
   std::vector<MarkedLayer> layers_;
   std::set<std::string> marked_;  // layers that something marks, rightly or not
   Findings findings_;

@@ -34,4 +34,8 @@ class QMILL_API FileReader {
   std::uint64_t size_ = 0;
 };
 
+// Git leaves a short text in place of a file that Git LFS has not fetched. Loaders call this for each file that they open. Throws
+// Error(input) that names the file and says so, and Error(io). [any-thread]
+QMILL_API void require_no_lfs_pointer(const FileReader& reader);
+
 }  // namespace qmill

@@ -1,4 +1,5 @@
 // Opens every file named *.bad as a model of one layer; the function that QMILL_TEST_THROW names throws.
+#include <qmill/error.h>
 #include <qmill/plugin.h>
 
 #include <cstdlib>
@@ -58,7 +59,9 @@ class ThrowingLoader final : public Loader {
   }
   std::unique_ptr<TensorSource> open(const std::filesystem::path& path) const override {
     maybe_throw("open");
-    if (const char* named = std::getenv("QMILL_TEST_THROW"); named != nullptr && named == std::string_view("nothing")) return nullptr;
+    const char* named = std::getenv("QMILL_TEST_THROW");
+    if (named != nullptr && named == std::string_view("nothing")) return nullptr;
+    if (named != nullptr && named == std::string_view("input")) throw Error(ErrorKind::input, "its third line is empty");
     return std::make_unique<ThrowingSource>(path);
   }
 };

@@ -70,6 +70,16 @@ TEST(FindModels, APatternIsNoRegularExpression) {
   expect_error(ErrorKind::usage, {"'b*'"}, [&] { find_models(dir.path(), "b*"); });
 }
 
+TEST(FindModels, AnIndexStandsForAllOfItsFiles) {
+  const TempDir dir;
+  const std::string first = "m-00001-of-00002.safetensors", second = "m-00002-of-00002.safetensors";
+  for (const std::string& name : {first, second, std::string("x.safetensors"), std::string("y.safetensors")}) write_bytes(dir / name, "");
+  const std::filesystem::path index = dir / "m.safetensors.index.json";
+  write_bytes(index, R"({"weight_map":{"a":")" + first + R"(","b":")" + second + R"(","c":"y.safetensors"}})");
+  EXPECT_EQ(find_models(dir.path(), "*.safetensors"), (Paths{index, dir / "x.safetensors"}));
+  EXPECT_EQ(find_models(dir.path(), "m-*"), Paths{index});
+}
+
 TEST(FindModels, ANameWithStarsThatExistsIsItself) {
   const TempDir dir;
   for (const char* name : {"*.x", "a.x"}) write_bytes(dir / name, "");

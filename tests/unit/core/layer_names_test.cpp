@@ -108,7 +108,8 @@ TEST(LayerNames, EveryModelOfACheckpointGetsItsOwn) {
 
 TEST(LayerNames, TheOnlyEncoderOfACheckpointIsTheFirst) {
   for (const char* prefix : {"cond_stage_model.transformer.", "cond_stage_model.model.", "conditioner.embedders.0.model."}) {
-    const LayerNames names({{"model.diffusion_model.q", 4, 4}, {prefix + std::string("text_model.encoder.q"), 4, 4}}, known(ModelKind::diffusion));
+    const LayerNames names({{"model.diffusion_model.q", 4, 4}, {prefix + std::string("text_model.encoder.q"), 4, 4}},
+                           known(ModelKind::diffusion));
     for (const char* name : {"lora_te_text_model_encoder_q", "lora_te1_text_model_encoder_q", "text_encoder.text_model.encoder.q"})
       EXPECT_EQ(names.resolve(name).place, (LayerPlace{1, {}})) << prefix << " " << name;
     EXPECT_TRUE(names.resolve("lora_te2_text_model_encoder_q").is_for_other_model) << prefix;

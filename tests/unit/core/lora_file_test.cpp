@@ -1,5 +1,6 @@
 #include "lora/lora_file.h"
 #include "core_support.h"
+#include "lora/fit.h"
 
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
@@ -32,6 +33,25 @@ TEST(LayerNames, PrefixesAreStrippedAsOftenAsThereIsOne) {
   EXPECT_EQ(without_prefixes("base_model.model.transformer.blocks.0"), "blocks.0");
   EXPECT_EQ(without_prefixes("modeling.blocks"), "modeling.blocks");
   EXPECT_EQ(without_prefixes("model."), "model.") << "nothing would be left";
+}
+
+TEST(LayerNames, OfACheckpointsOtherPartsOnlyWholeNamesAreKnown) {
+  for (const std::string prefix :
+       {"first_stage_model.", "vae.", "audio_vae.", "vocoder.", "pretransform.", "control_model.", "model_ema."}) {
+    const std::string base = prefix + "blocks.0.q";
+    const LayerAddress address = layer_address(base);
+    EXPECT_EQ(address.component.kind, ModelKind::other) << base;
+    EXPECT_EQ(address.rest, "blocks.0.q") << base;
+    const LayerNames names({{"model.diffusion_model.blocks.0.q", 4, 4}, {base, 4, 4}}, {});
+    EXPECT_EQ(names.resolve("blocks.0.q").place, (LayerPlace{0, {}})) << base;
+    EXPECT_EQ(names.resolve(base).place, (LayerPlace{1, {}}));
+  }
+}
+
+TEST(OtherNames, PartsBeyondAllRowsAreLeftOut) {
+  const BlockNames parts = {{}, {{"qkv", {{"to_q", 1000}, {"to_k", 0}}, false}}};
+  EXPECT_EQ(other_names({&parts}, "qkv", 1008, 1).size(), 2u);
+  EXPECT_TRUE(other_names({&parts}, "qkv", 1008, std::int64_t{1} << 62).empty()) << "1000 times as many are 0 in 64 bits";
 }
 
 TEST(LoraFile, EverySpellingFindsItsLayer) {
@@ -139,6 +159,20 @@ TEST(LoraFile, EveryEndingIsAPartOfItsOwn) {
   }
   for (const char* other : {"", ".", "a", "a.weight", "a.lora_A.x.y.weight", "a.lora_Ax", "a.alphabet", "lora_A.weight"})
     EXPECT_FALSE(parse_adapter_name(other)) << other;
+}
+
+TEST(LoraFile, APartDoesNotFitABiasOfOneValue) {
+  const BlockNames parts = {{}, {{"qkv", {{"to_q", 0}, {"to_k", 0}, {"to_v", 0}}, false}}};
+  const LayerNames fused({{"qkv", 12, 4}}, {ModelKind::diffusion, {&parts}, {}});
+  const auto found = [&](std::int64_t values, const TensorInfo& bias) {
+    const OpenedLora file({{"to_q.diff_b", at::ones({values})}});
+    const LoraFile lora(file.dir / "lora.safetensors", host().open(file.dir / "lora.safetensors"), fused);
+    return misfit(lora, lora.entries().at(0), true, bias).value_or("nothing");
+  };
+  EXPECT_EQ(found(4, {"qkv.bias", DType::f32, {12}}), "nothing");
+  const std::string wrong = found(1, {"qkv.bias", DType::f32, {}});
+  EXPECT_NE(wrong.find("'to_q.diff_b'"), std::string::npos) << wrong;
+  EXPECT_NE(wrong.find("rows 0 to 3 of 'qkv.bias'"), std::string::npos) << wrong;
 }
 
 TEST(LoraFile, ValuesThatAreNotFiniteAreErrors) {

@@ -52,25 +52,27 @@ std::vector<std::string> names_of(const TensorSource& source) {
 using Names = std::vector<std::string>;
 
 TEST(RenamedSource, GivesT5OfLlamaCppItsNames) {
-  const auto source = renamed(source_of({"token_embd.weight", "enc.output_norm.weight", "enc.blk.0.attn_q.weight", "enc.blk.11.attn_o.weight",
-                                         "enc.blk.0.attn_rel_b.weight", "enc.blk.0.ffn_gate.weight", "enc.blk.0.ffn_up.weight",
-                                         "enc.blk.0.ffn_down.weight", "enc.blk.0.ffn_norm.weight", "unknown.weight"}));
-  EXPECT_EQ(names_of(*source), (Names{"shared.weight", "encoder.final_layer_norm.weight", "encoder.block.0.layer.0.SelfAttention.q.weight",
-                                      "encoder.block.11.layer.0.SelfAttention.o.weight",
-                                      "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-                                      "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", "encoder.block.0.layer.1.DenseReluDense.wi_1.weight",
-                                      "encoder.block.0.layer.1.DenseReluDense.wo.weight", "encoder.block.0.layer.1.layer_norm.weight",
-                                      "unknown.weight"}));
+  const auto source =
+      renamed(source_of({"token_embd.weight", "enc.output_norm.weight", "enc.blk.0.attn_q.weight", "enc.blk.11.attn_o.weight",
+                         "enc.blk.0.attn_rel_b.weight", "enc.blk.0.ffn_gate.weight", "enc.blk.0.ffn_up.weight", "enc.blk.0.ffn_down.weight",
+                         "enc.blk.0.ffn_norm.weight", "unknown.weight"}));
+  EXPECT_EQ(
+      names_of(*source),
+      (Names{"shared.weight", "encoder.final_layer_norm.weight", "encoder.block.0.layer.0.SelfAttention.q.weight",
+             "encoder.block.11.layer.0.SelfAttention.o.weight", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+             "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", "encoder.block.0.layer.1.DenseReluDense.wi_1.weight",
+             "encoder.block.0.layer.1.DenseReluDense.wo.weight", "encoder.block.0.layer.1.layer_norm.weight", "unknown.weight"}));
   EXPECT_EQ(source_remarks(*source), Names{"the tensors are renamed: they had names of llama.cpp (t5), and ComfyUI looks for others"});
 }
 
 TEST(RenamedSource, GivesWansT5AndWrappedModelsTheirNames) {
-  EXPECT_EQ(names_of(*renamed(source_of({"token_embedding.weight", "norm.weight", "blocks.0.attn.q.weight", "blocks.3.ffn.gate.0.weight",
-                                         "blocks.0.ffn.gate.0.weight", "blocks.3.ffn.fc1.weight", "blocks.3.pos_embedding.embedding.weight"}))),
-            (Names{"shared.weight", "encoder.final_layer_norm.weight", "encoder.block.0.layer.0.SelfAttention.q.weight",
-                   "encoder.block.3.layer.1.DenseReluDense.wi_0.weight", "encoder.block.0.layer.1.DenseReluDense.wi_0.weight",
-                   "encoder.block.3.layer.1.DenseReluDense.wi_1.weight",
-                   "encoder.block.3.layer.0.SelfAttention.relative_attention_bias.weight"}));
+  EXPECT_EQ(
+      names_of(*renamed(source_of({"token_embedding.weight", "norm.weight", "blocks.0.attn.q.weight", "blocks.3.ffn.gate.0.weight",
+                                   "blocks.0.ffn.gate.0.weight", "blocks.3.ffn.fc1.weight", "blocks.3.pos_embedding.embedding.weight"}))),
+      (Names{"shared.weight", "encoder.final_layer_norm.weight", "encoder.block.0.layer.0.SelfAttention.q.weight",
+             "encoder.block.3.layer.1.DenseReluDense.wi_0.weight", "encoder.block.0.layer.1.DenseReluDense.wi_0.weight",
+             "encoder.block.3.layer.1.DenseReluDense.wi_1.weight",
+             "encoder.block.3.layer.0.SelfAttention.relative_attention_bias.weight"}));
   EXPECT_EQ(names_of(*renamed(source_of({"language_model.model.layers.0.input_layernorm.weight", "language_model.lm_head.weight"}))),
             (Names{"model.layers.0.input_layernorm.weight", "lm_head.weight"}));
   EXPECT_EQ(names_of(*renamed(source_of({"model.language_model.layers.0.self_attn.q_proj.bias", "model.visual.blocks.0.attn.qkv.weight"}))),
@@ -78,10 +80,9 @@ TEST(RenamedSource, GivesWansT5AndWrappedModelsTheirNames) {
 }
 
 TEST(RenamedSource, PutsTheRowsOfLlamaBackInOrder) {
-  const auto source = renamed(source_of({"token_embd.weight", "blk.0.attn_q.weight", "blk.0.attn_k.weight", "blk.0.attn_v.weight"},
-                                        {{"general.architecture", "llama"},
-                                         {"llama.attention.head_count", "2"},
-                                         {"llama.attention.head_count_kv", "1"}}));
+  const auto source =
+      renamed(source_of({"token_embd.weight", "blk.0.attn_q.weight", "blk.0.attn_k.weight", "blk.0.attn_v.weight"},
+                        {{"general.architecture", "llama"}, {"llama.attention.head_count", "2"}, {"llama.attention.head_count_kv", "1"}}));
   const auto rows = [&](std::size_t tensor) {
     std::vector<float> values(16);
     source->read(tensor, std::as_writable_bytes(std::span(values)));
@@ -106,12 +107,25 @@ TEST(RenamedSource, PutsTheRowsOfLlamaBackInOrder) {
   EXPECT_EQ(value, 5);
 }
 
+TEST(RenamedSource, TakesTheNumberOfKeyHeadsFromTheOthersIfItIsNotWritten) {
+  const auto source = renamed(source_of({"token_embd.weight", "blk.0.attn_q.weight", "blk.0.attn_k.weight"},
+                                        {{"general.architecture", "llama"}, {"llama.attention.head_count", "1"}}));
+  std::vector<float> values(16);
+  source->read(2, std::as_writable_bytes(std::span(values)));
+  EXPECT_EQ(values[2], 4) << "the second row of a head of eight is stored as the third";
+}
+
 TEST(RenamedSource, RefusesWhatItCannotMakeRight) {
   const Names llama = {"token_embd.weight", "blk.0.attn_q.weight"};
-  expect_error(ErrorKind::unsupported, {"gemma3", "original model"}, [&] { renamed(source_of(llama, {{"general.architecture", "gemma3"}})); });
+  expect_error(ErrorKind::unsupported, {"gemma3", "original model"},
+               [&] { renamed(source_of(llama, {{"general.architecture", "gemma3"}})); });
   expect_error(ErrorKind::input, {"llama.attention.head_count"}, [&] { renamed(source_of(llama, {{"general.architecture", "llama"}})); });
   expect_error(ErrorKind::input, {"blk.0.attn_q.weight", "3 attention heads"}, [&] {
-    renamed(source_of(llama, {{"general.architecture", "llama"}, {"llama.attention.head_count", "3"}, {"llama.attention.head_count_kv", "3"}}));
+    renamed(
+        source_of(llama, {{"general.architecture", "llama"}, {"llama.attention.head_count", "3"}, {"llama.attention.head_count_kv", "3"}}));
+  });
+  expect_error(ErrorKind::input, {"blk.0.attn_q.weight", "attention heads"}, [&] {  // twice as many are -2
+    renamed(source_of(llama, {{"general.architecture", "llama"}, {"llama.attention.head_count", "9223372036854775807"}}));
   });
   expect_error(ErrorKind::input, {"two tensors", "shared.weight"},
                [&] { renamed(source_of({"enc.blk.0.attn_q.weight", "token_embd.weight", "shared.weight"})); });

@@ -15,10 +15,11 @@ struct ForeignQuantizer {
   std::string tensor;  // one that shows it
 };
 
-// The tool whose way of storing these tensors have; nothing: none that is known here. Formats that qmill reads are not among them.
+// The tool that stored these tensors, by their names and types; nothing: none that is known here. Formats that qmill reads are not among
+// them. [any-thread]
 QMILL_CORE_API std::optional<ForeignQuantizer> find_foreign_quantizer(const std::vector<TensorInfo>& tensors);
 
-// Whole numbers, which a weight never is unless it holds codes. Truth values are none.
+// Whole numbers, which a weight never is unless it holds codes. Truth values are none. [any-thread]
 QMILL_CORE_API bool is_integer(DType dtype);
 
 }  // namespace qmill

@@ -30,8 +30,10 @@ struct MergedLora {
   std::map<std::string, std::size_t> alpha;   // of these with a rank, where alpha comes from: "tensor", "metadata", "rank"
   std::vector<std::string> unmatched;         // its tensors that are of no layer of the model, or of no known kind
   std::vector<std::string> for_other_models;  // its tensors that are meant for another model, by their names or sizes
-  std::vector<std::string> mismatched;        // layers of the model that are left out, as the changes have another size
-  std::size_t unaffected = 0;                 // of `layers`, those that an alpha or strength of 0 leaves as they are
+  // Layers of the model of which a change is left out, as it has another size: each once, by place in the model. One is in `layers`, too,
+  // if other parts of it (to_q of a qkv) fit and are merged.
+  std::vector<std::string> mismatched;
+  std::size_t unaffected = 0;  // of `layers`, those that an alpha or strength of 0 leaves as they are
 };
 
 struct MergeAccount {

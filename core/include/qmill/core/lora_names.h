@@ -18,7 +18,9 @@ struct LayerPart {
 struct LayerParts {
   std::string layer;
   std::vector<LayerPart> parts;
-  bool scale_first = false;  // rows are shift and scale, of as many rows as there are columns each, and the parts have them in turn
+  // In the model, the first half of the rows is shift and the second is scale; in the LoRA, scale comes first. Only of layers with twice as
+  // many rows as columns.
+  bool scale_first = false;
 };
 
 // Names below blocks: first of the model, then of LoRAs. A part "*" of a block is a number, the same in both.

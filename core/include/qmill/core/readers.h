@@ -5,7 +5,7 @@
 
 namespace qmill {
 
-// What mainline ComfyUI makes of one layer, by its format alone: verify.h has all of its rules.
+// What mainline ComfyUI makes of one layer, by its format alone: verify.h has all of its rules. All functions here: [any-thread].
 struct ReaderNeed {
   bool loads = false;
   std::string since;  // first release that loads it; empty: any

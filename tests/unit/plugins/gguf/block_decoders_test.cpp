@@ -11,7 +11,7 @@ using namespace gguf;
 
 namespace {
 
-constexpr std::uint8_t kOneUpper = 0x3c;  // the upper byte of 1 in F16
+constexpr std::uint8_t kOneUpper = 0x3c;   // the upper byte of 1 in F16
 constexpr std::uint8_t kHalfUpper = 0x38;  // of 0.5
 
 struct ByHand {
@@ -31,7 +31,10 @@ const std::vector<ByHand> kCases = {
     {7, {{1, kOneUpper}, {3, kHalfUpper}, {4, 0x02}, {7, 0x80}, {8 + 1, 0x03}}, 0.5f, {{1, 19.5f}, {31, 16.5f}}},
     {8, {{1, kHalfUpper}, {2 + 5, 0x80}, {2 + 31, 0x7f}}, 0.0f, {{5, -64.0f}, {31, 63.5f}}},
     // Q2_K: group 11, which is the second half, bits 2 and 3, byte 16 to 31: scale 3, minimum 2.
-    {10, {{81, kOneUpper}, {83, kHalfUpper}, {11, 0x23}, {16 + 32 + 16 + 2, 2 << 2}}, 0.0f, [] {
+    {10,
+     {{81, kOneUpper}, {83, kHalfUpper}, {11, 0x23}, {16 + 32 + 16 + 2, 2 << 2}},
+     0.0f,
+     [] {
        std::map<int, float> values;
        for (int i = 176; i < 192; ++i) values[i] = -1.0f;
        values[178] = 3 * 2 - 1;
@@ -48,21 +51,30 @@ const std::vector<ByHand> kCases = {
        return values;
      }()},
     // Q4_K: group 5: scale 0b100011, minimum 0b010010.
-    {12, {{1, kOneUpper}, {3, kHalfUpper}, {4 + 9, 0x23}, {4 + 1, 2 << 6}, {4 + 5, 1 << 6}, {16 + 2 * 32 + 4, 0x70}}, 0.0f, [] {
+    {12,
+     {{1, kOneUpper}, {3, kHalfUpper}, {4 + 9, 0x23}, {4 + 1, 2 << 6}, {4 + 5, 1 << 6}, {16 + 2 * 32 + 4, 0x70}},
+     0.0f,
+     [] {
        std::map<int, float> values;
        for (int i = 160; i < 192; ++i) values[i] = -9.0f;
        values[164] = 35 * 7 - 9;
        return values;
      }()},
     // Q5_K: group 2: scale 7, minimum 4; the fifth bit of its value 6.
-    {13, {{1, kOneUpper}, {3, kHalfUpper}, {4 + 2, 7}, {4 + 6, 4}, {16 + 6, 1 << 2}, {48 + 32 + 6, 0x05}}, 0.0f, [] {
+    {13,
+     {{1, kOneUpper}, {3, kHalfUpper}, {4 + 2, 7}, {4 + 6, 4}, {16 + 6, 1 << 2}, {48 + 32 + 6, 0x05}},
+     0.0f,
+     [] {
        std::map<int, float> values;
        for (int i = 64; i < 96; ++i) values[i] = -2.0f;
        values[70] = 7 * 21 - 2;
        return values;
      }()},
     // Q6_K: group 13: scale -2; value 210 has the high bits 3.
-    {14, {{209, kHalfUpper}, {192 + 13, 0xfe}, {64 + 16 + 2, 0x60}, {128 + 32 + 16 + 2, 3 << 4}}, 0.0f, [] {
+    {14,
+     {{209, kHalfUpper}, {192 + 13, 0xfe}, {64 + 16 + 2, 0x60}, {128 + 32 + 16 + 2, 3 << 4}},
+     0.0f,
+     [] {
        std::map<int, float> values;
        for (int i = 208; i < 224; ++i) values[i] = 32.0f;
        values[210] = -1.0f * (6 + 48 - 32);
@@ -70,7 +82,10 @@ const std::vector<ByHand> kCases = {
      }()},
     {20, {{1, kHalfUpper}, {2 + 3, 0xf8}}, -63.5f, {{3, 0.5f}, {19, 56.5f}}},
     // IQ4_XS: all scales are 32 - 32 but that of group 6, which is 32 + 9 - 32.
-    {23, {{1, kOneUpper}, {2, 0xaa}, {3, 0xaa}, {4 + 3, 0x09}, {8 + 96 + 2, 0x8f}}, 0.0f, [] {
+    {23,
+     {{1, kOneUpper}, {2, 0xaa}, {3, 0xaa}, {4 + 3, 0x09}, {8 + 96 + 2, 0x8f}},
+     0.0f,
+     [] {
        std::map<int, float> values;
        for (int i = 192; i < 224; ++i) values[i] = 9 * -127.0f;
        values[194] = 9 * 113.0f;

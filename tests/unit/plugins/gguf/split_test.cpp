@@ -35,8 +35,8 @@ struct Part {
 class Split : public ::testing::Test {
  protected:
   void write(const std::string& name, const Part& part) const {
-    write_bytes(folder / name, file({key("split.no", part.number), key("split.count", part.count),
-                                     key("split.tensors.count", part.tensors), key("general.architecture", part.architecture)},
+    write_bytes(folder / name, file({key("split.no", part.number), key("split.count", part.count), key("split.tensors.count", part.tensors),
+                                     key("general.architecture", part.architecture)},
                                     {entry(part.tensor, {4}, 0, 0)}, std::string(16, static_cast<char>('a' + part.number))));
   }
 
@@ -154,6 +154,25 @@ TEST_F(Split, ShapesOfTheFirstPartAreForTensorsOfAll) {
   expect_refused(first, {"split.tensors.count is 2", "have 1 tensor"});
   write(second, {.number = 1, .tensors = 1, .tensor = "b"});
   EXPECT_EQ(open_model(folder / first)->tensors()[0].shape, (std::vector<std::int64_t>{2, 2}));
+}
+
+TEST_F(Split, AShapeThatDoesNotFitIsAnErrorOfThePartThatHoldsTheTensor) {
+  write_bytes(folder / first, file({key("split.no", 0u), key("split.count", 2u),
+                                    text("comfy.gguf.orig_shape.b") + number<std::uint32_t>(9) + number<std::uint32_t>(5) +
+                                        number<std::uint64_t>(1) + number<std::int32_t>(5)},
+                                   {entry("a", {4}, 0, 0)}, std::string(16, '\0')));
+  write(second, {.number = 1, .tensor = "b"});
+  for (const std::string& name : {first, second}) {
+    const qmill::Error error = qmill::testing::error_of([&] { open_model(folder / name); });
+    const std::string where = "'" + (folder / second).string() + "': tensor 'b': ";
+    EXPECT_TRUE(std::string_view(error.what()).starts_with(where)) << error.what();
+  }
+}
+
+TEST_F(Split, APartThatIsAGitLfsPointerIsSaid) {
+  write(first, {.number = 0, .tensor = "a"});
+  write_bytes(folder / second, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
+  expect_refused(first, {second, "Git LFS pointer"});
 }
 
 }  // namespace

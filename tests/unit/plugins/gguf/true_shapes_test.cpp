@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 
 using namespace gguf;
@@ -13,35 +14,49 @@ using qmill::testing::expect_error;
 
 namespace {
 
-std::vector<Entry> one(std::string name, Shape shape) {
+Entry one(std::string name, Shape shape) {
   Entry entry;
   entry.info = {std::move(name), DType::f32, std::move(shape)};
-  return {entry};
+  return entry;
 }
 
 void expect_shape_refused(Shape stored, Shape original, std::initializer_list<std::string_view> parts) {
-  std::vector<Entry> entries = one("t", std::move(stored));
-  expect_error(ErrorKind::input, parts, [&] { restore_folded(entries, {{"t", original}}); });
+  Entry entry = one("t", std::move(stored));
+  expect_error(ErrorKind::input, parts, [&] { restore_folded(entry, {{"t", original}}); });
 }
 
 TEST(TrueShapes, AFoldedTensorGetsTheShapeOfItsKey) {
-  std::vector<Entry> entries = one("t", {144, 256});
-  restore_folded(entries, {{"t", {64, 64, 3, 3}}, {"another", {5}}});
-  EXPECT_EQ(entries[0].info.shape, (Shape{64, 64, 3, 3}));
-  entries = one("t", {0, 256});
-  restore_folded(entries, {{"t", {256, 0, 3}}});
-  EXPECT_EQ(entries[0].info.shape, (Shape{256, 0, 3}));
+  Entry entry = one("t", {144, 256});
+  restore_folded(entry, {{"t", {64, 64, 3, 3}}, {"another", {5}}});
+  EXPECT_EQ(entry.info.shape, (Shape{64, 64, 3, 3}));
+  restore_folded(entry, {{"another", {5}}});
+  EXPECT_EQ(entry.info.shape, (Shape{64, 64, 3, 3}));
+  entry = one("t", {0, 256});
+  restore_folded(entry, {{"t", {256, 0, 3}}});
+  EXPECT_EQ(entry.info.shape, (Shape{256, 0, 3}));
 }
 
 TEST(TrueShapes, AShapeWithAnotherNumberOfValuesIsAnError) {
   expect_shape_refused({144, 256}, {64, 64, 3}, {"tensor 't'", "144 x 256", "64 x 64 x 3", "comfy.gguf.orig_shape.t"});
   expect_shape_refused({4, 6}, {5, 5}, {"4 x 6", "5 x 5"});
   expect_shape_refused({4, 6}, {4, 6, 0}, {"4 x 6 x 0"});
-  expect_shape_refused({4, 0}, {4, 6}, {"4 x 0", "4 x 6"});
+  expect_shape_refused({4, 0}, {4, 6}, {"4 x 0", "4 x 6", "another number of values"});
   // Their product is 2^248, which is 0 in 64 bits.
   constexpr std::int64_t huge = std::int64_t{1} << 31;
   expect_shape_refused({0}, Shape(8, huge), {"2147483648"});
   expect_shape_refused({256}, Shape(8, huge), {"2147483648"});
+}
+
+TEST(TrueShapes, AnEmptyShapeWithHugeDimensionsIsAnError) {
+  constexpr std::int64_t huge = std::numeric_limits<std::int32_t>::max();
+  Shape shape(7, huge);
+  shape.push_back(0);
+  expect_shape_refused({0}, shape, {"tensor 't'", "2147483647", "x 0, which is too large"});
+  std::rotate(shape.begin(), shape.end() - 1, shape.end());
+  expect_shape_refused({0}, shape, {"'comfy.gguf.orig_shape.t' says 0 x 2147483647", "too large"});
+  Entry entry = one("t", {0});
+  restore_folded(entry, {{"t", {huge, 0, 1 << 20}}});
+  EXPECT_EQ(entry.info.shape, (Shape{huge, 0, 1 << 20}));
 }
 
 TEST(TrueShapes, LinearLayersOfSdxlThatAreConvolutionsBecomeMatricesAgain) {
@@ -52,7 +67,7 @@ TEST(TrueShapes, LinearLayersOfSdxlThatAreConvolutionsBecomeMatricesAgain) {
                                                                          {"m.1.proj_out.weight", {8, 8, 1}},
                                                                          {"m.2.proj_in.weight", {8, 8, 3, 3}},
                                                                          {"m.skip_connection.weight", {8, 8, 1, 1}}})
-      entries.push_back(one(name, shape).front());
+      entries.push_back(one(name, shape));
     return entries;
   };
   std::vector<Entry> entries = model();

@@ -291,7 +291,7 @@ TEST(QuipPlugin, TheFullLayoutIsNotCheckpointedAndSaysSo) {
   const at::Tensor weight = random_weight(16, 64, at::kFloat, 14);
   Context context(weight, full_format(), {}, {{"checkpointed", true}, {"checkpoint_threshold", std::int64_t{64}}});
   quantizer().quantize(weight, context);
-  EXPECT_THAT(context.notes, Contains(HasSubstr("checkpointed does not apply")));
+  EXPECT_THAT(context.notes, Contains(HasSubstr("`quip_checkpointed` does not apply")));
 }
 
 TEST(QuipPlugin, ValuesThatAreNotFiniteAreNamedInEveryMode) {
