@@ -442,13 +442,11 @@ class Recognition(ModelFolder):
         self.assertIn("architecture not known", qmill("inspect", self.header("lora_flux1"))[0])
         self.assertIn("in a layout that readers rename", qmill("inspect", self.header("diffusers_flux1"))[0])
 
-    def test_a_plan_without_a_filter_hints_at_it(self):
+    def test_a_person_who_chooses_gets_no_hint(self):
         path = self.header("chroma")
-        hint = "this is chroma; --filter distillation_large (or auto) would keep 15 layers that are quantized"
-        self.assertEqual(qmill_json("plan", path)["warnings"], [hint])
-        self.assertRegex(qmill("plan", path)[0], f"\n  model +chroma\n(.*\n)*  warning +{re.escape(hint)}\n")
+        self.assertRegex(qmill("plan", path, "--filter", "none")[0], r"\n  model +chroma\n")
         self.assertRegex(qmill("plan", path, "--filter", "auto")[0], r"\n  model +chroma, filter distillation_large\n")
-        for words in (["--filter", "auto"], ["--distillation-large"], ["--exclude-layers", "img_in"]):
+        for words in (["--filter", "none"], ["--filter", "auto"], ["--distillation-large"], ["--exclude-layers", "img_in"]):
             self.assertNotIn("would keep", "".join(qmill_json("plan", path, *words)["warnings"]))
         config = self.folder / "layers.json"
         config.write_text('{"img_in": {"skip": true}}')
