@@ -71,7 +71,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         source, target = f"{folder}/model.safetensors", f"{folder}/out.safetensors"
         make_model(source)
-        convert = [qmill, "-i", source, "-o", target, "--overwrite", "--verbose", "MINIMAL"]
+        convert = [qmill, "-i", source, "-o", target, "--overwrite", "--verbose", "MINIMAL", "--filter", "none"]
         run(convert)
         size = os.path.getsize(target)
         figures = {"copy": [], "convert": [], "copy, synced": [], "convert, synced": [], "start": []}

@@ -92,7 +92,7 @@ class Measurement:
 
     def convert(self, flags, calibrated):
         # Embeddings are looked up, not multiplied with: they have no inputs to be judged by.
-        words = [self.qmill, "-i", self.model, "--exclude-layers", "embedding", "-o", self.output, "--overwrite", "--no-sync", "--json", *flags]
+        words = [self.qmill, "-i", self.model, "--filter", "none", "--exclude-layers", "embedding", "-o", self.output, "--overwrite", "--no-sync", "--json", *flags]
         if calibrated:
             words += ["--calibration-data", self.rows, "--calib-samples", "1000000"]
         report = json.loads(run(words))
