@@ -30,6 +30,7 @@ class GptqQuantizer final : public qmill::GridQuantizer {
     const qmill::Options& options = context.target().options;
     qmill::CalibratedRounding how = qmill::read_calibrated_options(options);
     how.activation_order = options.boolean("actorder");
+    how.descent_passes = options.integer("descent_passes");
     how.block_columns = options.boolean("fast") ? options.integer("block_size") : weight.size(1);
     return how;
   }
@@ -42,6 +43,10 @@ class GptqQuantizer final : public qmill::GridQuantizer {
                     {"fast", true, "work in blocks of columns; off: one column at a time, with the same codes"},
                     {"turbo", false, "a fused kernel for GPUs"},
                     {"block_size", qmill::kBlockColumns, "columns in a block; changes only the speed", 1}};
+    qmill::OptionSpec passes{"descent_passes", std::int64_t{0},
+                             "passes over all columns afterwards: each value moves to where the others make it cheapest", 0, 1000};
+    passes.flag = "descent-passes";
+    info.options.push_back(std::move(passes));
     for (qmill::OptionSpec& option : qmill::calibrated_options()) info.options.push_back(std::move(option));
     info.uses_calibration = true;
     info.cost = 20;

@@ -1,10 +1,11 @@
 #include "learned_quantizer.h"
 
-#include "coordinate_descent.h"
 #include "projected_rounding.h"
+#include "schedule.h"
 #include "soft_rounding.h"
 
 #include <qmill/numerics/calibrated_rounding.h>
+#include <qmill/numerics/descent.h>
 #include <qmill/numerics/products.h>
 #include <qmill/numerics/rounding.h>
 #include <qmill/numerics/sample_judge.h>
@@ -27,6 +28,7 @@ using qmill::SampleJudge;
 
 namespace {
 
+constexpr double kWorthOfPass = 0.002;  // coordinate descent: a pass that gains less is one in vain
 constexpr float kRidge = 0.1f;  // soft rounding: keeps the error of what the directions do not see from growing
 
 class ProjectedError final : public ErrorObjective {
@@ -65,16 +67,6 @@ class CalibratedError final : public ErrorObjective {
   LayerContext& context_;
 };
 
-at::Tensor damped(const at::Tensor& hessian, double damping) {
-  at::Tensor result = hessian.clone();
-  auto* values = result.mutable_data_ptr<float>();
-  const std::int64_t step = hessian.size(0) + 1;
-  double mean = 0;
-  for (std::int64_t i = 0; i < result.numel(); i += step) mean += static_cast<double>(values[i]) / static_cast<double>(hessian.size(0));
-  for (std::int64_t i = 0; i < result.numel(); i += step) values[i] += static_cast<float>(damping * mean);
-  return result;
-}
-
 CodedWeight round_under_inputs(const at::Tensor& weight, const Grid& grid, const Layout& layout, const LayerInputs& inputs,
                                const Settings& settings, LayerContext& context) {
   qmill::CalibratedRounding how = qmill::read_calibrated_options(context.target().options);
@@ -97,11 +89,16 @@ CodedWeight round_under_inputs(const at::Tensor& weight, const Grid& grid, const
     if (judge.has_held_out()) best.statistics["output_error"] = found.output_error;
   };
 
-  const TileRounder rounder(weight, best.scales, grid, layout);
-  const at::Tensor hessian = damped(inputs.hessian, best.statistics.at("damping"));
-  const Descent descent = descend(rounder, best.codes, hessian, settings, context);
+  const TileRounder rounder(weight, {best.scales, best.common_scale}, grid, layout);
+  const at::Tensor hessian = qmill::damped(inputs.hessian, best.statistics.at("damping"));
+  const auto make_rule = [&]() -> qmill::DescentRule {
+    return [&settings, left = settings.iterations, stop = StopRule(settings, kWorthOfPass)](double objective) mutable {
+      return --left > 0 && !stop.stops_after(objective, settings.schedule.rate);
+    };
+  };
+  const qmill::Descent descent = qmill::descend(weight, rounder.codes(), best.codes, hessian, make_rule, context);
   keep_if_better(descent.codes);
-  std::int64_t iterations = descent.iterations;
+  std::int64_t iterations = descent.passes;
   if (settings.variant != Variant::original) {
     const SoftRounding soft = round_softly(rounder, best.codes, CalibratedError(hessian, context), settings, context);
     keep_if_better(soft.codes);
@@ -115,11 +112,10 @@ CodedWeight round_along_directions(const at::Tensor& weight, const Grid& grid, c
                                    LayerContext& context) {
   context.note("without calibration data it follows the weight's own dominant directions, which may raise the error on real inputs");
   const qmill::TileScales scales = qmill::tile_scales(weight, grid, layout, context);
-  CodedWeight nearest = qmill::round_onto(weight, scales.values, grid, layout, context);
-  nearest.common_scale = scales.common;
+  CodedWeight nearest = qmill::round_onto(weight, scales, grid, layout, context);
   CodedWeight result = nearest;
   if (settings.iterations == 0) return result;
-  const TileRounder rounder(weight, result.scales, grid, layout);
+  const TileRounder rounder(weight, scales, grid, layout);
   const Directions directions = dominant_directions(weight, settings, context);
   const ProjectedRounding projected = round_projected(rounder, nearest.codes, directions, settings, context);
   result.codes = projected.codes;

@@ -149,11 +149,15 @@ class SoftCodes {
 
   // The two codes around a value, one of them `code`, and the v of where it begins.
   float begin_at(std::int64_t row, std::int64_t column, std::int8_t code, std::int8_t& lower) const {
-    const qmill::Grid& grid = rounder_.grid();
-    const float x = rounder_.weight(row)[column] / rounder_.scale(row, column);
-    const int low = std::clamp(grid.value(code) <= x ? int{code} : code - 1, grid.lowest, grid.highest - 1);
+    const qmill::Grid& grid = rounder_.codes().grid();
+    const float weight = rounder_.weight(row)[column];
+    const bool is_scaled = !rounder_.codes().rounds_values();  // a code is worth its grid value times the scale
+    const float x = is_scaled ? weight / rounder_.codes().scale(row, column) : weight;
+    const auto value = [&](int of) { return is_scaled ? grid.value(of) : rounder_.decoded(row, column, of); };
+    const int low = std::clamp(value(code) <= x ? int{code} : code - 1, grid.lowest, grid.highest - 1);
     lower = static_cast<std::int8_t>(low);
-    const float part = std::clamp((x - grid.value(low)) / (grid.value(low + 1) - grid.value(low)), 0.0f, 1.0f);
+    const float gap = value(low + 1) - value(low);
+    const float part = gap > 0 ? std::clamp((x - value(low)) / gap, 0.0f, 1.0f) : 0.0f;
     const float h = code == low ? std::min(part, 0.5f - kMargin) : std::max(part, 0.5f + kMargin);
     const float s = (h - kBelow) / kStretch;
     return std::log(s / (1 - s));

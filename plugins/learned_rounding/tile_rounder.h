@@ -2,7 +2,7 @@
 #pragma once
 
 #include <qmill/layer_context.h>
-#include <qmill/numerics/grid_rounder.h>
+#include <qmill/numerics/tile_codes.h>
 
 namespace learned_rounding {
 
@@ -11,17 +11,18 @@ inline constexpr std::int64_t kSliceRows = 192;
 
 inline std::int64_t slices(std::int64_t rows) { return (rows + kSliceRows - 1) / kSliceRows; }
 
-// Of one weight F32 [N,K] with scales F32, one per tile. Borrows all that it is given. Const functions are [any-thread].
+// A weight F32 [N,K] and the codes for its scales. Borrows the weight. Const functions are [any-thread].
 class TileRounder {
  public:
-  TileRounder(const at::Tensor& weight, const at::Tensor& scales, const qmill::Grid& grid, const qmill::Layout& layout);
+  TileRounder(const at::Tensor& weight, const qmill::TileScales& scales, const qmill::Grid& grid, const qmill::Layout& layout)
+      : weight_(weight), codes_(grid, layout, weight.size(1), scales) {}
 
-  std::int64_t rows() const { return rows_; }
-  std::int64_t columns() const { return columns_; }
-  const qmill::Grid& grid() const { return grid_; }
-  const float* weight(std::int64_t row) const { return weight_ + row * columns_; }
-  float scale(std::int64_t row, std::int64_t column) const { return scales_[row / tile_rows_ * tiles_ + column / tile_columns_]; }
-  float decoded(std::int64_t row, std::int64_t column, int code) const { return grid_.value(code) * scale(row, column); }
+  std::int64_t rows() const { return weight_.size(0); }
+  std::int64_t columns() const { return codes_.columns(); }
+  const at::Tensor& weight() const { return weight_; }
+  const float* weight(std::int64_t row) const { return weight_.const_data_ptr<float>() + row * columns(); }
+  const qmill::TileCodes& codes() const { return codes_; }
+  float decoded(std::int64_t row, std::int64_t column, int code) const { return codes_.value(row, column, code); }
 
   // The codes nearest to weight - shift; `shift` is overwritten.
   void round_shifted(std::int64_t row, float* shift, std::int8_t* codes) const;
@@ -29,18 +30,8 @@ class TileRounder {
   void errors(std::int64_t row, const std::int8_t* codes, float* out) const;
 
  private:
-  template <class Run>
-  void for_runs(std::int64_t row, Run run) const;
-
-  const float* weight_;
-  const float* scales_;
-  const qmill::Grid& grid_;
-  const qmill::GridRounder rounder_;
-  const std::int64_t rows_;
-  const std::int64_t columns_;
-  const std::int64_t tile_rows_;
-  const std::int64_t tile_columns_;
-  const std::int64_t tiles_;
+  const at::Tensor& weight_;
+  const qmill::TileCodes codes_;
 };
 
 // decoded - weight of all rows, F32 [N,K].

@@ -1,10 +1,13 @@
 #include <qmill/numerics/calibrated_rounding.h>
 
+#include "scale_search.h"
+
 #include <qmill/error.h>
-#include <qmill/numerics/products.h>
+#include <qmill/numerics/descent.h>
 #include <qmill/numerics/rounding.h>
 #include <qmill/numerics/row_kernels.h>
 #include <qmill/numerics/sample_judge.h>
+#include <qmill/numerics/tile_codes.h>
 
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/zeros.h>
@@ -15,7 +18,6 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <span>
@@ -26,13 +28,6 @@ namespace {
 constexpr double kUsualDamping = 0.01;            // GPTQ's
 constexpr std::int64_t kCheapColumns = 1024;      // a factorization of so many costs little
 constexpr std::int64_t kAmpleRowsPerColumn = 16;  // with so many the usual damping is within 2 % of the best (docs/quality.md)
-
-// Factors of the largest-magnitude scale. Few values gain by clipping; many gain a little by being somewhere else than they were.
-constexpr std::array kFewValues = {1.0f, 0.94f, 0.88f, 0.82f, 0.76f, 0.70f, 0.64f};
-constexpr std::array kManyValues = {1.0f, 1.06f, 1.045f, 1.03f, 1.015f, 0.985f, 0.97f};
-constexpr int kFew = 16;
-
-int count_of(const Grid& grid) { return grid.highest - grid.lowest + 1; }
 
 // A weight in parts: one part where it is in memory as a whole.
 class Parts {
@@ -45,33 +40,42 @@ class Parts {
     if (weight.part_rows < weight.rows) rows_ = std::min(weight.rows, (weight.part_rows + unit - 1) / unit * unit);
   }
 
-  // Wished scales, and rows of the sample, from one pass over the weight.
-  at::Tensor survey(const Grid& grid, std::span<const std::int64_t> picked, at::Tensor& sample, LayerContext& context) const {
+  // What tiles wish for, and rows of the sample, from one pass over the weight.
+  WishedScales survey(const Grid& grid, std::span<const std::int64_t> picked, at::Tensor& sample, LayerContext& context) const {
     const std::int64_t columns = weight_.columns;
     const std::int64_t bands = (weight_.rows + layout_.tile_rows - 1) / layout_.tile_rows;
     const std::int64_t tiles = (columns + layout_.tile_columns - 1) / layout_.tile_columns;
-    const at::Tensor scales = at::zeros({bands, tiles}, at::kFloat);
+    WishedScales wished{at::zeros({bands, tiles}, at::kFloat)};
+    if (grid.scale_grid != nullptr) wished.peaks = at::zeros({bands}, at::kFloat);
     sample = context.allocate(std::array{static_cast<std::int64_t>(picked.size()), columns}, DType::f32);
     auto* out = sample.mutable_data_ptr<float>();
     for_each([&](std::int64_t begin, std::int64_t end, const at::Tensor& rows) {
-      at::Tensor target = scales_of(scales, begin, end);
-      target.copy_(at::maximum(target, wished_scales(rows, grid, layout_, context)));
+      const WishedScales found = wished_scales(rows, grid, layout_, context);
+      const auto raise = [&](const at::Tensor& whole, const at::Tensor& part) {
+        if (!whole.defined()) return;
+        at::Tensor target = whole.narrow(0, first_band(begin), part.size(0));
+        target.copy_(at::maximum(target, part));
+      };
+      raise(wished.values, found.values);
+      raise(wished.peaks, found.peaks);
       for (; !picked.empty() && picked.front() < end; picked = picked.subspan(1), out += columns)
         std::copy_n(rows.const_data_ptr<float>() + (picked.front() - begin) * columns, columns, out);
     });
-    return scales;
+    return wished;
   }
 
   // round(rows of a part, their scales) gives the codes and scales of that part.
   template <class Round>
-  CodedWeight round(const at::Tensor& scales, LayerContext& context, Round round_part) const {
+  CodedWeight round(const TileScales& scales, LayerContext& context, Round round_part) const {
     if (rows_ == weight_.rows) return round_part(weight_.load(0, rows_), scales);
-    CodedWeight coded{context.allocate(std::array{weight_.rows, weight_.columns}, DType::i8), scales.clone()};
+    CodedWeight coded{context.allocate(std::array{weight_.rows, weight_.columns}, DType::i8), scales.values.clone(), {}, scales.common};
     auto* codes = coded.codes.mutable_data_ptr<std::int8_t>();
     for_each([&](std::int64_t begin, std::int64_t end, const at::Tensor& rows) {
-      const CodedWeight part = round_part(rows, scales_of(scales, begin, end));
+      const std::int64_t first = first_band(begin);
+      const std::int64_t count = (end + layout_.tile_rows - 1) / layout_.tile_rows - first;
+      const CodedWeight part = round_part(rows, narrow_bands(scales, first, count));
       std::copy_n(part.codes.const_data_ptr<std::int8_t>(), part.codes.numel(), codes + begin * weight_.columns);
-      scales_of(coded.scales, begin, end).copy_(part.scales);
+      coded.scales.narrow(0, first, count).copy_(part.scales);
     });
     return coded;
   }
@@ -87,10 +91,7 @@ class Parts {
     }
   }
 
-  at::Tensor scales_of(const at::Tensor& scales, std::int64_t begin, std::int64_t end) const {
-    const std::int64_t first = begin / layout_.tile_rows;
-    return scales.narrow(0, first, (end + layout_.tile_rows - 1) / layout_.tile_rows - first);
-  }
+  std::int64_t first_band(std::int64_t row) const { return row / layout_.tile_rows; }
 
   const WeightParts& weight_;
   const Layout& layout_;
@@ -98,19 +99,21 @@ class Parts {
 };
 
 std::shared_ptr<const HessianFactor> shared_factor(const LayerInputs& inputs, const FactorOptions& options, LayerContext& context) {
-  const std::string key = fmt::format("factor/{}/{}/{}", inputs.key, options.damping, options.activation_order);
+  const std::string key =
+      fmt::format("factor/{}/{}/{}/{}", inputs.key, options.damping, options.activation_order, options.group_columns);
   return std::static_pointer_cast<const HessianFactor>(context.shared(
       key, [&] { return std::make_shared<HessianFactor>(factor_hessian(inputs.hessian, inputs.hessian.size(0), options, context)); }));
 }
 
 // Uphill or downhill from the usual damping while the error on the rows kept apart falls.
-double best_damping(const LayerInputs& inputs, const SampleJudge& judge, const at::Tensor& scales, const Grid& grid, bool activation_order,
+double best_damping(const LayerInputs& inputs, const SampleJudge& judge, const TileScales& scales, const Grid& grid, FactorOptions options,
                     LayerContext& context) {
   const std::int64_t columns = inputs.hessian.size(0);
   const bool is_ample = columns > kCheapColumns && inputs.rows >= kAmpleRowsPerColumn * columns;
   if (!judge.has_held_out() || is_ample) return kUsualDamping;
   const auto error = [&](double damping) {
-    const std::shared_ptr<const HessianFactor> factor = shared_factor(inputs, {damping, activation_order}, context);
+    options.damping = damping;
+    const std::shared_ptr<const HessianFactor> factor = shared_factor(inputs, options, context);
     return judge.output_error(round_with_feedback(judge.weight(), judge.scales_of(scales), grid, judge.layout(), *factor, context).coded);
   };
   const auto error_if_definite = [&](double damping) {  // some Hessians need their damping
@@ -136,43 +139,18 @@ double best_damping(const LayerInputs& inputs, const SampleJudge& judge, const a
   return best;
 }
 
-// Of several scales, the one that leaves each band of rows that share its scales the smallest objective.
-// round(scales that are wished for) rounds with those that are stored.
-template <class Round>
-CodedWeight search_scales(const at::Tensor& scales, const Grid& grid, const Layout& layout, Round round) {
-  const std::span<const float> factors = count_of(grid) <= kFew ? std::span<const float>(kFewValues) : std::span<const float>(kManyValues);
-  CodedWeight best;
-  std::vector<double> least(static_cast<std::size_t>(scales.size(0)), std::numeric_limits<double>::infinity());
-  for (const float factor : factors) {
-    FeedbackRounding tried = round(scales * factor);
-    if (!best.codes.defined()) best = {tried.coded.codes, tried.coded.scales.clone()};
-    const std::int64_t columns = best.codes.size(1);
-    const auto rows = static_cast<std::int64_t>(tried.objectives.size());
-    for (std::int64_t band = 0; band < scales.size(0); ++band) {
-      const std::int64_t begin = band * layout.tile_rows;
-      const std::int64_t end = std::min(rows, begin + layout.tile_rows);
-      const double objective = std::accumulate(tried.objectives.begin() + begin, tried.objectives.begin() + end, 0.0);
-      if (!(objective < least[static_cast<std::size_t>(band)])) continue;
-      least[static_cast<std::size_t>(band)] = objective;
-      if (factor == factors.front()) continue;
-      std::memcpy(best.codes.mutable_data_ptr<std::int8_t>() + begin * columns,
-                  tried.coded.codes.const_data_ptr<std::int8_t>() + begin * columns, static_cast<std::size_t>((end - begin) * columns));
-      std::copy_n(tried.coded.scales.const_data_ptr<float>() + band * scales.size(1), scales.size(1),
-                  best.scales.mutable_data_ptr<float>() + band * scales.size(1));
-    }
-  }
-  return best;
+enum class Search { none, tiles, bands, while_rounding };
+
+Search search_for(const CalibratedRounding& how, const Grid& grid, const Layout& layout, std::int64_t columns, bool is_informed) {
+  const ScaleSearch wanted = how.scale_search.value_or(has_few_values(grid) ? ScaleSearch::hessian : ScaleSearch::off);
+  if (wanted == ScaleSearch::off) return Search::none;
+  if (wanted == ScaleSearch::mse || !is_informed) return Search::tiles;
+  return can_choose_scales(layout, columns) ? Search::while_rounding : Search::bands;
 }
 
-// Nearest codes, and each row's squared error: the objective under the identity.
-FeedbackRounding round_plainly(const at::Tensor& weight, const at::Tensor& scales, const Grid& grid, const Layout& layout,
-                               LayerContext& context) {
-  FeedbackRounding rounded{round_onto(weight, scales, grid, layout, context), {}};
-  const at::Tensor errors = coding_errors(weight, rounded.coded, grid, layout, context);
-  const std::int64_t columns = errors.size(1);
-  const auto* e = errors.const_data_ptr<float>();
-  for (std::int64_t row = 0; row < errors.size(0); ++row, e += columns) rounded.objectives.push_back(dot(e, e, columns));
-  return rounded;
+// Bands of rows have factors of their own where one scale is all that a row has.
+std::span<const float> factors_for(Search search, const Grid& grid, const Layout& layout, std::int64_t columns) {
+  return search == Search::bands || layout.tile_columns >= columns ? band_factors(grid) : tile_factors(grid);
 }
 
 }  // namespace
@@ -185,8 +163,9 @@ std::vector<OptionSpec> calibrated_options() {
   damping.at_least = 0;
   damping.flag = "damping";
   OptionSpec search{"scale_search", std::string("auto"),
-                    "mse: choose the scale with the smallest error under the Hessian; auto: mse for formats of at most 16 values"};
-  search.choices = {"auto", "mse", "off"};
+                    "which scales: off: by the largest value; mse: the smallest error of the weight; hessian: the smallest error on real "
+                    "inputs; auto: hessian for formats of at most 16 values"};
+  search.choices = {"auto", "hessian", "mse", "off"};
   search.flag = "scale-search";
   return {damping, search};
 }
@@ -198,7 +177,7 @@ CalibratedRounding read_calibrated_options(const Options& options) {
     std::from_chars(damping.data(), damping.data() + damping.size(), number);  // the schema lets nothing else pass
   }
   if (const std::string& search = options.text("scale_search"); search != "auto")
-    how.scale_search = search == "mse" ? ScaleSearch::mse : ScaleSearch::off;
+    how.scale_search = search == "hessian" ? ScaleSearch::hessian : search == "mse" ? ScaleSearch::mse : ScaleSearch::off;
   return how;
 }
 
@@ -225,47 +204,69 @@ CodedWeight round_calibrated(const WeightParts& weight, const Grid& grid, const 
                              const CalibratedRounding& how, LayerContext& context) {
   Layout stored = layout;  // `weight` is in its basis already
   stored.rotation_group = 0;
-  const bool searches = how.scale_search.value_or(count_of(grid) <= kFew ? ScaleSearch::mse : ScaleSearch::off) == ScaleSearch::mse;
-  const Parts parts(weight, stored, searches);
   const bool is_informed = inputs != nullptr && !inputs->all_zero();
+  const Search search = search_for(how, grid, stored, weight.columns, is_informed);
+  const Parts parts(weight, stored, search != Search::none);
   std::vector<std::int64_t> picked;
   if (is_informed) picked = SampleJudge::rows_of(weight.rows);
   at::Tensor sampled;
-  const at::Tensor wished = parts.survey(grid, picked, sampled, context);
+  const WishedScales wished = parts.survey(grid, picked, sampled, context);
   const TileScales scales = stored_scales(wished, grid);
-  // What is wished for a part of the weight is stored with what the whole has in common.
-  const auto on_grid = [&](const at::Tensor& other) {
-    return grid.scale_grid == nullptr ? other : grid.scale_grid->stored(other, scales.common);
-  };
-  const auto finished = [&](CodedWeight coded) {
-    coded.common_scale = scales.common;
-    return coded;
+  const TileScales wished_with_common{wished.values, scales.common};  // what a part wishes for is stored with what the whole has in common
+  const std::span<const float> factors = factors_for(search, grid, stored, weight.columns);
+  const auto searched = [&](const at::Tensor& rows, const TileScales& given) {
+    return TileScales{search_tiles(rows, stored_candidates(given.values, given.common, grid, factors), given.common, grid, stored, context),
+                      given.common};
   };
   const auto round_nearest = [&] {
-    return parts.round(scales.values, context,
-                       [&](const at::Tensor& rows, const at::Tensor& given) { return round_onto(rows, given, grid, stored, context); });
+    return parts.round(scales, context,
+                       [&](const at::Tensor& rows, const TileScales& given) { return round_onto(rows, given, grid, stored, context); });
   };
   if (!is_informed) {
     context.note(why_uninformed(inputs, context));
-    if (!searches) return finished(round_nearest());
-    return finished(parts.round(wished, context, [&](const at::Tensor& rows, const at::Tensor& given) {
-      return search_scales(given, grid, stored,
-                           [&](const at::Tensor& tried) { return round_plainly(rows, on_grid(tried), grid, stored, context); });
-    }));
+    if (search == Search::none) return round_nearest();
+    return parts.round(wished_with_common, context, [&](const at::Tensor& rows, const TileScales& given) {
+      return round_onto(rows, searched(rows, given), grid, stored, context);
+    });
   }
 
   const SampleJudge judge(sampled, weight.rows, stored, *inputs, grid, context);
-  const FactorOptions options{how.damping ? *how.damping : best_damping(*inputs, judge, scales.values, grid, how.activation_order, context),
-                              how.activation_order};
+  FactorOptions options;
+  options.activation_order = how.activation_order;
+  const bool keeps_tiles = grid.scale_grid != nullptr && grid.scale_grid->rounds_values() && can_choose_scales(stored, weight.columns);
+  if (search == Search::while_rounding || keeps_tiles) options.group_columns = stored.tile_columns;
+  options.damping = how.damping ? *how.damping : best_damping(*inputs, judge, scales, grid, options, context);
   const std::shared_ptr<const HessianFactor> factor = shared_factor(*inputs, options, context);
-  CodedWeight coded = parts.round(wished, context, [&](const at::Tensor& rows, const at::Tensor& given) {
-    const auto round = [&](const at::Tensor& tried) {
-      return round_with_feedback(rows, on_grid(tried), grid, stored, *factor, context, how.block_columns);
+  const auto round = [&](const at::Tensor& rows, const TileScales& given) {
+    const auto feed_back = [&](const TileScales& final_scales) {
+      return round_with_feedback(rows, final_scales, grid, stored, *factor, context, how.block_columns);
     };
-    return searches ? search_scales(given, grid, stored, round) : round(given).coded;
-  });
+    switch (search) {
+      case Search::none:
+        return feed_back(given).coded;
+      case Search::tiles:
+        return feed_back(searched(rows, given)).coded;
+      case Search::bands:
+        return search_bands(stored_candidates(given.values, given.common, grid, factors), stored,
+                            [&](const at::Tensor& tried) { return feed_back({tried, given.common}); });
+      case Search::while_rounding:
+        break;
+    }
+    return round_and_choose_scales(rows, stored_candidates(given.values, given.common, grid, factors), given.common, grid, stored, *factor,
+                                   context)
+        .coded;
+  };
+  const at::Tensor damped_hessian = how.descent_passes > 0 ? damped(inputs->hessian, options.damping) : at::Tensor();
+  CodedWeight coded = parts.round(search == Search::none ? scales : wished_with_common, context,
+                                  [&](const at::Tensor& rows, const TileScales& given) {
+                                    CodedWeight part = round(rows, given);
+                                    if (how.descent_passes == 0) return part;
+                                    const TileCodes tiles(grid, stored, weight.columns, {part.scales, part.common_scale});
+                                    part.codes = descend(rows, tiles, part.codes, damped_hessian, at_most(how.descent_passes), context).codes;
+                                    return part;
+                                  });
 
-  const SampleJudge::Verdict nearest = judge.verdict(round_onto(judge.weight(), judge.scales_of(scales.values), grid, judge.layout(), context));
+  const SampleJudge::Verdict nearest = judge.verdict(round_onto(judge.weight(), judge.scales_of(scales), grid, judge.layout(), context));
   SampleJudge::Verdict found = judge.verdict(judge.sample_of(coded));
   if (!judge.prefers(found, nearest) || inputs->too_few()) {
     context.note(inputs->too_few()      ? "rounded to nearest: its inputs are fewer than 20 rows"
@@ -282,7 +283,7 @@ CodedWeight round_calibrated(const WeightParts& weight, const Grid& grid, const 
   coded.statistics["block_columns"] = static_cast<double>(std::min(how.block_columns, weight.columns));
   if (parts.count() != 1) coded.statistics["pieces"] = static_cast<double>(parts.count());
   if (factor->dead_columns != 0) coded.statistics["dead_inputs"] = static_cast<double>(factor->dead_columns);
-  return finished(std::move(coded));
+  return coded;
 }
 
 std::int64_t rows_at_once(const at::Tensor& weight, const Layout& layout, const LayerContext& context) {

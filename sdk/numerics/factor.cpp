@@ -178,8 +178,20 @@ HessianFactor factor_values(const Source* hessian, std::int64_t columns, const F
   if (!(mean > 0))
     throw Error(ErrorKind::numeric, fmt::format("the Hessian is not positive definite: the mean of its diagonal is {:.3g}", mean),
                 "repair the calibration data");
-  if (options.activation_order)
-    std::stable_sort(factor.order.begin(), factor.order.end(), [&](std::int64_t a, std::int64_t b) { return diagonal(a) > diagonal(b); });
+  if (options.activation_order) {
+    std::vector<double> weights(static_cast<std::size_t>(columns));  // of the group of each column
+    for (std::int64_t first = 0; first < columns; first += options.group_columns) {
+      const std::int64_t end = std::min(columns, first + options.group_columns);
+      double sum = 0;
+      for (std::int64_t column = first; column < end; ++column) sum += diagonal(column);
+      std::fill(weights.begin() + first, weights.begin() + end, sum / static_cast<double>(end - first));
+    }
+    const auto group = [&](std::int64_t column) { return column / options.group_columns; };
+    std::stable_sort(factor.order.begin(), factor.order.end(), [&](std::int64_t a, std::int64_t b) {
+      const double left = weights[static_cast<std::size_t>(a)], right = weights[static_cast<std::size_t>(b)];
+      return left != right ? left > right : group(a) < group(b);
+    });
+  }
   factor.damping = options.damping * mean;
   const auto run = [&](auto factorization) {
     factorization.load(hessian, factor.order, mean);

@@ -80,6 +80,38 @@ HWY_INLINE void RoundToTable(const FeedbackBlock& block, std::int64_t k, const f
   }
 }
 
+// Values of codes that every row has of its own: a search from the lowest. Of values equally near, the lower one.
+HWY_INLINE void RoundToLevels(const FeedbackBlock& block, std::int64_t k, const float* feedback, float* errors) {
+  const F64 d;
+  const hn::Rebind<float, F64> narrow;
+  const hn::CappedTag<float, kFeedbackRows> d32;
+  const hn::RebindToSigned<decltype(d32)> di;
+  const hn::Rebind<std::int8_t, decltype(d32)> bytes;
+  const int codes = block.grid->highest - block.grid->lowest + 1;
+  float values[kFeedbackRows];
+  for (std::int64_t i = 0; i < kFeedbackRows; i += F64Lanes())
+    hn::StoreU(hn::DemoteTo(narrow, TargetOf(block, k, feedback, i).value), narrow, values + i);
+  for (std::int64_t i = 0; i < kFeedbackRows; i += static_cast<std::int64_t>(hn::Lanes(d32))) {
+    const float* level = block.levels[k] + i;
+    const auto x = hn::LoadU(d32, values + i);
+    const auto twice = hn::Add(x, x);
+    auto low = hn::LoadU(d32, level);
+    auto chosen = low;
+    auto code = hn::Set(di, block.grid->lowest);
+    for (int next = 1; next < codes; ++next) {
+      const auto high = hn::LoadU(d32, level + next * kFeedbackRows);
+      const auto passes = hn::Gt(twice, hn::Add(low, high));
+      chosen = hn::IfThenElse(passes, high, chosen);
+      code = hn::Sub(code, hn::BitCast(di, hn::VecFromMask(d32, passes)));
+      low = high;
+    }
+    hn::StoreU(hn::DemoteTo(bytes, code), bytes, block.codes + k * block.stride + i);
+    hn::StoreU(chosen, d32, values + i);
+  }
+  for (std::int64_t i = 0; i < kFeedbackRows; i += F64Lanes())
+    Keep(block, k, i, TargetOf(block, k, feedback, i), hn::PromoteTo(d, hn::LoadU(narrow, values + i)), errors);
+}
+
 // feedback + sum_{j<k} errors_j U_jk. Four sums at once, in a fixed order: one would wait for itself.
 HWY_INLINE void AddFeedback(const float* errors, const float* coefficients, std::int64_t k, const float* feedback, float* out) {
   const hn::CappedTag<float, kFeedbackRows> d;
@@ -107,7 +139,9 @@ void RoundBlock(const FeedbackBlock& block) {
   float feedback[kFeedbackRows];
   for (std::int64_t k = 0; k < block.columns; ++k) {
     AddFeedback(errors.data(), block.coefficients + k * block.coefficient_stride, k, block.feedback + k * block.stride, feedback);
-    if (block.table == nullptr)
+    if (block.levels != nullptr)
+      RoundToLevels(block, k, feedback, errors.data() + k * kFeedbackRows);
+    else if (block.table == nullptr)
       RoundToIntegers(block, k, feedback, errors.data() + k * kFeedbackRows);
     else
       RoundToTable(block, k, feedback, errors.data() + k * kFeedbackRows);

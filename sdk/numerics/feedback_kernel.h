@@ -20,6 +20,7 @@ struct FeedbackBlock {
   const double* pivots;       // [columns]
   const float* scales;        // of column k at k * scale_stride
   std::int64_t scale_stride;  // 0: every column has the same
+  const float* const* levels = nullptr;  // of column k: [codes][kFeedbackRows], what codes are worth in each row; null: value times scale
   std::int8_t* codes;
   double* objectives;  // [kFeedbackRows], added to
 };

@@ -3,6 +3,7 @@
 #include <qmill/error.h>
 #include <qmill/numerics/grid_rounder.h>
 #include <qmill/numerics/row_kernels.h>
+#include <qmill/numerics/tile_codes.h>
 
 #include <fmt/format.h>
 
@@ -88,60 +89,57 @@ std::array<std::int64_t, 2> scales_shape(std::int64_t rows, std::int64_t columns
   return {(rows + layout.tile_rows - 1) / layout.tile_rows, (columns + layout.tile_columns - 1) / layout.tile_columns};
 }
 
-// Largest magnitudes of the parts of one row that lie in different tiles.
-void tile_magnitudes(const float* row, std::int64_t columns, std::int64_t tile_columns, float* out) {
-  for (std::int64_t first = 0; first < columns; first += tile_columns)
-    *out++ = largest_magnitude(row + first, std::min(tile_columns, columns - first));
-}
-
-// Joins rows of magnitudes [N, tiles] into the scales of the tiles.
-void scales_of(const std::vector<float>& magnitudes, std::int64_t rows, std::int64_t tiles, const Grid& grid, const Layout& layout,
-               float* scales) {
-  for (std::int64_t band = 0; band * layout.tile_rows < rows; ++band) {
-    const std::int64_t end = std::min(rows, (band + 1) * layout.tile_rows);
-    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+// The largest of what the rows of each band ask for: `of_rows` [N, width] into `of_bands` [bands, width].
+void join_bands(const float* of_rows, std::int64_t rows, std::int64_t width, std::int64_t tile_rows, float* of_bands) {
+  for (std::int64_t band = 0; band * tile_rows < rows; ++band) {
+    const std::int64_t end = std::min(rows, (band + 1) * tile_rows);
+    for (std::int64_t i = 0; i < width; ++i) {
       float largest = 0;
-      for (std::int64_t row = band * layout.tile_rows; row < end; ++row)
-        largest = std::max(largest, magnitudes[static_cast<std::size_t>(row * tiles + tile)]);
-      scales[band * tiles + tile] = scale_for(largest, grid);
+      for (std::int64_t row = band * tile_rows; row < end; ++row) largest = std::max(largest, of_rows[row * width + i]);
+      of_bands[band * width + i] = largest;
     }
   }
 }
 
-at::Tensor measure_scales(const Rows& source, const Grid& grid, const Layout& layout, LayerContext& context) {
+WishedScales measure_scales(const Rows& source, const Grid& grid, const Layout& layout, LayerContext& context) {
   const std::array<std::int64_t, 2> shape = scales_shape(source.rows, source.columns, layout);
   const std::int64_t tiles = shape[1];
-  at::Tensor scales = context.allocate(shape, DType::f32);
-  std::vector<float> magnitudes(static_cast<std::size_t>(source.rows * tiles));
+  static const class : public ScaleGrid {
+    at::Tensor stored(const at::Tensor& wished, const at::Tensor&) const override { return wished; }
+  } any_scale;
+  const ScaleGrid& scale_grid = grid.scale_grid == nullptr ? any_scale : *grid.scale_grid;
+  const auto of_rows = [&](std::int64_t width) { return context.allocate(std::array{source.rows, width}, DType::f32); };
+  const at::Tensor scales = of_rows(tiles), peaks = of_rows(1);
+  auto* wished = scales.mutable_data_ptr<float>();
+  auto* peak = peaks.mutable_data_ptr<float>();
   std::atomic<bool> finite = true;
   RowTasks(source.rows, source.columns).run(context, source.columns, [&](std::int64_t row, float* values) {
     source.load(row, values);
-    float* out = magnitudes.data() + row * tiles;
-    tile_magnitudes(values, source.columns, layout.tile_columns, out);
-    for (std::int64_t tile = 0; tile < tiles; ++tile)
-      if (!std::isfinite(out[tile])) finite = false;
+    peak[row] = scale_grid.wish(values, source.columns, layout.tile_columns, grid, wished + row * tiles);
+    if (!std::isfinite(peak[row])) finite = false;
   });
   require_finite(finite, source);
-  scales_of(magnitudes, source.rows, tiles, grid, layout, scales.mutable_data_ptr<float>());
-  return scales;
+  const auto of_bands = [&](const at::Tensor& found, std::int64_t width) {
+    if (layout.tile_rows == 1) return found;
+    at::Tensor joined = context.allocate(std::array{shape[0], width}, DType::f32);
+    join_bands(found.const_data_ptr<float>(), source.rows, width, layout.tile_rows, joined.mutable_data_ptr<float>());
+    return joined;
+  };
+  WishedScales result{of_bands(scales, tiles)};
+  if (grid.scale_grid != nullptr) result.peaks = of_bands(peaks, 1).view({shape[0]});
+  return result;
 }
 
 // Codes for scales that are known.
-void round_rows(const Rows& source, const at::Tensor& scales, const Grid& grid, const Layout& layout, LayerContext& context,
-                std::int8_t* codes) {
-  const std::int64_t columns = source.columns;
-  const std::int64_t tiles = scales.size(1);
-  const GridRounder rounder(grid);
-  const auto* all_scales = scales.const_data_ptr<float>();
-  RowTasks(source.rows, columns).run(context, columns, [&](std::int64_t row, float* values) {
+CodedWeight round_rows(const Rows& source, const TileScales& scales, const Grid& grid, const Layout& layout, LayerContext& context) {
+  CodedWeight coded{context.allocate(std::array{source.rows, source.columns}, DType::i8), scales.values, {}, scales.common};
+  auto* codes = coded.codes.mutable_data_ptr<std::int8_t>();
+  const TileCodes tiles(grid, layout, source.columns, scales);
+  RowTasks(source.rows, source.columns).run(context, source.columns, [&](std::int64_t row, float* values) {
     source.load(row, values);
-    const float* row_scales = all_scales + row / layout.tile_rows * tiles;
-    for (std::int64_t tile = 0; tile < tiles; ++tile) {
-      const std::int64_t first = tile * layout.tile_columns;
-      const std::int64_t n = std::min(layout.tile_columns, columns - first);
-      rounder.round(values + first, n, row_scales[tile], codes + row * columns + first);
-    }
+    tiles.round(row, values, codes + row * source.columns);
   });
+  return coded;
 }
 
 }  // namespace
@@ -163,7 +161,7 @@ at::Tensor to_stored_basis(const at::Tensor& weight, const Layout& layout, Layer
   return rotated;
 }
 
-at::Tensor wished_scales(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context) {
+WishedScales wished_scales(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context) {
   return measure_scales(Rows(weight, 0), grid, layout, context);
 }
 
@@ -173,57 +171,43 @@ TileScales tile_scales(const at::Tensor& weight, const Grid& grid, const Layout&
 
 CodedWeight round_to_nearest(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context) {
   const Rows source(weight, layout.rotation_group);
-  const std::array<std::int64_t, 2> shape = {source.rows, source.columns};
-  CodedWeight coded;
-  coded.codes = context.allocate(shape, DType::i8);
-  auto* codes = coded.codes.mutable_data_ptr<std::int8_t>();
   const std::int64_t columns = source.columns;
+  const bool is_one_pass = layout.tile_rows == 1 && layout.tile_columns >= columns && grid.scale_grid == nullptr;  // one scale per row
+  if (!is_one_pass) return round_rows(source, stored_scales(measure_scales(source, grid, layout, context), grid), grid, layout, context);
 
-  if (layout.tile_rows == 1 && layout.tile_columns >= columns && grid.scale_grid == nullptr) {  // one scale per row: one pass
-    const GridRounder rounder(grid);
-    coded.scales = context.allocate(scales_shape(source.rows, columns, layout), DType::f32);
-    auto* scales = coded.scales.mutable_data_ptr<float>();
-    std::atomic<bool> finite = true;
-    RowTasks(source.rows, columns).run(context, columns, [&](std::int64_t row, float* values) {
-      source.load(row, values);
-      const float largest = largest_magnitude(values, columns);
-      if (!std::isfinite(largest)) finite = false;
-      scales[row] = scale_for(largest, grid);
-      rounder.round(values, columns, scales[row], codes + row * columns);
-    });
-    require_finite(finite, source);
-    return coded;
-  }
-
-  const TileScales stored = stored_scales(measure_scales(source, grid, layout, context), grid);
-  coded.scales = stored.values;
-  coded.common_scale = stored.common;
-  round_rows(source, coded.scales, grid, layout, context, codes);
+  CodedWeight coded{context.allocate(std::array{source.rows, columns}, DType::i8),
+                    context.allocate(scales_shape(source.rows, columns, layout), DType::f32)};
+  auto* codes = coded.codes.mutable_data_ptr<std::int8_t>();
+  auto* scales = coded.scales.mutable_data_ptr<float>();
+  const GridRounder rounder(grid);
+  std::atomic<bool> finite = true;
+  RowTasks(source.rows, columns).run(context, columns, [&](std::int64_t row, float* values) {
+    source.load(row, values);
+    const float largest = largest_magnitude(values, columns);
+    if (!std::isfinite(largest)) finite = false;
+    scales[row] = scale_for(largest, grid);
+    rounder.round(values, columns, scales[row], codes + row * columns);
+  });
+  require_finite(finite, source);
   return coded;
 }
 
-CodedWeight round_onto(const at::Tensor& weight, const at::Tensor& scales, const Grid& grid, const Layout& layout, LayerContext& context) {
-  const Rows source(weight, 0);
-  const std::array<std::int64_t, 2> shape = {source.rows, source.columns};
-  CodedWeight coded{context.allocate(shape, DType::i8), scales};
-  round_rows(source, scales, grid, layout, context, coded.codes.mutable_data_ptr<std::int8_t>());
-  return coded;
+CodedWeight round_onto(const at::Tensor& weight, const TileScales& scales, const Grid& grid, const Layout& layout, LayerContext& context) {
+  return round_rows(Rows(weight, 0), scales, grid, layout, context);
 }
 
 at::Tensor coding_errors(const at::Tensor& weight, const CodedWeight& coded, const Grid& grid, const Layout& layout,
                          LayerContext& context) {
   const std::int64_t columns = weight.size(1);
   at::Tensor errors = context.allocate(std::array{weight.size(0), columns}, DType::f32);
+  const TileCodes tiles(grid, layout, columns, {coded.scales, coded.common_scale});
   const auto* w = weight.const_data_ptr<float>();
   const auto* codes = coded.codes.const_data_ptr<std::int8_t>();
-  const auto* scales = coded.scales.const_data_ptr<float>();
-  const std::int64_t tiles = coded.scales.size(1);
   auto* out = errors.mutable_data_ptr<float>();
-  for (std::int64_t row = 0; row < weight.size(0); ++row)
-    for (std::int64_t k = 0; k < columns; ++k) {
-      const std::int64_t i = row * columns + k;
-      out[i] = w[i] - grid.value(codes[i]) * scales[row / layout.tile_rows * tiles + k / layout.tile_columns];
-    }
+  for (std::int64_t row = 0; row < weight.size(0); ++row, w += columns, codes += columns, out += columns) {
+    tiles.decode(row, codes, out);
+    for (std::int64_t k = 0; k < columns; ++k) out[k] = w[k] - out[k];
+  }
   return errors;
 }
 

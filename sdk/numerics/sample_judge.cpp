@@ -29,10 +29,14 @@ SampleJudge::SampleJudge(at::Tensor sample, std::int64_t rows, const Layout& lay
   if (inputs.held_out.defined()) signal_ = squared_output_error(inputs.held_out, weight_, context);
 }
 
-at::Tensor SampleJudge::scales_of(const at::Tensor& scales) const { return at::index_select(scales, 0, bands_); }
+TileScales SampleJudge::scales_of(const TileScales& scales) const {
+  const bool is_by_band = scales.common.defined() && scales.common.dim() == 1;
+  return {at::index_select(scales.values, 0, bands_), is_by_band ? at::index_select(scales.common, 0, bands_) : scales.common};
+}
 
 CodedWeight SampleJudge::sample_of(const CodedWeight& coded) const {
-  return {at::index_select(coded.codes, 0, rows_), scales_of(coded.scales)};
+  const TileScales scales = scales_of({coded.scales, coded.common_scale});
+  return {at::index_select(coded.codes, 0, rows_), scales.values, {}, scales.common};
 }
 
 SampleJudge::Verdict SampleJudge::verdict(const CodedWeight& sample) const {

@@ -1,12 +1,19 @@
 #include "block_float_format.h"
 
 #include "marker.h"
+#include "small_floats.h"
+#include "writing_rules.h"
 
 #include <qmill/names.h>
 #include <qmill/numerics/row_kernels.h>
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -16,18 +23,99 @@ namespace {
 constexpr std::int64_t kScaleRows = 128;
 constexpr std::int64_t kScaleColumns = 4;
 
+constexpr const char* kOriginalShape = "orig_shape";  // a key of ours: readers ignore it
+
 // Which part of the padded matrix is the weight.
 struct PaddedData final : FormatData {
   std::int64_t rows = 0;
   std::int64_t columns = 0;
+  bool is_padded = false;
   bool full_precision_matrix_mult = false;
+  bool has_input_factors = false;  // "pre_quant_scale": readers multiply inputs by it
 
   std::string text() const override {
-    return fmt::format("{}x{}{}", rows, columns, full_precision_matrix_mult ? " full precision" : "");
+    return fmt::format("{}x{}{}{}", rows, columns, full_precision_matrix_mult ? " full precision" : "", has_input_factors ? " factors" : "");
   }
 };
 
 std::int64_t rounded_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
+
+// In place of zero, which a scale is not: E4M3 of it, divided by any scale of a tensor, is zero.
+constexpr float kNoScale = std::numeric_limits<float>::min();
+
+// One scale of the tensor, F32, times E4M3 per block. (As comfy-kitchen computes them.)
+class TensorTimesE4m3 final : public ScaleGrid {
+ public:
+  at::Tensor common(const at::Tensor& peaks) const override {
+    constexpr float kLargest = 448.0f * 6.0f;
+    return peaks.max().div(kLargest).clamp_min(kSmallestTensorScale);
+  }
+  at::Tensor stored(const at::Tensor& wished, const at::Tensor& common) const override {
+    const at::Tensor scales = at::empty_like(wished);
+    const at::Tensor in = wished.contiguous();
+    const float tensor_scale = *common.const_data_ptr<float>();
+    const auto* from = in.const_data_ptr<float>();
+    auto* to = scales.mutable_data_ptr<float>();
+    for (std::int64_t i = 0; i < in.numel(); ++i)
+      to[i] = std::max(tensor_scale * e4m3_value(e4m3_bits(from[i] / tensor_scale)), kNoScale);
+    return scales;
+  }
+
+ private:
+  static constexpr double kSmallestTensorScale = 1e-30;
+};
+
+// Powers of two, none below what is wished for: 2^e with e from -126 to 127. The exponent is taken from the bits, which a logarithm may miss.
+class PowersOfTwo final : public ScaleGrid {
+ public:
+  at::Tensor stored(const at::Tensor& wished, const at::Tensor&) const override {
+    const at::Tensor scales = at::empty_like(wished);
+    const at::Tensor in = wished.contiguous();
+    const auto* from = in.const_data_ptr<float>();
+    auto* to = scales.mutable_data_ptr<float>();
+    for (std::int64_t i = 0; i < in.numel(); ++i) {
+      int exponent = 0;
+      if (std::frexp(from[i], &exponent) == 0.5f) --exponent;
+      to[i] = std::ldexp(1.0f, std::clamp(exponent, -126, 127));
+    }
+    return scales;
+  }
+};
+
+Grid with_scales(Grid grid, const ScaleGrid& scales) {
+  grid.scale_grid = &scales;
+  return grid;
+}
+
+const ScaleGrid& tensor_times_e4m3() {
+  static const TensorTimesE4m3 grid;
+  return grid;
+}
+
+const ScaleGrid& powers_of_two() {
+  static const PowersOfTwo grid;
+  return grid;
+}
+
+std::int64_t blocks_of(std::int64_t columns, std::int64_t block) { return (columns + block - 1) / block; }
+
+// [N, K] as our marker says it, of a weight that is stored as [rows, columns].
+void read_original_shape(const nlohmann::json& marker, std::string_view base, std::int64_t padding, PaddedData& data) {
+  const auto shape = marker.find(kOriginalShape);
+  if (shape == marker.end()) return;
+  const auto side = [&](std::size_t i, std::int64_t stored) -> std::int64_t {
+    if (!shape->is_array() || shape->size() != 2 || !(*shape)[i].is_number_integer()) return 0;
+    const auto size = (*shape)[i].get<std::int64_t>();
+    return size > stored - padding && size <= stored ? size : 0;
+  };
+  const std::int64_t rows = side(0, data.rows), columns = side(1, data.columns);
+  if (rows < 1 || columns < 1)
+    throw Error(ErrorKind::input, fmt::format("the marker of layer '{}' has another '{}' than its weight {} x {} can have", base,
+                                              kOriginalShape, data.rows, data.columns));
+  data.rows = rows;
+  data.columns = columns;
+  data.is_padded = true;
+}
 
 }  // namespace
 
@@ -36,22 +124,73 @@ std::int64_t swizzled_scale(std::int64_t row, std::int64_t block, std::int64_t s
   return tile * (kScaleRows * kScaleColumns) + row % 32 * 16 + row % kScaleRows / 32 * 4 + block % kScaleColumns;
 }
 
-BlockFloatFormat::BlockFloatFormat(std::string name, std::string summary, DType code, int codes_per_byte, std::int64_t block,
-                                   std::int64_t padding)
-    : block_(block),
-      info_{std::move(name), {}, std::move(summary), true},
-      code_(code),
-      codes_per_byte_(codes_per_byte),
-      padding_(padding) {}
+BlockFloatFormat::BlockFloatFormat(FormatInfo info, DType code, int codes_per_byte, std::int64_t block, std::int64_t padding, Grid grid)
+    : block_(block), info_(std::move(info)), code_(code), codes_per_byte_(codes_per_byte), padding_(padding), grid_(std::move(grid)) {}
+
+std::vector<Scaling> BlockFloatFormat::scalings(std::string_view) const { return {Scaling::block}; }
+
+Layout BlockFloatFormat::layout(const TensorInfo& weight, const StorageOptions& wanted) const {
+  require_matrix(info(), weight);
+  require_wishes(info(), wanted, Scaling::block);
+  require_no_rotation(info(), wanted);
+  if (wanted.scaling && wanted.block_size.value_or(block_) != block_)
+    throw Error(ErrorKind::usage, fmt::format("{} has blocks of {} columns; found a block size of {}", info().name, block_, *wanted.block_size),
+                "leave it out");
+  Layout layout;
+  layout.scaling = Scaling::block;
+  layout.tile_columns = block_;
+  const auto data = std::make_shared<PaddedData>();
+  data->rows = weight.shape[0];
+  data->columns = weight.shape[1];
+  data->is_padded = data->rows % padding_ != 0 || data->columns % padding_ != 0;
+  data->full_precision_matrix_mult = wanted.full_precision_matrix_mult;
+  layout.data = data;
+  return layout;
+}
 
 FormatLabel BlockFloatFormat::label(const Layout& layout) const {
   FormatLabel label;
   label.name = info().name;
   label.summary = fmt::format("{} block {}", label.name, block_);
   nlohmann::ordered_json marker = {{"format", label.name}};
-  if (data_of<PaddedData>(layout).full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
+  const auto& data = data_of<PaddedData>(layout);
+  if (data.full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
+  if (data.is_padded) marker[kOriginalShape] = {data.rows, data.columns};
   label.marker = marker.dump();
   return label;
+}
+
+at::Tensor BlockFloatFormat::packed(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const {
+  const at::Tensor bytes = at::zeros(outputs(weight, layout)[0].shape, at::kByte);
+  const std::int64_t rows = coded.codes.size(0), columns = coded.codes.size(1), row_bytes = bytes.size(1);
+  const auto* codes = coded.codes.const_data_ptr<std::int8_t>();
+  auto* out = bytes.mutable_data_ptr<std::uint8_t>();
+  for (std::int64_t row = 0; row < rows; ++row, codes += columns, out += row_bytes) {
+    if (codes_per_byte_ == 1) {
+      for (std::int64_t k = 0; k < columns; ++k) out[k] = sign_magnitude(codes[k], 8);
+      continue;
+    }
+    for (std::int64_t k = 0; k + 1 < columns; k += 2)
+      out[k / 2] = static_cast<std::uint8_t>(sign_magnitude(codes[k], 4) << 4 | sign_magnitude(codes[k + 1], 4));
+    if (columns % 2 != 0) out[columns / 2] = static_cast<std::uint8_t>(sign_magnitude(codes[columns - 1], 4) << 4);
+  }
+  return bytes;
+}
+
+template <class Bits>
+at::Tensor BlockFloatFormat::swizzled(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout, Bits bits_of) const {
+  const at::Tensor stored = at::zeros(outputs(weight, layout)[1].shape, at::kByte);
+  const std::int64_t rows = coded.codes.size(0), columns = coded.codes.size(1), blocks = coded.scales.size(1);
+  const at::Tensor values = coded.scales.contiguous();
+  const auto* scales = values.const_data_ptr<float>();
+  auto* out = stored.mutable_data_ptr<std::uint8_t>();
+  for (std::int64_t row = 0; row < rows; ++row)
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      const auto* codes = coded.codes.const_data_ptr<std::int8_t>() + row * columns;
+      const bool is_zero = std::all_of(codes + block * block_, codes + std::min(columns, (block + 1) * block_), [](int code) { return code == 0; });
+      if (!is_zero) out[swizzled_scale(row, block, stored.size(1))] = bits_of(scales[row * blocks + block]);
+    }
+  return stored;
 }
 
 std::vector<TensorInfo> BlockFloatFormat::outputs(const TensorInfo& weight, const Layout& layout) const {
@@ -63,6 +202,7 @@ std::vector<TensorInfo> BlockFloatFormat::outputs(const TensorInfo& weight, cons
                      has_tensor_scale() ? DType::f8_e4m3 : DType::u8,
                      {rounded_up(rows, kScaleRows), rounded_up(columns / block_, kScaleColumns)}});
   if (has_tensor_scale()) outputs.push_back({base + ".weight_scale_2", DType::f32, {}});
+  if (data_of<PaddedData>(layout).has_input_factors) outputs.push_back({base + ".pre_quant_scale", DType::f32, {weight.shape[1]}});
   outputs.push_back({base + ".comfy_quant", DType::u8, {static_cast<std::int64_t>(label(layout).marker.size())}});
   return outputs;
 }
@@ -97,9 +237,18 @@ std::optional<Layout> BlockFloatFormat::recognise(const StoredLayerInfo& layer) 
     if (tensor_scale == nullptr || tensor_scale->dtype != DType::f32 || tensor_scale->elements() != 1)
       throw contradiction(info(), layer, layer.base + ".weight_scale_2", tensor_scale, "F32 with one value");
   }
+  read_original_shape(marker, layer.base, padding_, *data);
   const TensorInfo* bias = find_other(layer, "bias");
-  if (bias != nullptr && bias->shape.size() == 1 && bias->shape[0] < data->rows && bias->shape[0] > data->rows - padding_)
+  if (!data->is_padded && bias != nullptr && bias->shape.size() == 1 && bias->shape[0] < data->rows && bias->shape[0] > data->rows - padding_)
     data->rows = bias->shape[0];
+  if (const TensorInfo* factors = find_other(layer, "pre_quant_scale"); factors != nullptr && has_tensor_scale()) {
+    data->has_input_factors = true;
+    const bool is_float = factors->dtype == DType::f32 || factors->dtype == DType::bf16 || factors->dtype == DType::f16;
+    const std::int64_t count = factors->shape.size() == 1 ? factors->shape[0] : 0;  // that of columns, before padding
+    if (count < data->columns && count > data->columns - padding_) data->columns = count;
+    if (!is_float || count != data->columns)
+      throw contradiction(info(), layer, factors->name, factors, fmt::format("F32, BF16 or F16 with {} values", data->columns));
+  }
   return layout;
 }
 
@@ -108,52 +257,93 @@ TensorInfo BlockFloatFormat::original(const StoredLayerInfo& layer, const Layout
   return {layer.weight.name, layer.weight.dtype, {data.rows, data.columns}};
 }
 
-Nvfp4Format::Nvfp4Format() : BlockFloatFormat("nvfp4", "4-bit floats with an E4M3 scale per 16 columns; read only", DType::u8, 2, 16, 16) {}
+Nvfp4Format::Nvfp4Format()
+    : BlockFloatFormat({"nvfp4", {}, "4-bit floats (E2M1) with an E4M3 scale per 16 columns and one F32 scale", true, false, "float8_e4m3fn"},
+                       DType::u8, 2, 16, 16, with_scales(e2m1_grid(), tensor_times_e4m3())) {}
+
+std::vector<StoredTensor> Nvfp4Format::encode(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const {
+  const std::vector<TensorInfo> infos = outputs(weight, layout);
+  const float tensor_scale = *coded.common_scale.const_data_ptr<float>();
+  // Codes of a block whose scale is too small to be stored are worth nothing.
+  CodedWeight shown = coded;
+  if (coded.scales.lt(tensor_scale * e4m3_value(1)).any().item<bool>()) {
+    shown.codes = coded.codes.clone();
+    const std::int64_t columns = coded.codes.size(1), blocks = coded.scales.size(1);
+    auto* codes = shown.codes.mutable_data_ptr<std::int8_t>();
+    for (std::int64_t i = 0; i < coded.scales.numel(); ++i) {
+      if (e4m3_bits(coded.scales.const_data_ptr<float>()[i] / tensor_scale) != 0) continue;
+      const std::int64_t first = i % blocks * block_;
+      std::fill_n(codes + i / blocks * columns + first, std::min(block_, columns - first), std::int8_t{0});
+    }
+  }
+  const at::Tensor scales = swizzled(shown, weight, layout, [&](float scale) { return e4m3_bits(scale / tensor_scale); });
+  return {{infos[0].name, packed(shown, weight, layout)},
+          {infos[1].name, scales.view(at::kFloat8_e4m3fn)},
+          {infos[2].name, coded.common_scale.clone().view(at::IntArrayRef())},
+          marker_tensor(infos[3].name, label(layout).marker)};
+}
 
 void Nvfp4Format::decode_rows(std::span<const at::Tensor> tensors, const Layout& layout, std::int64_t begin, std::int64_t end,
                               float* out) const {
   constexpr float kMagnitudes[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
-  const std::int64_t columns = data_of<PaddedData>(layout).columns;
+  const auto& data = data_of<PaddedData>(layout);
+  const std::int64_t columns = data.columns;
   const std::int64_t bytes_per_row = tensors[0].size(1);
   const std::int64_t stored_blocks = tensors[1].size(1);
   const auto* codes = tensors[0].const_data_ptr<std::uint8_t>();
-  const auto* scales = static_cast<const std::byte*>(tensors[1].const_data_ptr());
+  const auto* block_scales = static_cast<const std::uint8_t*>(tensors[1].const_data_ptr());
   const float tensor_scale = *tensors[2].const_data_ptr<float>();
+  std::vector<float> factors;
+  if (data.has_input_factors) {
+    factors.resize(static_cast<std::size_t>(columns));
+    load_f32(tensors[3].const_data_ptr(), info_of({"", tensors[3]}).dtype, columns, factors.data());
+  }
   for (std::int64_t row = begin; row < end; ++row, out += columns) {
-    for (std::int64_t block = 0; block < columns / block_; ++block) {
-      float scale = 0;
-      load_f32(scales + swizzled_scale(row, block, stored_blocks), DType::f8_e4m3, 1, &scale);
-      scale *= tensor_scale;
-      for (std::int64_t i = 0; i < block_; ++i) {
-        const std::int64_t column = block * block_ + i;
-        const int byte = codes[row * bytes_per_row + column / 2];
-        const int code = column % 2 == 0 ? byte >> 4 : byte & 0xf;  // high nibble: even column
-        out[column] = ((code & 8) != 0 ? -kMagnitudes[code & 7] : kMagnitudes[code & 7]) * scale;
+    const std::uint8_t* bytes = codes + row * bytes_per_row;
+    for (std::int64_t block = 0; block < blocks_of(columns, block_); ++block) {
+      const float scale = tensor_scale * e4m3_value(block_scales[swizzled_scale(row, block, stored_blocks)]);
+      for (std::int64_t i = block * block_; i < std::min(columns, (block + 1) * block_); ++i) {
+        const int code = i % 2 == 0 ? bytes[i / 2] >> 4 : bytes[i / 2] & 0xf;  // high nibble: even column
+        out[i] = (code < 8 ? kMagnitudes[code] : -kMagnitudes[code - 8]) * scale;
       }
     }
+    for (std::size_t i = 0; i < factors.size(); ++i) out[i] *= factors[i];
   }
 }
 
 Mxfp8Format::Mxfp8Format()
-    : BlockFloatFormat("mxfp8", "8-bit floats with a power of two per 32 columns; read only", DType::f8_e4m3, 1, 32, 32) {}
+    : BlockFloatFormat({"mxfp8", {}, "8-bit floats (E4M3) with a power of two per 32 columns", true, false, "float8_e4m3fn"},
+                       DType::f8_e4m3, 1, 32, 32, with_scales(float8_grid(DType::f8_e4m3), powers_of_two())) {}
 
-void Mxfp8Format::decode_rows(std::span<const at::Tensor> tensors, const Layout&, std::int64_t begin, std::int64_t end,
+std::vector<StoredTensor> Mxfp8Format::encode(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const {
+  constexpr int kBias = 127;
+  const std::vector<TensorInfo> infos = outputs(weight, layout);
+  const at::Tensor scales = swizzled(coded, weight, layout, [](float scale) {
+    return static_cast<std::uint8_t>(std::ilogb(scale) + kBias);
+  });
+  return {{infos[0].name, packed(coded, weight, layout).view(at::kFloat8_e4m3fn)},
+          {infos[1].name, scales},
+          marker_tensor(infos[2].name, label(layout).marker)};
+}
+
+void Mxfp8Format::decode_rows(std::span<const at::Tensor> tensors, const Layout& layout, std::int64_t begin, std::int64_t end,
                               float* out) const {
   constexpr int kBias = 127;
   constexpr int kNotANumber = 255;
-  const std::int64_t columns = tensors[0].size(1);
+  const std::int64_t columns = data_of<PaddedData>(layout).columns;
+  const std::int64_t bytes_per_row = tensors[0].size(1);
   const std::int64_t stored_blocks = tensors[1].size(1);
   const auto* codes = static_cast<const std::byte*>(tensors[0].const_data_ptr());
   const auto* exponents = static_cast<const std::uint8_t*>(tensors[1].const_data_ptr());
   for (std::int64_t row = begin; row < end; ++row, out += columns) {
-    load_f32(codes + row * columns, DType::f8_e4m3, columns, out);
-    for (std::int64_t block = 0; block < columns / block_; ++block) {
+    load_f32(codes + row * bytes_per_row, DType::f8_e4m3, columns, out);
+    for (std::int64_t block = 0; block < blocks_of(columns, block_); ++block) {
       const int exponent = exponents[swizzled_scale(row, block, stored_blocks)];
       // Zero is the multiplier of a block of zeros, not 2^-127: so do readers take it.
       const float scale = exponent == 0             ? 0.0f
                           : exponent == kNotANumber ? std::numeric_limits<float>::quiet_NaN()
                                                     : std::ldexp(1.0f, exponent - kBias);
-      for (std::int64_t i = block * block_; i < (block + 1) * block_; ++i) out[i] *= scale;
+      for (std::int64_t i = block * block_; i < std::min(columns, (block + 1) * block_); ++i) out[i] *= scale;
     }
   }
 }

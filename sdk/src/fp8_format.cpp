@@ -1,10 +1,13 @@
 #include "fp8_format.h"
 
 #include "marker.h"
+#include "small_floats.h"
+#include "writing_rules.h"
 
 #include <qmill/names.h>
 #include <qmill/numerics/row_kernels.h>
 
+#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -35,6 +38,14 @@ constexpr std::string_view kExpectedScale = "F32, BF16 or F16 with one value, on
 bool is_scale_type(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
 
 std::string file_name(DType dtype) { return dtype == DType::f8_e4m3 ? "float8_e4m3fn" : "float8_e5m2"; }
+
+std::vector<std::string> aliases(DType dtype) {
+  return dtype == DType::f8_e4m3 ? std::vector<std::string>{"fp8", "float8_e4m3"} : std::vector<std::string>{};
+}
+
+std::string summary(DType dtype) {
+  return fmt::format("8-bit floats ({}) with one F32 scale", dtype == DType::f8_e4m3 ? "E4M3, up to 448" : "E5M2, up to 57344");
+}
 
 // The second dimension is all but the first: convolutions are matrices here.
 std::int64_t columns_of(const std::vector<std::int64_t>& shape) {
@@ -85,10 +96,36 @@ void require_positive(const std::vector<float>& scales, std::string_view suffix,
 
 }  // namespace
 
-Fp8Format::Fp8Format(DType dtype) : info_{file_name(dtype), {}, "8-bit floats with scales; read only", true, true}, dtype_(dtype) {
+Fp8Format::Fp8Format(DType dtype)
+    : info_{file_name(dtype), aliases(dtype), summary(dtype), true}, dtype_(dtype), grid_(float8_grid(dtype)) {
   std::array<std::uint8_t, 256> codes;
   std::iota(codes.begin(), codes.end(), std::uint8_t{0});
   load_f32(codes.data(), dtype, codes.size(), values_.data());
+}
+
+std::vector<Scaling> Fp8Format::scalings(std::string_view) const { return {Scaling::tensor}; }
+
+Layout Fp8Format::layout(const TensorInfo& weight, const StorageOptions& wanted) const {
+  require_matrix(info(), weight);
+  require_wishes(info(), wanted, Scaling::tensor);
+  require_no_rotation(info(), wanted);
+  Layout layout;
+  set_tile(layout, Scaling::tensor, weight.shape[0], weight.shape[1]);
+  const auto data = std::make_shared<Fp8Data>();
+  data->full_precision_matrix_mult = wanted.full_precision_matrix_mult;
+  layout.data = data;
+  return layout;
+}
+
+std::vector<StoredTensor> Fp8Format::encode(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const {
+  const std::vector<TensorInfo> infos = outputs(weight, layout);
+  at::Tensor bits = at::empty(infos[0].shape, at::kByte);
+  const auto* codes = coded.codes.const_data_ptr<std::int8_t>();
+  auto* out = bits.mutable_data_ptr<std::uint8_t>();
+  for (std::int64_t i = 0; i < bits.numel(); ++i) out[i] = sign_magnitude(codes[i], 8);
+  return {{infos[0].name, bits.view(dtype_ == DType::f8_e4m3 ? at::kFloat8_e4m3fn : at::kFloat8_e5m2)},
+          {infos[1].name, coded.scales.view(infos[1].shape)},
+          marker_tensor(infos[2].name, label(layout).marker)};
 }
 
 FormatLabel Fp8Format::label(const Layout& layout) const {

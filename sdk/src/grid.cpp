@@ -1,5 +1,8 @@
 #include <qmill/grid.h>
 
+#include <qmill/numerics/rounding.h>
+#include <qmill/numerics/row_kernels.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -7,7 +10,23 @@ namespace qmill {
 
 ScaleGrid::~ScaleGrid() = default;
 
+float ScaleGrid::wish(const float* row, std::int64_t n, std::int64_t tile_columns, const Grid& grid, float* wished) const {
+  float peak = 0;
+  for (std::int64_t first = 0; first < n; first += tile_columns) {
+    const float largest = largest_magnitude(row + first, std::min(tile_columns, n - first));
+    *wished++ = scale_for(largest, grid);
+    if (std::isfinite(peak) && !(largest <= peak)) peak = largest;  // the first that is not finite stays
+  }
+  return peak;
+}
+
 at::Tensor ScaleGrid::common(const at::Tensor&) const { return {}; }
+
+bool ScaleGrid::rounds_values() const { return false; }
+
+void ScaleGrid::round_values(const Grid& grid, float scale, float, float* values) const {
+  for (int code = grid.lowest; code <= grid.highest; ++code) *values++ = grid.value(code) * scale;
+}
 
 int Grid::nearest(float x) const {
   if (std::isnan(x)) return lowest;
@@ -21,10 +40,15 @@ int Grid::nearest(float x) const {
   return static_cast<double>(x) > middle ? code : code - 1;
 }
 
-TileScales stored_scales(const at::Tensor& wished, const Grid& grid) {
-  if (grid.scale_grid == nullptr) return {wished, {}};
-  const at::Tensor common = grid.scale_grid->common(wished);
-  return {grid.scale_grid->stored(wished, common), common};
+TileScales stored_scales(const WishedScales& wished, const Grid& grid) {
+  if (grid.scale_grid == nullptr) return {wished.values};
+  const at::Tensor common = grid.scale_grid->common(wished.peaks);
+  return {grid.scale_grid->stored(wished.values, common), common};
+}
+
+TileScales narrow_bands(const TileScales& scales, std::int64_t begin, std::int64_t count) {
+  const bool is_by_band = scales.common.defined() && scales.common.dim() == 1;
+  return {scales.values.narrow(0, begin, count), is_by_band ? scales.common.narrow(0, begin, count) : scales.common};
 }
 
 }  // namespace qmill

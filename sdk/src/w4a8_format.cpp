@@ -1,14 +1,22 @@
 #include "w4a8_format.h"
 
 #include "marker.h"
+#include "small_floats.h"
+#include "writing_rules.h"
 
+#include <qmill/error.h>
 #include <qmill/names.h>
 #include <qmill/numerics/row_kernels.h>
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 namespace qmill {
@@ -16,6 +24,8 @@ namespace {
 
 constexpr const char* kName = "asym_w4a8_int8";
 constexpr std::int64_t kCodes = 16;
+constexpr int kLowest = -8;         // code of nibble 0
+constexpr std::int64_t kStep = 16;  // readers take whole runs of these columns
 constexpr std::int64_t kDefaultGroup = 16;
 constexpr std::int64_t kDefaultRotation = 256;
 
@@ -26,19 +36,168 @@ std::int64_t optional_integer(const nlohmann::json& marker, const char* key, std
 // Of tensors as outputs() orders them; the marker, which follows it, is U8.
 bool is_codebook(const at::Tensor& tensor) { return tensor.scalar_type() == at::kFloat && tensor.numel() == kCodes; }
 
+// The levels that comfy-kitchen writes unless weights are far from normal: those of least squared error for rotated weights over the largest
+// magnitude of their group.
+constexpr float kLevels[kCodes] = {-0.980602f, -0.794529f, -0.638165f, -0.500986f, -0.377321f, -0.263187f, -0.155210f, -0.050720f,
+                                   0.052541f,  0.156985f,  0.265284f,  0.379533f,  0.502636f,  0.638953f,  0.794876f,  0.980671f};
+
+constexpr float kSmallest = 1e-8f;                           // of a scale, as comfy-kitchen has it
+constexpr float kNoScale = std::numeric_limits<float>::min();  // in place of zero, which a scale is not
+constexpr int kRefinements = 2;
+
+// The index of the nearest level; of two, the lower one.
+int nearest_level(float x) {
+  int place = 0;
+  for (int i = 0; i + 1 < kCodes; ++i) place += x + x > kLevels[i] + kLevels[i + 1] ? 1 : 0;
+  return place;
+}
+
+// One scale per row, F32, times E4M3 per group; what codes are worth is rounded to 8-bit integers.
+class RowTimesE4m3 final : public ScaleGrid {
+ public:
+  // comfy-kitchen's scales: from the largest magnitude by alternating least squares, codes for the scale, then the scale for these codes.
+  float wish(const float* row, std::int64_t n, std::int64_t tile_columns, const Grid&, float* wished) const override {
+    float peak = 0;
+    for (std::int64_t first = 0; first < n; first += tile_columns) {
+      const std::int64_t count = std::min(tile_columns, n - first);
+      const float* values = row + first;
+      const float largest = largest_magnitude(values, count);
+      if (!std::isfinite(largest)) return largest;
+      float scale = std::max(largest, kSmallest);
+      for (int pass = 0; pass < kRefinements; ++pass) {
+        double product = 0, squares = 0;
+        for (std::int64_t k = 0; k < count; ++k) {
+          const double level = kLevels[nearest_level(values[k] / scale)];
+          product += static_cast<double>(values[k]) * level;
+          squares += level * level;
+        }
+        scale = std::max(static_cast<float>(product / std::max(squares, static_cast<double>(kSmallest))), kSmallest);
+      }
+      for (std::int64_t k = 0; k < count; ++k) peak = std::max(peak, std::fabs(kLevels[nearest_level(values[k] / scale)] * scale));
+      *wished++ = scale;
+    }
+    return peak;
+  }
+
+  at::Tensor common(const at::Tensor& peaks) const override { return peaks.div(127).clamp_min(static_cast<double>(kSmallest)); }
+
+  at::Tensor stored(const at::Tensor& wished, const at::Tensor& common) const override {
+    const at::Tensor scales = at::empty_like(wished), in = wished.contiguous(), rows = common.contiguous();
+    const std::int64_t groups = in.size(1);
+    const auto* from = in.const_data_ptr<float>();
+    auto* to = scales.mutable_data_ptr<float>();
+    for (std::int64_t i = 0; i < in.numel(); ++i) {
+      const float row = rows.const_data_ptr<float>()[i / groups];
+      to[i] = std::max(e4m3_value(e4m3_bits(from[i] / row)) * row, kNoScale);
+    }
+    return scales;
+  }
+
+  bool rounds_values() const override { return true; }
+
+  void round_values(const Grid&, float scale, float common, float* values) const override {
+    const float relative = e4m3_value(e4m3_bits(scale / common));
+    for (int i = 0; i < kCodes; ++i) values[i] = std::clamp(std::nearbyint(kLevels[i] * relative), -127.0f, 127.0f) * common;
+  }
+};
+
+// 0: none.
+std::int64_t rotation_for(std::int64_t columns, const Rotation& rotation) {
+  if (rotation.mode == Rotation::Mode::fixed) return columns % rotation.group == 0 ? rotation.group : 0;
+  for (const std::int64_t group : {256, 64, 16})
+    if (columns % group == 0) return group;
+  return 0;
+}
+
+std::int64_t group_size(const StorageOptions& wanted) {
+  const std::int64_t size = wanted.scaling ? wanted.block_size.value_or(kDefaultGroup) : kDefaultGroup;
+  if (size != 4 && size != 8 && (size < kStep || size % kStep != 0))
+    throw Error(ErrorKind::usage, fmt::format("{} has groups of 4, 8 or a multiple of 16 columns; found a block size of {}", kName, size),
+                "use `block_size 16`");
+  return size;
+}
+
+void require_expressible(const FormatInfo& info, const StorageOptions& wanted) {
+  require_wishes(info, wanted, Scaling::block);
+  if (wanted.rotation.mode == Rotation::Mode::off)
+    throw Error(ErrorKind::usage, fmt::format("{} is always rotated; found rotation 'off'", kName), "leave it out, or use `format nvfp4`");
+  if (wanted.rotation.mode == Rotation::Mode::fixed) parse_rotation(rotation_text(wanted.rotation));
+}
+
+struct W4a8Data final : FormatData {
+  bool full_precision_matrix_mult = false;
+
+  std::string text() const override { return full_precision_matrix_mult ? "full precision" : ""; }
+};
+
 }  // namespace
 
 const FormatInfo& W4a8Format::info() const {
-  static const FormatInfo info = {kName, {}, "4-bit codes with scales per group and row, rotated; read only", true};
+  static const FormatInfo info = {kName, {"w4a8"}, "4-bit codes with an E4M3 scale per 16 columns, rotated; computed in 8 bits", true, false, "int8"};
   return info;
+}
+
+std::vector<Scaling> W4a8Format::scalings(std::string_view) const { return {Scaling::block}; }
+
+bool W4a8Format::can_rotate(Scaling scaling) const { return scaling == Scaling::block; }
+
+Layout W4a8Format::layout(const TensorInfo& weight, const StorageOptions& wanted) const {
+  require_matrix(info(), weight);
+  if (const std::string reason = misfit(weight, wanted); !reason.empty())
+    throw Error(ErrorKind::unsupported, fmt::format("{} cannot store '{}' {}: {}", kName, weight.name, weight.shape_text(), reason));
+  Layout layout;
+  layout.scaling = Scaling::block;
+  layout.tile_columns = group_size(wanted);
+  layout.rotation_group = rotation_for(weight.shape[1], wanted.rotation);
+  const auto data = std::make_shared<W4a8Data>();
+  data->full_precision_matrix_mult = wanted.full_precision_matrix_mult;
+  layout.data = data;
+  return layout;
+}
+
+std::string W4a8Format::misfit(const TensorInfo& weight, const StorageOptions& wanted) const {
+  require_expressible(info(), wanted);
+  const std::int64_t group = group_size(wanted);
+  if (!is_matrix(weight)) return {};
+  const std::int64_t columns = weight.shape[1];
+  for (const std::int64_t divisor : {kStep, group})
+    if (columns % divisor != 0) return fmt::format("{} does not divide its {} columns", divisor, columns);
+  return rotation_for(columns, wanted.rotation) != 0 ? std::string()
+                                                       : fmt::format("{} does not divide its {} columns", wanted.rotation.group, columns);
+}
+
+const Grid& W4a8Format::grid() const {
+  static const RowTimesE4m3 scales;
+  static const Grid grid = {kLowest, kLowest + static_cast<int>(kCodes) - 1, {std::begin(kLevels), std::end(kLevels)}, &scales};
+  return grid;
+}
+
+std::vector<StoredTensor> W4a8Format::encode(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const {
+  const std::vector<TensorInfo> infos = outputs(weight, layout);
+  at::Tensor packed = at::empty(infos[0].shape, at::kChar);
+  const auto* codes = coded.codes.const_data_ptr<std::int8_t>();
+  auto* out = packed.mutable_data_ptr<std::int8_t>();
+  for (std::int64_t i = 0; i < packed.numel(); ++i)  // K is even: pairs do not cross rows
+    out[i] = static_cast<std::int8_t>((codes[2 * i] - kLowest) | (codes[2 * i + 1] - kLowest) << 4);
+  const at::Tensor scales = coded.scales.contiguous();
+  at::Tensor relative = at::empty(infos[1].shape, at::kByte);
+  auto* bits = relative.mutable_data_ptr<std::uint8_t>();
+  for (std::int64_t i = 0; i < relative.numel(); ++i)
+    bits[i] = e4m3_bits(scales.const_data_ptr<float>()[i] / coded.common_scale.const_data_ptr<float>()[i / scales.size(1)]);
+  return {{infos[0].name, packed},
+          {infos[1].name, relative.view(at::kFloat8_e4m3fn)},
+          {infos[2].name, coded.common_scale},
+          {infos[3].name, at::tensor(at::ArrayRef<float>(kLevels, kCodes))},
+          marker_tensor(infos[4].name, label(layout).marker)};
 }
 
 FormatLabel W4a8Format::label(const Layout& layout) const {
   FormatLabel label;
   label.name = kName;
   label.summary = fmt::format("{} group {}, rotated {}", kName, layout.tile_columns, layout.rotation_group);
-  label.marker =
-      nlohmann::ordered_json{{"format", kName}, {"group_size", layout.tile_columns}, {"convrot_groupsize", layout.rotation_group}}.dump();
+  nlohmann::ordered_json marker = {{"format", kName}, {"group_size", layout.tile_columns}, {"convrot_groupsize", layout.rotation_group}};
+  if (data_of<W4a8Data>(layout).full_precision_matrix_mult) marker["full_precision_matrix_mult"] = true;
+  label.marker = marker.dump();
   return label;
 }
 

@@ -67,7 +67,7 @@ void run_ldlq(benchmark::State& state, const qmill::Grid& grid = problem().grid)
   const auto run = [&] {
     context.on_worker([&] {
       const qmill::HessianFactor factor = qmill::factor_hessian(p.hessian, kSide, {kDamping, false}, context);
-      benchmark::DoNotOptimize(qmill::round_with_feedback(p.weight, scales, grid, p.layout, factor, context));
+      benchmark::DoNotOptimize(qmill::round_with_feedback(p.weight, {scales}, grid, p.layout, factor, context));
     });
   };
   run();  // a run of many layers works in memory that was used before

@@ -160,7 +160,7 @@ class Bash(TempFolder):
         self.assertEqual(self.complete("qmill", "convert", "--keep-dtype", "="), ["f32", "bf16", "f16"])
         self.assertIn("gptq", self.complete("qmill", "convert", "--optimizer", "g"))
         self.assertIn("t5xxl", self.complete("qmill", "convert", "--filter", "t5"))
-        self.assertEqual(self.complete("qmill", "convert", "--scale-search", ""), ["auto", "mse", "off"])
+        self.assertEqual(self.complete("qmill", "convert", "--scale-search", ""), ["auto", "hessian", "mse", "off"])
         self.assertIn("experimental", self.complete("qmill", "convert", "--help", "exp"))
         self.assertEqual(self.complete("qmill", "completion", ""), ["bash", "zsh"])
         self.assertEqual(self.complete("qmill", "plugins", "i"), ["info"])

@@ -134,7 +134,7 @@ LAYER_CONFIG = {
     "_comment": "each entry of another kind",
     "blocks\\.\\d+\\.(q|v)": {"format": "int4", "optimizer": "rtn"},
     "blocks\\.0\\.v": {"scaling_mode": "tensor", "full_precision_matrix_mult": True},
-    "mlp": {"optimizer": "gptq", "block_size": 16, "options": {"damping": "0.1", "scale_search": "mse"}},
+    "mlp": {"optimizer": "gptq", "block_size": 16, "options": {"damping": "0.1", "scale_search": "hessian"}},
     "square": {"format": "int8_axiswise", "simple": True},
     "odd": {"format": "fp16", "options": {"overflow": "clamp"}},
     "thin": {"skip": True},

@@ -25,7 +25,7 @@ QUANTIZERS = [
     ("gptq, activation order", ["--optimizer", "gptq", "--gptq-actorder"], "off", True),
     ("gptq, rotated", ["--optimizer", "gptq"], "any", True),
     ("gptq, rotated, activation order", ["--optimizer", "gptq", "--gptq-actorder"], "any", True),
-    ("gptq, activation order, scale search", ["--optimizer", "gptq", "--gptq-actorder", "--scale-search", "mse"], "off", True),
+    ("gptq, activation order, scale search", ["--optimizer", "gptq", "--gptq-actorder", "--scale-search", "hessian"], "off", True),
     ("quip", ["--optimizer", "quip"], "off", True),
     ("quip, stored transformed", ["--optimizer", "quip", "--quip-store-transformed"], "any", True),
     (

@@ -22,7 +22,7 @@ class PowersOfTwo final : public ScaleGrid {
 // Two levels, as nvfp4 has them.
 class TensorTimesE4m3 final : public ScaleGrid {
  public:
-  at::Tensor common(const at::Tensor& wished) const override { return wished.max().div(448).clamp_min(1e-30); }
+  at::Tensor common(const at::Tensor& peaks) const override { return peaks.max().div(448 * 6).clamp_min(1e-30); }
   at::Tensor stored(const at::Tensor& wished, const at::Tensor& common) const override {
     const at::Tensor blocks = wished.div(common).clamp(0.001953125, 448).to(at::kFloat8_e4m3fn).to(at::kFloat);
     return blocks * common;

@@ -66,8 +66,8 @@ void choose_scaling(TargetOptions& options, const Host& host, std::optional<Scal
   }
   std::optional<Scaling>& chosen = options.storage.scaling;
   chosen = agreed_scaling(format, options.format, scaling, owner == nullptr ? block_size : std::nullopt, chosen);
-  // Asking for what the format does anyhow leaves it to the quantizer's own options.
-  if (chosen == default_scaling(format)) chosen.reset();
+  // Asking for what the format does anyhow leaves it to the quantizer's own options; a size of blocks is a choice of its own.
+  if (chosen == default_scaling(format) && (owner != nullptr || !block_size)) chosen.reset();
   if (block_size) options.storage.block_size = *block_size;  // the quantizer's own options may ask for blocks, too
 }
 

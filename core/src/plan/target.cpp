@@ -159,11 +159,17 @@ ResolvedTarget TargetResolver::resolve(const LayerChoice& choice, const TensorIn
 
 std::string TargetResolver::misread(const LayerTarget& target, const TensorInfo& weight) {
   if (target.format->info().substitute.empty() || weight.shape.size() != 2) return {};
-  const DetectionLayer* layer = find_detection_layer(weight.name);
-  if (layer == nullptr) return {};
+  const DetectionLayer* by_columns = find_detection_layer(weight.name, Side::columns);
+  const DetectionLayer* by_rows = find_detection_layer(weight.name, Side::rows);
+  if (by_columns == nullptr && by_rows == nullptr) return {};
   const std::vector<TensorInfo> outputs = target.format->outputs(weight, target.layout);
-  if (!outputs.empty() && outputs.front().shape.size() == 2 && outputs.front().shape[1] == weight.shape[1]) return {};
-  return fmt::format("readers detect the model by its {} columns ({})", weight.shape[1], layer->models);
+  if (outputs.empty() || outputs.front().shape.size() != 2) return {};
+  const std::vector<std::int64_t>& stored = outputs.front().shape;
+  if (by_columns != nullptr && stored[1] != weight.shape[1])
+    return fmt::format("readers detect the model by its {} columns ({})", weight.shape[1], by_columns->models);
+  if (by_rows != nullptr && stored[0] != weight.shape[0])
+    return fmt::format("readers detect the model by its {} rows ({})", weight.shape[0], by_rows->models);
+  return {};
 }
 
 ResolvedTarget TargetResolver::resolve_substitute(const WritableFormat& misfit, const std::string& reason, const LayerChoice& choice,
@@ -174,7 +180,13 @@ ResolvedTarget TargetResolver::resolve_substitute(const WritableFormat& misfit, 
     throw Error(ErrorKind::plugin, fmt::format("format '{}' names no substitute for '{}': {}", misfit.info().name, weight.name, reason),
                 "report this to the author of the plugin");
   const WritableFormat& format = host_.format(name);
-  Layout layout = format.layout(weight, storage);
+  StorageOptions for_substitute = storage;
+  if (storage.scaling == default_scaling(misfit)) {  // what suits the one says nothing of the other
+    for_substitute.scaling.reset();
+    for_substitute.block_size.reset();
+  }
+  if (storage.rotation.must_rotate() && !format.can_rotate(default_scaling(format))) for_substitute.rotation = {Rotation::Mode::off};
+  Layout layout = format.layout(weight, for_substitute);
   layout.note = noted(fmt::format("{}: {}", reason, name), layout.note);
   if (writes(chosen, format)) return {&chosen, {&format, layout, options_for(choice.options, chosen)}, storage.scaling};
   // The options of the choice are those of the quantizer that cannot be used.

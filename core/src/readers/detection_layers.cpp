@@ -42,9 +42,9 @@ std::span<const DetectionLayer> detection_layers() {
   return kLayers;
 }
 
-const DetectionLayer* find_detection_layer(std::string_view weight_name) {
+const DetectionLayer* find_detection_layer(std::string_view weight_name, Side side) {
   for (const DetectionLayer& layer : detection_layers())
-    if (layer.reads_columns && segments_match(layer.pattern, weight_name)) return &layer;
+    if ((side == Side::rows ? layer.reads_rows : layer.reads_columns) && segments_match(layer.pattern, weight_name)) return &layer;
   return nullptr;
 }
 

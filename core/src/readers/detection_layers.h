@@ -16,8 +16,10 @@ struct DetectionLayer {
 
 std::span<const DetectionLayer> detection_layers();
 
-// The first entry that matches the name of a weight, at any depth below prefixes, and whose columns are read; null: their number decides
+enum class Side { rows, columns };
+
+// The first entry that matches the name of a weight, at any depth below prefixes, and of which this side is read; null: its size decides
 // nothing, and a weight that is stored with another is safe.
-const DetectionLayer* find_detection_layer(std::string_view weight_name);
+const DetectionLayer* find_detection_layer(std::string_view weight_name, Side side);
 
 }  // namespace qmill

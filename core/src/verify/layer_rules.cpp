@@ -177,7 +177,7 @@ class LayerRules {
 
   // Two codes a byte: readers that tell models apart by this layer's columns see half of them.
   void check_packed() {
-    if (const DetectionLayer* found = find_detection_layer(weight().name))
+    if (const DetectionLayer* found = find_detection_layer(weight().name, Side::columns))
       error("detection",
             fmt::format("readers detect the model by its columns ({}), and packed it shows {}", found->models, weight().shape[1]));
   }
@@ -243,7 +243,13 @@ class LayerRules {
 
   void require_padding(std::int64_t columns, std::int64_t step) {
     if (rows() % step != 0 || columns % step != 0)
-      error("columns", fmt::format("it has {} rows and {} columns, expected multiples of {}", rows(), columns, step));
+      return error("columns", fmt::format("it has {} rows and {} columns, expected multiples of {}", rows(), columns, step));
+    const TensorInfo* bias = other("bias");
+    const bool has_padded_rows = bias != nullptr && bias->shape.size() == 1 && bias->shape[0] != rows();
+    const DetectionLayer* found = has_padded_rows ? find_detection_layer(weight().name, Side::rows) : nullptr;
+    if (found != nullptr)
+      error("detection", fmt::format("readers detect the model by its rows ({}), and padded it shows {} of {}", found->models, rows(),
+                                     bias->shape[0]));
   }
 
   void check_nvfp4() {

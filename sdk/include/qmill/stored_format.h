@@ -61,7 +61,7 @@ class QMILL_API StoredFormat {
                            float* out) const = 0;
 };
 
-// The formats that come with the SDK: int8, fp16 and int4, then those that are only read. They live as long as the process.
+// The formats that come with the SDK. They live as long as the process.
 QMILL_API std::span<const StoredFormat* const> builtin_formats();
 
 }  // namespace qmill

@@ -15,7 +15,7 @@ TEST(DetectionLayers, ColumnsAreReadOfInputsAndContextsAtAnyDepth) {
           "blocks.0.norm1.linear", "patch_embed.text_proj", "x_embedder.proj.1", "input_proj", "first", "txtfusion.projector",
           "visual_embeddings.in_layer", "latent_in", "cond_in", "to_global_embed.0", "project_in"}) {
       const std::string weight = std::string(prefix) + name + ".weight";
-      EXPECT_NE(find_detection_layer(weight), nullptr) << weight;
+      EXPECT_NE(find_detection_layer(weight, Side::columns), nullptr) << weight;
     }
 }
 
@@ -25,7 +25,7 @@ TEST(DetectionLayers, TheirNeighboursAndThoseWhoseRowsAreReadAreNot) {
         "transformer_blocks.10.attn2.to_k.weight", "my_img_in.weight", "img_in.lora_A.weight", "img_in.individual_token_refiner.weight",
         "label_emb.0.2.weight", "blocks.10.norm1.linear.weight", "final_layer.linear.weight", "cap_embedder.0.weight", "img_in_patch.weight",
         "head.head.weight", "blocks.0.ffn.0.weight", "proj_out.weight"})
-    EXPECT_EQ(find_detection_layer(name), nullptr) << name;
+    EXPECT_EQ(find_detection_layer(name, Side::columns), nullptr) << name;
 }
 
 TEST(DetectionLayers, EveryEntryReadsSomethingAndSaysOfWhichModels) {

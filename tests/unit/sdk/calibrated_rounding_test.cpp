@@ -180,7 +180,7 @@ TEST(CalibratedRounding, SearchedScalesLowerTheObjectiveOfEveryBandOfRows) {
   for (const Scaling scaling : {Scaling::row, Scaling::tensor, Scaling::block}) {
     Problem problem(70, 100, integers_to(7), scaling, &calibration);
     const CodedWeight off = problem.round(how(0.01, ScaleSearch::off));
-    const CodedWeight searched = problem.round(how(0.01, ScaleSearch::mse));
+    const CodedWeight searched = problem.round(how(0.01, ScaleSearch::hessian));
     expect_same(problem.round(how(0.01)), searched, "few values: searched for by default");
     EXPECT_TRUE(off.scales.equal(problem.nearest().scales));
     const at::Tensor hessian = testing::damped(calibration.given_hessian, 0.01);
@@ -194,7 +194,7 @@ TEST(CalibratedRounding, SearchedScalesLowerTheObjectiveOfEveryBandOfRows) {
 
     Problem many(70, 100, integers_to(127), scaling, &calibration);
     expect_same(many.round(), many.round(how({}, ScaleSearch::off)), "many values: not searched for by default");
-    const CodedWeight gained = many.round(how({}, ScaleSearch::mse));
+    const CodedWeight gained = many.round(how({}, ScaleSearch::hessian));
     EXPECT_LE(gained.statistics.at("objective"), many.round().statistics.at("objective") * (1 + 1e-3));
   }
 }
@@ -269,6 +269,7 @@ TEST(CalibratedRounding, OptionsAreReadAndWhatIsNoDampingIsRefused) {
   EXPECT_EQ(read("damping", "0").damping, 0.0);
   EXPECT_EQ(read("damping", "2.5e-3").damping, 2.5e-3);
   EXPECT_EQ(read("scale_search", "mse").scale_search, ScaleSearch::mse);
+  EXPECT_EQ(read("scale_search", "hessian").scale_search, ScaleSearch::hessian);
   EXPECT_EQ(read("scale_search", "off").scale_search, ScaleSearch::off);
   for (const char* bad : {"", "x", "-1", "nan", "inf", "0.01x", "1e400", "0,01", "AUTO "})
     expect_error(ErrorKind::usage, {"damping", "allowed: auto, or a number of at least 0"}, [&] { read("damping", bad); });

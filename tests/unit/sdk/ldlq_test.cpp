@@ -52,12 +52,12 @@ struct Problem {
   }
   FeedbackRounding round_by(const HessianFactor& factored, std::int64_t block_columns, int threads = 2) const {
     ThreadedContext context(threads);
-    return round_with_feedback(weight, scales, grid, layout, factored, context, block_columns);
+    return round_with_feedback(weight, {scales}, grid, layout, factored, context, block_columns);
   }
   at::Tensor expected() const { return ldlq_codes(weight, scales, grid, layout, hessian, damping, by_activation); }
   at::Tensor nearest() const {
     ThreadedContext context(1);
-    return round_onto(weight, scales, grid, layout, context).codes;
+    return round_onto(weight, {scales}, grid, layout, context).codes;
   }
 
   at::Tensor weight;
@@ -214,7 +214,7 @@ TEST(Ldlq, AnInterruptedRunStops) {
   testing::TestContext context({}, {});
   context.cancelled = true;
   testing::expect_error(ErrorKind::cancelled, {}, [&] {
-    round_with_feedback(problem.weight, problem.scales, problem.grid, problem.layout, problem.factor(), context);
+    round_with_feedback(problem.weight, {problem.scales}, problem.grid, problem.layout, problem.factor(), context);
   });
 }
 

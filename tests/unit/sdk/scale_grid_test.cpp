@@ -82,7 +82,7 @@ TEST_P(QuantizedScalesOf, PlainRoundingTakesTheNearestCodeForTheStoredScale) {
 
 TEST_P(QuantizedScalesOf, WithRealInputsTheObjectiveIsThatOfWhatIsStored) {
   const CalibrationStub calibration(correlated_rows(400, 70, 2));
-  for (const ScaleSearch search : {ScaleSearch::off, ScaleSearch::mse}) {
+  for (const ScaleSearch search : {ScaleSearch::off, ScaleSearch::mse, ScaleSearch::hessian}) {
     const at::Tensor rounded = expect_consistent(plain_rounding());
     const at::Tensor decoded = expect_consistent(Calibrated(search), &calibration);
     const auto objective = [&](const at::Tensor& values) {
@@ -121,7 +121,7 @@ INSTANTIATE_TEST_SUITE_P(Grids, QuantizedScalesOf,
 
 TEST(StoredScales, WithoutAGridTheyAreWhatIsWishedFor) {
   const at::Tensor wished = random_weight(3, 4, at::kFloat, 1).abs();
-  const TileScales scales = stored_scales(wished, Grid());
+  const TileScales scales = stored_scales({wished}, Grid());
   EXPECT_TRUE(scales.values.is_same(wished));
   EXPECT_FALSE(scales.common.defined());
 }

@@ -7,15 +7,18 @@
 namespace qmill {
 
 enum class ScaleSearch {
-  off,  // the largest magnitude of a tile is the grid's largest value
-  mse,  // of a few scales near that one, the one with the smallest objective, for each group of rows that shares its scales
+  off,      // what the grid wishes for: the largest magnitude of a tile is its largest value, or as its ScaleGrid says
+  mse,      // of a few scales near that one, the one with the smallest squared error of the tile, rounded to nearest
+  hessian,  // the one with the smallest objective: of each tile while it is rounded, where can_choose_scales() says so, and else of each
+            // group of rows that shares its scales; without inputs, mse
 };
 
 struct CalibratedRounding {
   std::optional<double> damping;  // nothing: chosen on the rows kept apart
   bool activation_order = false;
-  std::optional<ScaleSearch> scale_search;  // nothing: mse for grids of at most 16 values, which gain by it
+  std::optional<ScaleSearch> scale_search;  // nothing: hessian for grids of at most 16 values, which gain by it
   std::int64_t block_columns = kBlockColumns;
+  std::int64_t descent_passes = 0;  // of descend(), over the codes of LDLQ
 };
 
 // The options "damping", "scale_search" that every quantizer of this kind has, with the same names, flags and values; and what they say.

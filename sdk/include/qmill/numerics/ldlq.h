@@ -15,6 +15,7 @@ namespace qmill {
 struct FactorOptions {
   double damping = 0.01;          // times the mean of the diagonal, added to the diagonal
   bool activation_order = false;  // columns with large diagonals first
+  std::int64_t group_columns = 1;  // runs of so many columns stay together: those with a large mean of the diagonal first
 };
 
 // A damped Hessian, factored, its columns in the order in which they are rounded. Immutable: layers may share it.
@@ -43,12 +44,23 @@ struct FeedbackRounding {
   std::vector<double> objectives;  // of each row: (w - q) (H + damping) (w - q)^T; a dead column counts as one of the mean diagonal
 };
 
-// Rounds `weight`: F32 [N,K], finite, in the stored basis; `scales`: F32, one per tile of the layout, positive. Rows do not depend on
+// Rounds `weight`: F32 [N,K], finite, in the stored basis; `scales`: those of the layout's tiles, as they are stored. Rows do not depend on
 // each other. The result is the same for every number of threads. `block_columns` go through the innermost loop together, between
 // matrix products: it changes the speed, and codes only where a tie falls within rounding error; K or more: no products at all.
 // [worker-thread; uses context.parallel]
-QMILL_API FeedbackRounding round_with_feedback(const at::Tensor& weight, const at::Tensor& scales, const Grid& grid, const Layout& layout,
+QMILL_API FeedbackRounding round_with_feedback(const at::Tensor& weight, const TileScales& scales, const Grid& grid, const Layout& layout,
                                                const HessianFactor& factor, LayerContext& context,
                                                std::int64_t block_columns = kBlockColumns);
+
+// Whether scales can be chosen while tiles are rounded: tiles of one row, of few columns.
+QMILL_API bool can_choose_scales(const Layout& layout, std::int64_t columns);
+
+// The same, and each tile gets that of several scales which leaves its own columns the smallest objective, once those before it are
+// rounded: the objective of a row is a sum over its columns. `candidates`: F32 [N, tiles] each, as they are stored, with `common`; of
+// equals, the first. `factor` keeps the columns of a tile together. For layouts that can_choose_scales() takes.
+// [worker-thread; uses context.parallel]
+QMILL_API FeedbackRounding round_and_choose_scales(const at::Tensor& weight, const std::vector<at::Tensor>& candidates,
+                                                   const at::Tensor& common, const Grid& grid, const Layout& layout,
+                                                   const HessianFactor& factor, LayerContext& context);
 
 }  // namespace qmill

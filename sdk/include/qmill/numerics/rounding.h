@@ -19,15 +19,14 @@ QMILL_API CodedWeight round_to_nearest(const at::Tensor& weight, const Grid& gri
 // The weight as F32 [N,K] in the stored basis. Throws like round_to_nearest.
 QMILL_API at::Tensor to_stored_basis(const at::Tensor& weight, const Layout& layout, LayerContext& context);
 
-// The scale_for each of the layout's tiles, for a finite F32 weight [N,K] in the stored basis: what is wished for, of a grid that cannot store
-// every scale.
-QMILL_API at::Tensor wished_scales(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context);
+// What each of the layout's tiles asks for, for a finite F32 weight [N,K] in the stored basis.
+QMILL_API WishedScales wished_scales(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context);
 
 // The same as they are stored.
 QMILL_API TileScales tile_scales(const at::Tensor& weight, const Grid& grid, const Layout& layout, LayerContext& context);
 
 // Nearest codes for a finite F32 weight [N,K] in the stored basis and scales that are given, one per tile, as they are stored.
-QMILL_API CodedWeight round_onto(const at::Tensor& weight, const at::Tensor& scales, const Grid& grid, const Layout& layout,
+QMILL_API CodedWeight round_onto(const at::Tensor& weight, const TileScales& scales, const Grid& grid, const Layout& layout,
                                  LayerContext& context);
 
 // W - decoded, F32 [N,K], for a finite F32 weight in the stored basis and its codes; one task.

@@ -20,7 +20,7 @@ class QMILL_API SampleJudge {
   // The sample as a weight of its own: each row has its own scales.
   const at::Tensor& weight() const { return weight_; }
   const Layout& layout() const { return layout_; }
-  at::Tensor scales_of(const at::Tensor& scales) const;   // of the whole weight's
+  TileScales scales_of(const TileScales& scales) const;   // of the whole weight's
   CodedWeight sample_of(const CodedWeight& coded) const;  // of the whole weight's
 
   struct Verdict {

@@ -1,0 +1,39 @@
+#include "small_floats.h"
+
+#include <qmill/numerics/row_kernels.h>
+
+#include <c10/util/Float8_e4m3fn.h>
+
+#include <algorithm>
+#include <array>
+
+namespace qmill {
+namespace {
+
+Grid symmetric_grid(const float* magnitudes, int highest) {
+  Grid grid{-highest, highest};
+  for (int code = -highest; code <= highest; ++code) grid.values.push_back(code < 0 ? -magnitudes[-code] : magnitudes[code]);
+  return grid;
+}
+
+}  // namespace
+
+Grid float8_grid(DType dtype) {
+  const int highest = dtype == DType::f8_e4m3 ? 0x7e : 0x7b;  // what follows is NaN, or infinity
+  std::array<std::uint8_t, 128> bits;
+  for (std::size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<std::uint8_t>(i);
+  std::array<float, 128> values;
+  load_f32(bits.data(), dtype, bits.size(), values.data());
+  return symmetric_grid(values.data(), highest);
+}
+
+Grid e2m1_grid() {
+  constexpr float kMagnitudes[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+  return symmetric_grid(kMagnitudes, 7);
+}
+
+std::uint8_t e4m3_bits(float value) { return c10::Float8_e4m3fn(std::clamp(value, -448.0f, 448.0f)).x; }
+
+float e4m3_value(std::uint8_t bits) { return static_cast<float>(c10::Float8_e4m3fn(bits, c10::Float8_e4m3fn::from_bits())); }
+
+}  // namespace qmill
