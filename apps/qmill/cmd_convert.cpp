@@ -49,7 +49,7 @@ void write_report(const std::string& file, const Json& report, const ConvertOpti
 // Printed, or with --output in a file of its own.
 int make_template(const Conversion& conversion, bool has_output) {
   const ConvertOptions& options = conversion.options();
-  const std::string text = layer_config_template(conversion.source());
+  const std::string text = layer_config_template(conversion.source(), options.target.format);
   if (!has_output) {
     fmt::print("{}", text);
     return kDone;

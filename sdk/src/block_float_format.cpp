@@ -126,8 +126,8 @@ void read_original_shape(const nlohmann::json& marker, std::string_view base, st
   };
   const std::int64_t rows = side(0, data.rows), columns = side(1, data.columns);
   if (rows < 1 || columns < 1)
-    throw Error(ErrorKind::input, fmt::format("the marker of layer '{}' has another '{}' than its weight {} x {} can have", base,
-                                              kOriginalShape, data.rows, data.columns));
+    throw Error(ErrorKind::input, fmt::format("the marker of layer '{}' has '{}' {}, expected [N,K] that {} x {} is padded from", base,
+                                              kOriginalShape, shape->dump().substr(0, 40), data.rows, data.columns));
   data.rows = rows;
   data.columns = columns;
   data.is_padded = true;
@@ -145,13 +145,31 @@ BlockFloatFormat::BlockFloatFormat(FormatInfo info, DType code, int codes_per_by
 
 std::vector<Scaling> BlockFloatFormat::scalings(std::string_view) const { return {Scaling::block}; }
 
-Layout BlockFloatFormat::layout(const TensorInfo& weight, const StorageOptions& wanted) const {
-  require_matrix(info(), weight);
+void BlockFloatFormat::require_expressible(const StorageOptions& wanted) const {
   require_wishes(info(), wanted, Scaling::block);
   require_no_rotation(info(), wanted);
   if (wanted.scaling && wanted.block_size.value_or(block_) != block_)
     throw Error(ErrorKind::usage, fmt::format("{} has blocks of {} columns; found a block size of {}", info().name, block_, *wanted.block_size),
                 "leave it out");
+}
+
+std::string BlockFloatFormat::misfit(const TensorInfo& weight, const StorageOptions& wanted) const {
+  require_expressible(wanted);
+  if (!is_matrix(weight)) return {};
+  const std::int64_t rows = weight.shape[0];
+  if (const std::string_view trouble = trouble_with_padded_rows(); rows % padding_ != 0 && !trouble.empty())
+    return fmt::format("{} does not divide its {} rows: {}", padding_, rows, trouble);
+  // What stands in takes a byte per value; blocks of 8-bit floats take 1/32 more of their own.
+  std::int64_t bytes = 0;
+  for (const TensorInfo& tensor : outputs(weight, layout(weight, wanted)))
+    if (!tensor.name.ends_with(".comfy_quant")) bytes += tensor.bytes();
+  const bool is_wasteful = codes_per_byte_ == 1 ? bytes > 2 * weight.elements() : bytes >= weight.elements();
+  return is_wasteful ? fmt::format("padded, its {} values would take {} bytes", weight.elements(), bytes) : std::string();
+}
+
+Layout BlockFloatFormat::layout(const TensorInfo& weight, const StorageOptions& wanted) const {
+  require_matrix(info(), weight);
+  require_expressible(wanted);
   Layout layout;
   layout.scaling = Scaling::block;
   layout.tile_columns = block_;

@@ -16,6 +16,7 @@ class BlockFloatFormat : public CodedFormat {
   const FormatInfo& info() const override { return info_; }
   std::vector<Scaling> scalings(std::string_view name) const override;
   Layout layout(const TensorInfo& weight, const StorageOptions& wanted) const override;
+  std::string misfit(const TensorInfo& weight, const StorageOptions& wanted) const override;
   FormatLabel label(const Layout& layout) const override;
   std::vector<TensorInfo> outputs(const TensorInfo& weight, const Layout& layout) const override;
   const Grid& grid() const override { return grid_; }
@@ -34,8 +35,11 @@ class BlockFloatFormat : public CodedFormat {
   const std::int64_t block_;  // columns that share a scale
 
  private:
+  void require_expressible(const StorageOptions& wanted) const;
   virtual bool takes_scale(DType dtype) const = 0;
   virtual bool has_tensor_scale() const = 0;
+  // Why padded rows stop a reader; empty: they do not.
+  virtual std::string_view trouble_with_padded_rows() const = 0;
 
   const FormatInfo info_;
   const DType code_;
@@ -54,6 +58,7 @@ class Nvfp4Format final : public BlockFloatFormat {
  private:
   bool takes_scale(DType dtype) const override { return dtype == DType::f8_e4m3 || dtype == DType::u8; }
   bool has_tensor_scale() const override { return true; }
+  std::string_view trouble_with_padded_rows() const override { return {}; }
 };
 
 class Mxfp8Format final : public BlockFloatFormat {
@@ -66,6 +71,8 @@ class Mxfp8Format final : public BlockFloatFormat {
  private:
   bool takes_scale(DType dtype) const override { return dtype == DType::u8 || dtype == DType::f8_e8m0; }
   bool has_tensor_scale() const override { return false; }
+  // comfy-kitchen adds the bias before it cuts the padding off, and raises ValueError.
+  std::string_view trouble_with_padded_rows() const override { return "readers that multiply in this format fail at its bias"; }
 };
 
 }  // namespace qmill

@@ -29,7 +29,7 @@ void require_wishes(const FormatInfo& format, const StorageOptions& wanted, Scal
 void require_no_rotation(const FormatInfo& format, const StorageOptions& wanted) {
   if (wanted.rotation.must_rotate())
     throw Error(ErrorKind::usage, fmt::format("{} is not rotated; found rotation '{}'", format.name, rotation_text(wanted.rotation)),
-                "use `convrot off`, or a format that is rotated: int8, int4, asym_w4a8_int8");
+                "leave out what asks for a rotation, or use a format that is rotated: int8, int4, asym_w4a8_int8");
 }
 
 }  // namespace qmill

@@ -98,8 +98,8 @@ TEST_F(PluginHost, CodeOfARefusedPluginNeverRuns) {
   struct Case {
     const char *from, *to, *reason;
   };
-  const Case cases[] = {{"sdk=2.0", "sdk=9.0", "built for SDK 9.0, this program runs 2.0"},
-                        {"sdk=2.0", "sdk=2.1", "built for SDK 2.1, this program runs 2.0"},
+  const Case cases[] = {{"sdk=2.1", "sdk=9.0", "built for SDK 9.0, this program runs 2.1"},
+                        {"sdk=2.1", "sdk=2.2", "built for SDK 2.2, this program runs 2.1"},
                         {"torch=", "torch=1.0;x=", "built for LibTorch 1.0, this program runs "},
                         {"abi=libstdc++-cxx11", "abi=libc++", "built for the C++ library libc++, this program runs libstdc++-cxx11"},
                         {"build=", "build=other;x=", "built for build kind other, this program runs "},
@@ -127,7 +127,7 @@ TEST_F(PluginHost, APluginThatWasBuiltWithTheHeadersOfAnotherVersionIsRefusedBef
   const Host host({folder});
   host.load_all();
   EXPECT_EQ(host.find_quantizer("old.rounding"), nullptr);
-  expect_error(ErrorKind::plugin, {"'old.rounding'", "sdk_1_0.so", "built for SDK 1.0, this program runs 2.0"},
+  expect_error(ErrorKind::plugin, {"'old.rounding'", "sdk_1_0.so", "built for SDK 1.0, this program runs 2.1"},
                [&] { host.quantizer("old.rounding"); });
   EXPECT_EQ(candidate(host, folder / "sdk_1_0.so").status, PluginCandidate::Status::refused);
   EXPECT_FALSE(fs::exists(trace));
@@ -135,9 +135,9 @@ TEST_F(PluginHost, APluginThatWasBuiltWithTheHeadersOfAnotherVersionIsRefusedBef
 
 TEST_F(PluginHost, AskingForWhatARefusedPluginOffersGivesItsReason) {
   const fs::path folder = folder_with({});
-  write_bytes(folder / "tracer.so", with_tag(read_bytes(bad_plugin("tracer")), "sdk=2.0", "sdk=9.0"));
+  write_bytes(folder / "tracer.so", with_tag(read_bytes(bad_plugin("tracer")), "sdk=2.1", "sdk=9.0"));
   const Host host({folder});
-  expect_error(ErrorKind::plugin, {"filter 'tracer'", "tracer.so", "refused", "SDK 9.0, this program runs 2.0", "plugins list"},
+  expect_error(ErrorKind::plugin, {"filter 'tracer'", "tracer.so", "refused", "SDK 9.0, this program runs 2.1", "plugins list"},
                [&] { host.filter("tracer"); });
 }
 
@@ -286,7 +286,7 @@ TEST_F(PluginHost, AnOfferOfTheSameNameShadowsToo) {
 
 TEST_F(PluginHost, ARefusedPluginShadowsNothing) {
   const fs::path folder = folder_with({});
-  write_bytes(folder / "a.so", with_tag(read_bytes(bad_plugin("same_name")), "sdk=2.0", "sdk=9.0"));
+  write_bytes(folder / "a.so", with_tag(read_bytes(bad_plugin("same_name")), "sdk=2.1", "sdk=9.0"));
   const Host host({folder});
   EXPECT_EQ(host.quantizer("rtn").info().summary, "round to nearest");
 }

@@ -34,8 +34,8 @@ void check_input_scales(const ConvertOptions& options) {
   if (!is_static && !options.target.storage.legacy_input_scale) return;
   const char* const flag = is_static ? "static_activations" : "input_scale";
   if (options.target.storage.naming == Naming::comfy)
-    throw Error(ErrorKind::usage, fmt::format("`{}` is for legacy names: ComfyUI reads no input scale of int8 layers", flag),
-                "leave it out, or add `comfy_quant off`");
+    throw Error(ErrorKind::usage, fmt::format("`{}` is for int8 with legacy names: with ComfyUI's names no input scale is written", flag),
+                "leave it out, or use `format int8` and `comfy_quant off`");
   if (is_static && options.calibration.data.empty())
     throw Error(ErrorKind::usage,
                 "`static_activations` needs `calibration_data FILE`: it stores the input_scale of each layer from that file");

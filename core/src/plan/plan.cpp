@@ -289,11 +289,11 @@ void require_selection(const Plan& plan) {
               "a layer is a floating matrix named *.weight; `dry_run` shows which rule keeps it");
 }
 
-std::string layer_config_template(const TensorSource& source) {
+std::string layer_config_template(const TensorSource& source, std::string_view format) {
   nlohmann::ordered_json patterns = nlohmann::ordered_json::object();
   for (const TensorInfo& tensor : source.tensors())
     if (is_layer(tensor))
-      patterns["^" + escape_regex(layer_base(tensor.name)) + "$"] = {{"format", "int8"}, {"skip", false}, {"_shape", tensor.shape}};
+      patterns["^" + escape_regex(layer_base(tensor.name)) + "$"] = {{"format", format}, {"skip", false}, {"_shape", tensor.shape}};
   return nlohmann::ordered_json{{"layer_patterns", patterns}}.dump(2) + "\n";
 }
 

@@ -4,7 +4,7 @@ namespace qmill {
 namespace {
 
 constexpr ReaderFormat kFormats[] = {
-    {"float8_e4m3fn", ""},      {"float8_e5m2", ""},          {"nvfp4", ""},           {"mxfp8", ""}, {"int8_tensorwise", "0.27.0"},
+    {"float8_e4m3fn", ""},      {"float8_e5m2", ""},          {"nvfp4", ""},           {"mxfp8", "0.27.0"}, {"int8_tensorwise", "0.27.0"},
     {"convrot_w4a4", "0.28.0"}, {"asym_w4a8_int8", "0.31.0"}, {"awq_w4a16", "0.31.0"},
 };
 

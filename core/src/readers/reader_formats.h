@@ -9,7 +9,7 @@ namespace qmill {
 
 struct ReaderFormat {
   std::string_view name;
-  std::string_view since;  // first release that has it; empty: before 0.27.0
+  std::string_view since;  // a release that has it, like all later ones; empty: so have those of January 2026
 };
 
 // Null when the reader does not know the name.

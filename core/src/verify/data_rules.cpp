@@ -24,7 +24,7 @@ class DataRules {
   }
 
   void check(const MarkedLayer& layer) {
-    for (const char* suffix : {"weight_scale", "weight_s_channel", "weight_scale_2"})
+    for (const char* suffix : {"weight_scale", "weight_s_channel", "weight_s_rel", "weight_scale_2"})
       if (const auto scale = layer.others.find(suffix); scale != layer.others.end()) check_scale(layer, *scale->second);
     const auto format = layer.marker.find("format");
     if (format != layer.marker.end() && *format == "int8_tensorwise" && layer.weight != nullptr && layer.weight->dtype == DType::i8)
@@ -55,6 +55,7 @@ class DataRules {
 
   void check_scale(const MarkedLayer& layer, const TensorInfo& scale) {
     scales_.insert(scale.name);
+    if (scale.dtype == DType::f8_e4m3 || scale.dtype == DType::u8 || scale.dtype == DType::f8_e8m0) return check_short_scale(layer, scale);
     if (scale.dtype != DType::f32 && scale.dtype != DType::f16 && scale.dtype != DType::bf16) return;
     const std::size_t element = static_cast<std::size_t>(dtype_bits(scale.dtype)) / 8;
     std::size_t not_finite = 0;
@@ -73,6 +74,21 @@ class DataRules {
       findings_.error("scale-value", layer.base,
                       fmt::format("of the {} values of '{}' {} are not finite and {} not positive", scale.elements(), scale.name,
                                   not_finite, not_positive));
+  }
+
+  // E4M3, also stored as U8, or powers of two. Zero is that of blocks of zeros.
+  void check_short_scale(const MarkedLayer& layer, const TensorInfo& scale) {
+    const auto format = layer.marker.find("format");
+    const bool is_power = format != layer.marker.end() && *format == "mxfp8";
+    const auto is_bad = [is_power](std::byte value) {
+      const auto bits = std::to_integer<unsigned>(value);
+      return is_power ? bits == 0xff : bits >= 0x7f;  // NaN; of E4M3 also what is negative
+    };
+    std::int64_t bad = 0;
+    read(scale, [&](std::span<const std::byte> bytes) { bad += std::count_if(bytes.begin(), bytes.end(), is_bad); });
+    if (bad != 0)
+      findings_.error("scale-value", layer.base,
+                      fmt::format("of the {} values of '{}' {} are NaN or negative", scale.elements(), scale.name, bad));
   }
 
   void check_codes(const MarkedLayer& layer) {

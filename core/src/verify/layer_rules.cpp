@@ -246,10 +246,25 @@ class LayerRules {
       return error("columns", fmt::format("it has {} rows and {} columns, expected multiples of {}", rows(), columns, step));
     const TensorInfo* bias = other("bias");
     const bool has_padded_rows = bias != nullptr && bias->shape.size() == 1 && bias->shape[0] != rows();
+    if (has_padded_rows && (bias->shape[0] > rows() || bias->shape[0] <= rows() - step))
+      return error("columns", fmt::format("its bias has {} values, and its weight {} rows that are padded to a multiple of {}", bias->shape[0],
+                                          rows(), step));
+    if (has_padded_rows && format_ == "mxfp8")
+      error("padded-bias", fmt::format("its bias has {} values and its padded weight {} rows: readers that multiply in mxfp8 fail there",
+                                       bias->shape[0], rows()));
+    if (const MarkerJson* shape = find("orig_shape"); shape != nullptr && !is_padded_from(*shape, columns, step, bias))
+      error("marker-value", fmt::format("'orig_shape' is {}, expected the shape that {} x {} is padded from", excerpt(*shape), rows(), columns));
     const DetectionLayer* found = has_padded_rows ? find_detection_layer(weight().name, Side::rows) : nullptr;
     if (found != nullptr)
       error("detection", fmt::format("readers detect the model by its rows ({}), and padded it shows {} of {}", found->models, rows(),
                                      bias->shape[0]));
+  }
+
+  bool is_padded_from(const MarkerJson& shape, std::int64_t columns, std::int64_t step, const TensorInfo* bias) const {
+    if (!shape.is_array() || shape.size() != 2 || !shape[0].is_number_integer() || !shape[1].is_number_integer()) return false;
+    const auto true_rows = shape[0].get<std::int64_t>(), true_columns = shape[1].get<std::int64_t>();
+    const bool fits = true_rows > rows() - step && true_rows <= rows() && true_columns > columns - step && true_columns <= columns;
+    return fits && (bias == nullptr || bias->shape.size() != 1 || bias->shape[0] == true_rows);
   }
 
   void check_nvfp4() {

@@ -2,7 +2,7 @@
 #pragma once
 
 #define QMILL_SDK_MAJOR 2
-#define QMILL_SDK_MINOR 0
+#define QMILL_SDK_MINOR 1
 
 // Version of the program; part of the metadata of every file that it writes.
 #define QMILL_VERSION "0.1.0"

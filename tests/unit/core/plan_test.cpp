@@ -318,7 +318,7 @@ TEST(Plan, TheTemplateNamesEveryLayerAndLoadsBack) {
   std::vector<TensorInfo> tensors = {{"bias", DType::f32, {4}}};
   for (const std::string& base : bases) tensors.push_back({base + ".weight", DType::f32, {64, 64}});
   SparseJob job(tensors);
-  const LayerConfig config = parse_layer_config(layer_config_template(*testing::host().open(job.options.input)));
+  const LayerConfig config = parse_layer_config(layer_config_template(*testing::host().open(job.options.input), "int8"));
   ASSERT_EQ(config.patterns.size(), bases.size());
   for (const std::string& base : bases)
     for (const bool whole : {false, true}) ASSERT_NE(most_specific(config, base, whole), nullptr) << base;

@@ -87,6 +87,6 @@ QMILL_CORE_API void check_choices(const Host& host, const ConvertOptions& option
 QMILL_CORE_API void require_selection(const Plan& plan);
 
 // A layer configuration that names every layer of the source, and loads back as it is.
-QMILL_CORE_API std::string layer_config_template(const TensorSource& source);
+QMILL_CORE_API std::string layer_config_template(const TensorSource& source, std::string_view format);
 
 }  // namespace qmill
