@@ -42,17 +42,36 @@ HWY_INLINE void RoundRun(const float* values, std::int64_t n, float scale, int l
   std::memcpy(codes + i, rounded, left);
 }
 
+template <class Place>
+HWY_INLINE void RoundTiles(const float* values, std::int64_t n, std::int64_t tile_columns, const float* scales, int lowest, std::int8_t* codes,
+                           Place place) {
+  for (std::int64_t first = 0; first < n; first += tile_columns)
+    RoundRun(values + first, std::min(tile_columns, n - first), *scales++, lowest, codes + first, place);
+}
+
 // Which search is chosen outside of the loop.
-void RoundToTable(const float* values, std::int64_t n, float scale, const GridTable& table, std::int8_t* codes) {
+void RoundToTable(const float* values, std::int64_t n, std::int64_t tile, const float* scales, const GridTable& table, std::int8_t* codes) {
   const int lowest = table.grid.lowest;
   if (const GridTable::SmallFloat small = table.small_float; small.mantissa_bits != 0)
-    RoundRun(values, n, scale, lowest, codes, [=](auto d, auto x) HWY_ATTR { return PlaceInSmallFloat(d, x, small); });
+    RoundTiles(values, n, tile, scales, lowest, codes, [=](auto d, auto x) HWY_ATTR { return PlaceInSmallFloat(d, x, small); });
   else if (table.has_few_codes())
-    RoundRun(values, n, scale, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceAmongFew(d, x, table); });
+    RoundTiles(values, n, tile, scales, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceAmongFew(d, x, table); });
   else if (table.has_buckets())
-    RoundRun(values, n, scale, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceByBucket(d, x, table); });
+    RoundTiles(values, n, tile, scales, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceByBucket(d, x, table); });
   else
-    RoundRun(values, n, scale, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceInTable(d, x, table); });
+    RoundTiles(values, n, tile, scales, lowest, codes, [&](auto d, auto x) HWY_ATTR { return PlaceInTable(d, x, table); });
+}
+
+// Of values equally near, the lower one.
+void RoundToValues(const float* values, std::int64_t n, const float* table, int count, int lowest, std::int8_t* codes) {
+  RoundRun(values, n, 1.0f, lowest, codes, [=](auto d, auto x) HWY_ATTR {
+    const hn::RebindToSigned<decltype(d)> di;
+    const auto twice = hn::Add(x, x);
+    auto place = hn::Zero(di);
+    for (int i = 1; i < count; ++i)
+      place = hn::Sub(place, hn::BitCast(di, hn::VecFromMask(d, hn::Gt(twice, hn::Set(d, table[i - 1] + table[i])))));
+    return place;
+  });
 }
 
 }  // namespace HWY_NAMESPACE
@@ -63,10 +82,16 @@ HWY_AFTER_NAMESPACE();
 namespace qmill {
 namespace {
 HWY_EXPORT(RoundToTable);
+HWY_EXPORT(RoundToValues);
 }  // namespace
 
-void round_to_table(const float* values, std::int64_t n, float scale, const GridTable& table, std::int8_t* codes) {
-  HWY_DYNAMIC_DISPATCH(RoundToTable)(values, n, scale, table, codes);
+void round_to_values(const float* values, std::int64_t n, const float* table, int count, int lowest, std::int8_t* codes) {
+  HWY_DYNAMIC_DISPATCH(RoundToValues)(values, n, table, count, lowest, codes);
+}
+
+void round_to_table(const float* values, std::int64_t n, std::int64_t tile_columns, const float* scales, const GridTable& table,
+                    std::int8_t* codes) {
+  HWY_DYNAMIC_DISPATCH(RoundToTable)(values, n, tile_columns, scales, table, codes);
 }
 
 GridRounder::GridRounder(const Grid& grid)
@@ -76,8 +101,13 @@ GridRounder::~GridRounder() = default;
 GridRounder::GridRounder(GridRounder&&) noexcept = default;
 
 void GridRounder::round(const float* values, std::int64_t n, float scale, std::int8_t* codes) const {
-  if (table_ == nullptr) return round_codes(values, n, scale, lowest_, highest_, codes);
-  round_to_table(values, n, scale, *table_, codes);
+  round_tiles(values, n, std::max<std::int64_t>(1, n), &scale, codes);
+}
+
+void GridRounder::round_tiles(const float* values, std::int64_t n, std::int64_t tile_columns, const float* scales, std::int8_t* codes) const {
+  if (table_ != nullptr) return round_to_table(values, n, tile_columns, scales, *table_, codes);
+  for (std::int64_t first = 0; first < n; first += tile_columns)
+    round_codes(values + first, std::min(tile_columns, n - first), *scales++, lowest_, highest_, codes + first);
 }
 
 }  // namespace qmill

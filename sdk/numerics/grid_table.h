@@ -51,7 +51,11 @@ struct GridTable {
   std::int32_t place_of(float x) const;  // its code - lowest
 };
 
-// [n] values to codes, the quotients in F32: what Grid::nearest says of them.
-void round_to_table(const float* values, std::int64_t n, float scale, const GridTable& table, std::int8_t* codes);
+// [n] values to places: how many of the sums of neighbours in `table`, of `count` ascending values, are below twice the value.
+void round_to_values(const float* values, std::int64_t n, const float* table, int count, int lowest, std::int8_t* codes);
+
+// [n] values to codes, the quotients in F32: what Grid::nearest says of them. Each tile has its scale.
+void round_to_table(const float* values, std::int64_t n, std::int64_t tile_columns, const float* scales, const GridTable& table,
+                    std::int8_t* codes);
 
 }  // namespace qmill

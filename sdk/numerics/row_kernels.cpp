@@ -1,5 +1,7 @@
 #include <qmill/numerics/row_kernels.h>
 
+#include "tile_kernels.h"
+
 #include <qmill/error.h>
 
 #include <c10/util/Float8_e4m3fn.h>
@@ -160,6 +162,11 @@ float LargestMagnitude(const float* values, std::int64_t n) {
   return std::bit_cast<float>(bits);
 }
 
+void TileMagnitudes(const float* values, std::int64_t n, std::int64_t tile_columns, float* magnitudes) {
+  for (std::int64_t first = 0; first < n; first += tile_columns)
+    *magnitudes++ = LargestMagnitude(values + first, std::min(tile_columns, n - first));
+}
+
 void RoundCodes(const float* values, std::int64_t n, float scale, int lowest, int highest, std::int8_t* codes) {
   const F32 d;
   const hn::Rebind<std::int8_t, F32> d8;
@@ -249,6 +256,7 @@ HWY_EXPORT(LoadBf16);
 HWY_EXPORT(LoadF16);
 HWY_EXPORT(RotateGroups);
 HWY_EXPORT(LargestMagnitude);
+HWY_EXPORT(TileMagnitudes);
 HWY_EXPORT(RoundCodes);
 HWY_EXPORT(ScaleCodes);
 HWY_EXPORT(AddErrors);
@@ -284,6 +292,10 @@ void load_f32(const void* source, DType dtype, std::int64_t n, float* out) {
 }
 
 void rotate_groups(float* values, std::int64_t n, std::int64_t group) { HWY_DYNAMIC_DISPATCH(RotateGroups)(values, n, group); }
+
+void tile_magnitudes(const float* values, std::int64_t n, std::int64_t tile_columns, float* magnitudes) {
+  HWY_DYNAMIC_DISPATCH(TileMagnitudes)(values, n, tile_columns, magnitudes);
+}
 
 float largest_magnitude(const float* values, std::int64_t n) { return HWY_DYNAMIC_DISPATCH(LargestMagnitude)(values, n); }
 

@@ -1,5 +1,7 @@
 #include <qmill/numerics/tile_codes.h>
 
+#include "grid_table.h"
+
 #include <qmill/numerics/row_kernels.h>
 
 #include <algorithm>
@@ -60,17 +62,12 @@ int TileCodes::nearest(std::int64_t row, std::int64_t column, float value) const
 }
 
 void TileCodes::round(std::int64_t row, const float* values, std::int8_t* codes) const {
+  if (!rounds_values_) return rounder_.round_tiles(values, columns_, tile_columns_, scale_of_ + row / tile_rows_ * tiles_, codes);
   for (std::int64_t first = 0; first < columns_; first += tile_columns_) {
     const std::int64_t count = std::min(tile_columns_, columns_ - first);
-    if (!rounds_values_) {
-      rounder_.round(values + first, count, scale(row, first), codes + first);
-      continue;
-    }
     Values table;
     values_at(row, first, table.data());
-    const int entries = grid_.highest - grid_.lowest + 1;
-    for (std::int64_t k = first; k < first + count; ++k)
-      codes[k] = static_cast<std::int8_t>(grid_.lowest + nearest_of(table.data(), entries, values[k]));
+    round_to_values(values + first, count, table.data(), grid_.highest - grid_.lowest + 1, grid_.lowest, codes + first);
   }
 }
 

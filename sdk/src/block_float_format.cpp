@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -56,7 +57,8 @@ class TensorTimesE4m3 final : public ScaleGrid {
     const float tensor_scale = *common.const_data_ptr<float>();
     const auto* from = in.const_data_ptr<float>();
     auto* to = scales.mutable_data_ptr<float>();
-    for (std::int64_t i = 0; i < in.numel(); ++i)
+    const std::int64_t count = in.numel();
+    for (std::int64_t i = 0; i < count; ++i)
       to[i] = std::max(tensor_scale * e4m3_value(e4m3_bits(from[i] / tensor_scale)), kNoScale);
     return scales;
   }
@@ -73,10 +75,11 @@ class PowersOfTwo final : public ScaleGrid {
     const at::Tensor in = wished.contiguous();
     const auto* from = in.const_data_ptr<float>();
     auto* to = scales.mutable_data_ptr<float>();
-    for (std::int64_t i = 0; i < in.numel(); ++i) {
-      int exponent = 0;
-      if (std::frexp(from[i], &exponent) == 0.5f) --exponent;
-      to[i] = std::ldexp(1.0f, std::clamp(exponent, -126, 127));
+    constexpr std::int32_t kMantissa = 0x7fffff, kOne = 0x800000;  // of a float's bits; wished scales are normal numbers
+    const std::int64_t count = in.numel();
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int32_t up = (std::bit_cast<std::int32_t>(from[i]) + kMantissa) & ~kMantissa;
+      to[i] = std::bit_cast<float>(std::clamp(up, kOne, 254 * kOne));
     }
     return scales;
   }
@@ -95,6 +98,19 @@ const ScaleGrid& tensor_times_e4m3() {
 const ScaleGrid& powers_of_two() {
   static const PowersOfTwo grid;
   return grid;
+}
+
+// High nibble: even column.
+void pack_pairs(const std::int8_t* codes, std::int64_t count, std::uint8_t* out) {
+  for (std::int64_t i = 0; i < count / 2; ++i)
+    out[i] = static_cast<std::uint8_t>(sign_magnitude<4>(codes[2 * i]) << 4 | sign_magnitude<4>(codes[2 * i + 1]));
+  if (count % 2 != 0) out[count / 2] = static_cast<std::uint8_t>(sign_magnitude<4>(codes[count - 1]) << 4);
+}
+
+bool are_zero(const std::int8_t* codes, std::int64_t count) {
+  int any = 0;
+  for (std::int64_t i = 0; i < count; ++i) any |= codes[i];
+  return any == 0;
 }
 
 std::int64_t blocks_of(std::int64_t columns, std::int64_t block) { return (columns + block - 1) / block; }
@@ -161,19 +177,19 @@ FormatLabel BlockFloatFormat::label(const Layout& layout) const {
 }
 
 at::Tensor BlockFloatFormat::packed(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const {
-  const at::Tensor bytes = at::zeros(outputs(weight, layout)[0].shape, at::kByte);
+  at::Tensor bytes = at::empty(outputs(weight, layout)[0].shape, at::kByte);
   const std::int64_t rows = coded.codes.size(0), columns = coded.codes.size(1), row_bytes = bytes.size(1);
+  const std::int64_t used = (columns + codes_per_byte_ - 1) / codes_per_byte_;
   const auto* codes = coded.codes.const_data_ptr<std::int8_t>();
   auto* out = bytes.mutable_data_ptr<std::uint8_t>();
   for (std::int64_t row = 0; row < rows; ++row, codes += columns, out += row_bytes) {
-    if (codes_per_byte_ == 1) {
-      for (std::int64_t k = 0; k < columns; ++k) out[k] = sign_magnitude(codes[k], 8);
-      continue;
-    }
-    for (std::int64_t k = 0; k + 1 < columns; k += 2)
-      out[k / 2] = static_cast<std::uint8_t>(sign_magnitude(codes[k], 4) << 4 | sign_magnitude(codes[k + 1], 4));
-    if (columns % 2 != 0) out[columns / 2] = static_cast<std::uint8_t>(sign_magnitude(codes[columns - 1], 4) << 4);
+    if (codes_per_byte_ == 1)
+      for (std::int64_t k = 0; k < columns; ++k) out[k] = sign_magnitude<8>(codes[k]);
+    else
+      pack_pairs(codes, columns, out);
+    std::fill(out + used, out + row_bytes, std::uint8_t{0});
   }
+  std::fill_n(out, (bytes.size(0) - rows) * row_bytes, std::uint8_t{0});
   return bytes;
 }
 
@@ -184,11 +200,13 @@ at::Tensor BlockFloatFormat::swizzled(const CodedWeight& coded, const TensorInfo
   const at::Tensor values = coded.scales.contiguous();
   const auto* scales = values.const_data_ptr<float>();
   auto* out = stored.mutable_data_ptr<std::uint8_t>();
-  for (std::int64_t row = 0; row < rows; ++row)
+  const std::int64_t stored_blocks = stored.size(1);
+  const auto* codes = coded.codes.const_data_ptr<std::int8_t>();
+  for (std::int64_t row = 0; row < rows; ++row, codes += columns, scales += blocks)
     for (std::int64_t block = 0; block < blocks; ++block) {
-      const auto* codes = coded.codes.const_data_ptr<std::int8_t>() + row * columns;
-      const bool is_zero = std::all_of(codes + block * block_, codes + std::min(columns, (block + 1) * block_), [](int code) { return code == 0; });
-      if (!is_zero) out[swizzled_scale(row, block, stored.size(1))] = bits_of(scales[row * blocks + block]);
+      const std::int64_t first = block * block_;
+      if (are_zero(codes + first, std::min(block_, columns - first))) continue;
+      out[swizzled_scale(row, block, stored_blocks)] = bits_of(scales[block]);
     }
   return stored;
 }
@@ -316,10 +334,9 @@ Mxfp8Format::Mxfp8Format()
                        DType::f8_e4m3, 1, 32, 32, with_scales(float8_grid(DType::f8_e4m3), powers_of_two())) {}
 
 std::vector<StoredTensor> Mxfp8Format::encode(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const {
-  constexpr int kBias = 127;
   const std::vector<TensorInfo> infos = outputs(weight, layout);
   const at::Tensor scales = swizzled(coded, weight, layout, [](float scale) {
-    return static_cast<std::uint8_t>(std::ilogb(scale) + kBias);
+    return static_cast<std::uint8_t>(std::bit_cast<std::uint32_t>(scale) >> 23);  // its exponent, with the bias of both
   });
   return {{infos[0].name, packed(coded, weight, layout).view(at::kFloat8_e4m3fn)},
           {infos[1].name, scales},

@@ -122,7 +122,8 @@ std::vector<StoredTensor> Fp8Format::encode(const CodedWeight& coded, const Tens
   at::Tensor bits = at::empty(infos[0].shape, at::kByte);
   const auto* codes = coded.codes.const_data_ptr<std::int8_t>();
   auto* out = bits.mutable_data_ptr<std::uint8_t>();
-  for (std::int64_t i = 0; i < bits.numel(); ++i) out[i] = sign_magnitude(codes[i], 8);
+  const std::int64_t count = bits.numel();
+  for (std::int64_t i = 0; i < count; ++i) out[i] = sign_magnitude<8>(codes[i]);
   return {{infos[0].name, bits.view(dtype_ == DType::f8_e4m3 ? at::kFloat8_e4m3fn : at::kFloat8_e5m2)},
           {infos[1].name, coded.scales.view(infos[1].shape)},
           marker_tensor(infos[2].name, label(layout).marker)};

@@ -1,5 +1,7 @@
 #include <qmill/grid.h>
 
+#include "tile_kernels.h"
+
 #include <qmill/numerics/rounding.h>
 #include <qmill/numerics/row_kernels.h>
 
@@ -11,12 +13,11 @@ namespace qmill {
 ScaleGrid::~ScaleGrid() = default;
 
 float ScaleGrid::wish(const float* row, std::int64_t n, std::int64_t tile_columns, const Grid& grid, float* wished) const {
-  float peak = 0;
-  for (std::int64_t first = 0; first < n; first += tile_columns) {
-    const float largest = largest_magnitude(row + first, std::min(tile_columns, n - first));
-    *wished++ = scale_for(largest, grid);
-    if (std::isfinite(peak) && !(largest <= peak)) peak = largest;  // the first that is not finite stays
-  }
+  const std::int64_t tiles = (n + tile_columns - 1) / tile_columns;
+  tile_magnitudes(row, n, tile_columns, wished);
+  const float peak = largest_magnitude(wished, tiles);
+  const float top = grid.largest();
+  for (std::int64_t tile = 0; tile < tiles; ++tile) wished[tile] = std::max(wished[tile] / top, kSmallestScale);
   return peak;
 }
 

@@ -4,7 +4,6 @@
 
 #include <c10/util/Float8_e4m3fn.h>
 
-#include <algorithm>
 #include <array>
 
 namespace qmill {
@@ -32,8 +31,11 @@ Grid e2m1_grid() {
   return symmetric_grid(kMagnitudes, 7);
 }
 
-std::uint8_t e4m3_bits(float value) { return c10::Float8_e4m3fn(std::clamp(value, -448.0f, 448.0f)).x; }
-
-float e4m3_value(std::uint8_t bits) { return static_cast<float>(c10::Float8_e4m3fn(bits, c10::Float8_e4m3fn::from_bits())); }
+const std::array<float, 256> kE4m3Values = [] {
+  std::array<float, 256> made;
+  for (std::size_t i = 0; i < made.size(); ++i)
+    made[i] = static_cast<float>(c10::Float8_e4m3fn(static_cast<std::uint8_t>(i), c10::Float8_e4m3fn::from_bits()));
+  return made;
+}();
 
 }  // namespace qmill

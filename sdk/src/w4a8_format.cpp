@@ -6,6 +6,7 @@
 
 #include <qmill/error.h>
 #include <qmill/names.h>
+#include <qmill/numerics/grid_rounder.h>
 #include <qmill/numerics/row_kernels.h>
 
 #include <ATen/TensorOperators.h>
@@ -45,35 +46,54 @@ constexpr float kSmallest = 1e-8f;                           // of a scale, as c
 constexpr float kNoScale = std::numeric_limits<float>::min();  // in place of zero, which a scale is not
 constexpr int kRefinements = 2;
 
-// The index of the nearest level; of two, the lower one.
-int nearest_level(float x) {
-  int place = 0;
-  for (int i = 0; i + 1 < kCodes; ++i) place += x + x > kLevels[i] + kLevels[i + 1] ? 1 : 0;
-  return place;
+const Grid& levels() {
+  static const Grid grid = {kLowest, kLowest + static_cast<int>(kCodes) - 1, {std::begin(kLevels), std::end(kLevels)}};
+  return grid;
 }
+
+// The scale of least squares for some codes. Sums of four, side by side and in a fixed order.
+float fitted_scale(const float* values, const std::int8_t* codes, std::int64_t count) {
+  constexpr int kSums = 4;
+  const float* level_of = kLevels - kLowest;  // by code
+  float product[kSums] = {}, squares[kSums] = {};
+  std::int64_t k = 0;
+  for (; k + kSums <= count; k += kSums)
+    for (int i = 0; i < kSums; ++i) {
+      const float level = level_of[codes[k + i]];
+      product[i] += values[k + i] * level;
+      squares[i] += level * level;
+    }
+  const auto sum = [](const float* sums) { return (sums[0] + sums[1]) + (sums[2] + sums[3]); };
+  return sum(product) / std::max(sum(squares), kSmallest);
+}
+
+// Half to even: 1.5 x 2^23 more, a float has no digits after the point. For |x| up to 2^22.
+float rounded(float x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
 
 // One scale per row, F32, times E4M3 per group; what codes are worth is rounded to 8-bit integers.
 class RowTimesE4m3 final : public ScaleGrid {
  public:
   // comfy-kitchen's scales: from the largest magnitude by alternating least squares, codes for the scale, then the scale for these codes.
   float wish(const float* row, std::int64_t n, std::int64_t tile_columns, const Grid&, float* wished) const override {
+    static const GridRounder rounder(levels());
+    thread_local std::vector<std::int8_t> codes;
+    codes.resize(static_cast<std::size_t>(tile_columns));
+    const float* level_of = kLevels - kLowest;  // by code
     float peak = 0;
     for (std::int64_t first = 0; first < n; first += tile_columns) {
       const std::int64_t count = std::min(tile_columns, n - first);
       const float* values = row + first;
+      const std::int8_t* code = codes.data();
       const float largest = largest_magnitude(values, count);
       if (!std::isfinite(largest)) return largest;
       float scale = std::max(largest, kSmallest);
       for (int pass = 0; pass < kRefinements; ++pass) {
-        double product = 0, squares = 0;
-        for (std::int64_t k = 0; k < count; ++k) {
-          const double level = kLevels[nearest_level(values[k] / scale)];
-          product += static_cast<double>(values[k]) * level;
-          squares += level * level;
-        }
-        scale = std::max(static_cast<float>(product / std::max(squares, static_cast<double>(kSmallest))), kSmallest);
+        rounder.round(values, count, scale, codes.data());
+        scale = std::max(fitted_scale(values, code, count), kSmallest);
       }
-      for (std::int64_t k = 0; k < count; ++k) peak = std::max(peak, std::fabs(kLevels[nearest_level(values[k] / scale)] * scale));
+      rounder.round(values, count, scale, codes.data());
+      const auto [lowest, highest] = std::minmax_element(code, code + count);  // the levels ascend
+      peak = std::max({peak, -level_of[*lowest] * scale, level_of[*highest] * scale});
       *wished++ = scale;
     }
     return peak;
@@ -85,11 +105,11 @@ class RowTimesE4m3 final : public ScaleGrid {
     const at::Tensor scales = at::empty_like(wished), in = wished.contiguous(), rows = common.contiguous();
     const std::int64_t groups = in.size(1);
     const auto* from = in.const_data_ptr<float>();
+    const auto* row_scales = rows.const_data_ptr<float>();
     auto* to = scales.mutable_data_ptr<float>();
-    for (std::int64_t i = 0; i < in.numel(); ++i) {
-      const float row = rows.const_data_ptr<float>()[i / groups];
-      to[i] = std::max(e4m3_value(e4m3_bits(from[i] / row)) * row, kNoScale);
-    }
+    for (std::int64_t row = 0; row < in.size(0); ++row)
+      for (std::int64_t i = row * groups; i < (row + 1) * groups; ++i)
+        to[i] = std::max(e4m3_value(e4m3_bits(from[i] / row_scales[row])) * row_scales[row], kNoScale);
     return scales;
   }
 
@@ -97,7 +117,7 @@ class RowTimesE4m3 final : public ScaleGrid {
 
   void round_values(const Grid&, float scale, float common, float* values) const override {
     const float relative = e4m3_value(e4m3_bits(scale / common));
-    for (int i = 0; i < kCodes; ++i) values[i] = std::clamp(std::nearbyint(kLevels[i] * relative), -127.0f, 127.0f) * common;
+    for (int i = 0; i < kCodes; ++i) values[i] = std::clamp(rounded(kLevels[i] * relative), -127.0f, 127.0f) * common;
   }
 };
 
@@ -168,7 +188,11 @@ std::string W4a8Format::misfit(const TensorInfo& weight, const StorageOptions& w
 
 const Grid& W4a8Format::grid() const {
   static const RowTimesE4m3 scales;
-  static const Grid grid = {kLowest, kLowest + static_cast<int>(kCodes) - 1, {std::begin(kLevels), std::end(kLevels)}, &scales};
+  static const Grid grid = [] {
+    Grid made = levels();
+    made.scale_grid = &scales;
+    return made;
+  }();
   return grid;
 }
 
@@ -177,13 +201,17 @@ std::vector<StoredTensor> W4a8Format::encode(const CodedWeight& coded, const Ten
   at::Tensor packed = at::empty(infos[0].shape, at::kChar);
   const auto* codes = coded.codes.const_data_ptr<std::int8_t>();
   auto* out = packed.mutable_data_ptr<std::int8_t>();
-  for (std::int64_t i = 0; i < packed.numel(); ++i)  // K is even: pairs do not cross rows
+  const std::int64_t pairs = packed.numel();
+  for (std::int64_t i = 0; i < pairs; ++i)  // K is even: pairs do not cross rows
     out[i] = static_cast<std::int8_t>((codes[2 * i] - kLowest) | (codes[2 * i + 1] - kLowest) << 4);
   const at::Tensor scales = coded.scales.contiguous();
   at::Tensor relative = at::empty(infos[1].shape, at::kByte);
   auto* bits = relative.mutable_data_ptr<std::uint8_t>();
-  for (std::int64_t i = 0; i < relative.numel(); ++i)
-    bits[i] = e4m3_bits(scales.const_data_ptr<float>()[i] / coded.common_scale.const_data_ptr<float>()[i / scales.size(1)]);
+  const auto* group_scales = scales.const_data_ptr<float>();
+  const auto* row_scales = coded.common_scale.const_data_ptr<float>();
+  const std::int64_t groups = scales.size(1);
+  for (std::int64_t row = 0; row < scales.size(0); ++row)
+    for (std::int64_t i = row * groups; i < (row + 1) * groups; ++i) bits[i] = e4m3_bits(group_scales[i] / row_scales[row]);
   return {{infos[0].name, packed},
           {infos[1].name, relative.view(at::kFloat8_e4m3fn)},
           {infos[2].name, coded.common_scale},

@@ -47,6 +47,17 @@ def quantizers(times):
     print(f"gptq, rotated: {gptq / 1e3:.2f} s; quip: {quip / gptq:.2f}x")
 
 
+def formats(times):
+    print("\nA whole layer into each format against INT8 in rows: rtn of BF16 4096 x 4096, one thread; gptq of 2048 x 2048, two threads")
+    for name in sorted(times):
+        kind, _, rest = name.partition("/")
+        if kind != "store":
+            continue
+        format = rest.split("/")[0]
+        plain, gptq = times[name] / times["store/int8/1"], times[f"gptq_to/{format}/2"] / times["gptq_to/int8/2"]
+        print(f"{format:<16} rtn {plain:>6.2f}x   gptq {gptq:>6.2f}x")
+
+
 def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         runs = json.load(file)["benchmarks"]
@@ -63,6 +74,7 @@ def main():
     rounding(times, speeds)
     feedback(times)
     tables(times)
+    formats(times)
     quantizers(times)
 
 

@@ -26,6 +26,19 @@ QUANTIZERS = [
     ("gptq, rotated", ["--optimizer", "gptq"], "any", True),
     ("gptq, rotated, activation order", ["--optimizer", "gptq", "--gptq-actorder"], "any", True),
     ("gptq, activation order, scale search", ["--optimizer", "gptq", "--gptq-actorder", "--scale-search", "hessian"], "off", True),
+    ("gptq, rotated, activation order, scale search", ["--optimizer", "gptq", "--gptq-actorder", "--scale-search", "hessian"], "any", True),
+    (
+        "gptq, activation order, scale search, 3 descent passes",
+        ["--optimizer", "gptq", "--gptq-actorder", "--scale-search", "hessian", "--descent-passes", "3"],
+        "off",
+        True,
+    ),
+    (
+        "gptq, rotated, activation order, scale search, 3 descent passes",
+        ["--optimizer", "gptq", "--gptq-actorder", "--scale-search", "hessian", "--descent-passes", "3"],
+        "any",
+        True,
+    ),
     ("quip", ["--optimizer", "quip"], "off", True),
     ("quip, stored transformed", ["--optimizer", "quip", "--quip-store-transformed"], "any", True),
     (
@@ -42,6 +55,10 @@ TARGETS = [
     ("INT8 one scale", ["--format", "int8", "--scaling-mode", "tensor"], lambda rotation: rotation == "off"),
     ("INT4 per row", ["--format", "int4", "--scale-search", "off"], lambda rotation: rotation == "off"),
     ("INT4 rotated", ["--format", "int4", "--scale-search", "off"], lambda rotation: rotation == "any"),
+    ("FP8 (E4M3)", ["--format", "float8_e4m3fn"], lambda rotation: rotation == "off"),
+    ("MXFP8", ["--format", "mxfp8"], lambda rotation: rotation == "off"),
+    ("NVFP4", ["--format", "nvfp4"], lambda rotation: rotation == "off"),
+    ("W4A8", ["--format", "asym_w4a8_int8"], lambda rotation: rotation == "any"),
 ]
 
 
@@ -129,7 +146,7 @@ def table(measurement, score=None):
             if rotation is None and target != "INT8 per row":
                 continue
             words = target_flags + flags
-            if "mse" in flags:
+            if "hessian" in flags:
                 words = [word for word in target_flags if word not in ("--scale-search", "off")] + flags
             if rotation is not None and "one scale" not in target:
                 words += ["--convrot", rotation]

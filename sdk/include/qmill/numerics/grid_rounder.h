@@ -19,6 +19,8 @@ class QMILL_API GridRounder {
 
   // codes[i] = grid.nearest(values[i] / scale), the quotient in F32. Values are finite.
   void round(const float* values, std::int64_t n, float scale, std::int8_t* codes) const;
+  // The same for a row of n values in tiles of `tile_columns`, each with its scale.
+  void round_tiles(const float* values, std::int64_t n, std::int64_t tile_columns, const float* scales, std::int8_t* codes) const;
 
  private:
   int lowest_;
