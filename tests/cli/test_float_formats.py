@@ -143,6 +143,28 @@ class EveryFormat(Floats):
                     self.assertEqual((compared[layer]["format"], inspected[layer]["format"]), (stored, stored))
                     self.assertIn(stored, (name, SUBSTITUTES.get(name)))
 
+    def test_a_true_shape_that_the_weight_cannot_have_is_an_error(self):
+        tensors = self.convert(self.source, "--format", "nvfp4")
+        for shape in ([33, 1 << 62], [16, 512], [-33, 512], "33x512", [33.5, 512], None):
+            marker = json.dumps({"format": "nvfp4", "orig_shape": shape})
+            hostile = tensors | {"blocks.0.b.comfy_quant": torch.tensor(list(marker.encode()), dtype=torch.uint8)}
+            source = self.model(hostile, "hostile.safetensors")
+            for words in (("dequantize", source), ("-i", source, "-o", self.folder / "refused.safetensors", "--dequantize-source")):
+                self.refused(*words, says=("hostile.safetensors", "'blocks.0.b'", "orig_shape"))
+
+    def test_weights_that_are_no_matrices_are_treated_as_for_int8(self):
+        odd = {"conv.weight": randn(8, 4, 3, 3), "line.weight": randn(64), "cube.weight": randn(2, 3, 64), "none.weight": torch.zeros(0, 64)}
+        source = self.model(odd | {"a.weight": randn(32, 64)}, "odd.safetensors")
+        usual = self.plan(source)
+        for name in FORMATS:
+            plan = self.plan(source, "--format", name)
+            self.assertEqual({layer: planned["action"] for layer, planned in plan.items()},
+                             {layer: planned["action"] for layer, planned in usual.items()}, name)
+            tensors = self.convert(source, "--format", name, name="odd_out.safetensors")
+            for layer, planned in plan.items():
+                if planned["action"] != "quantize":
+                    self.assertTrue(torch.equal(tensors[f"{layer}.weight"], odd[f"{layer}.weight"]), layer)
+
     def test_factors_of_the_inputs_in_files_of_other_programs_multiply_columns(self):
         tensors = self.convert(self.source, "--format", "nvfp4")
         factors = torch.rand(320, generator=torch.Generator().manual_seed(4)) + 0.5
