@@ -281,7 +281,7 @@ std::optional<Layout> BlockFloatFormat::recognise(const StoredLayerInfo& layer) 
     data->has_input_factors = true;
     const bool is_float = factors->dtype == DType::f32 || factors->dtype == DType::bf16 || factors->dtype == DType::f16;
     const std::int64_t count = factors->shape.size() == 1 ? factors->shape[0] : 0;  // that of columns, before padding
-    if (count < data->columns && count > data->columns - padding_) data->columns = count;
+    if (!data->is_padded && count < data->columns && count > data->columns - padding_) data->columns = count;
     if (!is_float || count != data->columns)
       throw contradiction(info(), layer, factors->name, factors, fmt::format("F32, BF16 or F16 with {} values", data->columns));
   }

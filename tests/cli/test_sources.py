@@ -555,10 +555,10 @@ class DequantizeSource(Quantized):
         source = self.model({"a.weight": randn(8, 256)})
         self.assertIn("--dequantize-source changes nothing", " ".join(qmill_json("plan", source, "--dequantize-source")["warnings"]))
 
-    def test_formats_that_are_only_read_cannot_be_asked_for(self):
+    def test_formats_that_nothing_reads_or_writes_cannot_be_asked_for(self):
         source = self.model({"a.weight": randn(8, 256)})
-        for flags in (("--format", "nvfp4"), ("--fallback", "float8_e4m3fn", "--exclude-layers", "a"), ("--custom-layers", "a", "--custom-type", "mxfp8")):
-            self.refused("-i", source, *flags, says=("is read, not written", "int8"), status=2)
+        for flags in (("--format", "awq_w4a16"), ("--exclude-layers", "a", "--fallback", "svdquant_w4a4"), ("--custom-layers", "a", "--custom-type", "int7")):
+            self.refused("-i", source, *flags, says=("no format", f"'{flags[-1]}'", "int8"), status=2)
 
     def test_inspect_says_that_they_are_quantized(self):
         for source in (self.scaled_fp8()[0], self.bare_fp8()[0]):

@@ -4,7 +4,7 @@
 Provenance: the vectors were written by comfy-kitchen 0.2.27 on a CPU, fed the weights upcast to F32. Each
 <dtype>_<N>x<K>.safetensors holds `src.weight` in its source type and, per format, the tensors that the library stores
 (`<format>.weight`, `<format>.weight_scale`) and what it decodes them to (`<format>.decoded`, F32). Rows 1 to 3 of the larger
-cases are all zero, tiny (1e-6), and of alternating signs of one magnitude.
+cases are all zero, tiny (1e-6), and of alternating signs of one magnitude. (make_w4a8.py made those of comfy-kitchen 0.2.40.)
 
 Kept here: codes and scales of all formats whole; `decoded` cut to its first rows, of formats with swizzled scales to those that show
 every part of the swizzle.

@@ -103,11 +103,15 @@ class DecodedSource final : public TensorSource, public SourceDetails {
                   "use the original model, or a plugin that knows the format");
   }
 
-  // A reader that multiplies the inputs, too, computes with another weight than the one that is decoded.
+  // A reader that multiplies the inputs, too, computes with another weight than the one that is decoded, unless the format decodes it so.
   static void require_complete(const StoredLayerEntry& entry) {
+    const std::vector<TensorInfo> read = entry.format->outputs(entry.format->original(entry.info, entry.layout), entry.layout);
+    const auto is_read = [&](const TensorInfo& other) {
+      return std::any_of(read.begin(), read.end(), [&](const TensorInfo& one) { return one.name == other.name; });
+    };
     for (const TensorInfo& other : entry.info.others)
       for (const std::string_view suffix : {".pre_quant_scale", ".smooth_factors"})
-        if (other.name == entry.info.base + std::string(suffix))
+        if (other.name == entry.info.base + std::string(suffix) && !is_read(other))
           throw Error(ErrorKind::unsupported,
                       fmt::format("the inputs of layer '{}' are multiplied by '{}', which a decoded weight cannot contain", entry.info.base,
                                   other.name),

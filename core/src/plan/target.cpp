@@ -106,11 +106,14 @@ const Quantizer& TargetResolver::quantizer_for(const LayerChoice& choice, const 
 StorageOptions TargetResolver::storage_for(const LayerChoice& choice, const WritableFormat& format) const {
   StorageOptions storage = options_.storage;
   const std::string& name = choice.format ? *choice.format : format.info().name;
-  storage.scaling = agreed_scaling(format, name, choice.scaling, choice.block_size, run_scaling_);
-  // The run's wish for rotation is a wish for layers that can be rotated, and a layer's own scaling may be none of these.
+  // A format of one scaling has nothing to take over from a run in another one.
+  const bool is_its_own = &format != run_format_ && format.scalings(format.info().name).size() == 1;
+  if (is_its_own) storage.block_size.reset();
+  storage.scaling = agreed_scaling(format, name, choice.scaling, choice.block_size, is_its_own ? std::nullopt : run_scaling_);
+  // The run's wish for rotation is a wish for layers that can be rotated, and a layer's own format and scaling may be none of these.
   const Scaling scaling = storage.scaling.value_or(default_scaling(format));
   const Scaling of_the_run = run_scaling_.value_or(default_scaling(*run_format_));
-  if (scaling != of_the_run && !format.can_rotate(scaling) && format.can_rotate(of_the_run)) storage.rotation = {Rotation::Mode::off};
+  if (!format.can_rotate(scaling) && run_format_->can_rotate(of_the_run)) storage.rotation = {Rotation::Mode::off};
   if (choice.block_size) storage.block_size = *choice.block_size;
   if (choice.full_precision_matrix_mult) storage.full_precision_matrix_mult = *choice.full_precision_matrix_mult;
   return storage;

@@ -145,6 +145,35 @@ TEST_F(GptqPlugin, TheOrderOfColumnsChangesCodesAndLowersTheObjectiveWhereInputs
   EXPECT_LT(by_activation.statistics.at("objective"), in_order.statistics.at("objective"));
 }
 
+TEST_F(GptqPlugin, FormatsWithScalesOfTheirOwnHaveASmallerErrorOnRealInputs) {
+  for (const char* name : {"float8_e4m3fn", "float8_e5m2", "mxfp8", "nvfp4", "asym_w4a8_int8"}) {
+    SCOPED_TRACE(name);
+    format = name;
+    const StoredLayer stored = run();
+    EXPECT_THAT(notes, IsEmpty());
+    EXPECT_LT(output_error(stored.tensors), 0.85 * output_error(plain_rounding()));
+    EXPECT_LT(stored.statistics.at("objective"), 0.85 * stored.statistics.at("objective_rtn"));
+    EXPECT_LT(output_error(run({{"actorder", "true"}}).tensors), 0.85 * output_error(plain_rounding()));
+  }
+}
+
+TEST_F(GptqPlugin, DescentPassesLowerTheObjective) {
+  for (const char* name : {"int8", "nvfp4", "asym_w4a8_int8"}) {
+    SCOPED_TRACE(name);
+    format = name;
+    const auto objective = [&](const char* passes) {
+      const double found = run({{"damping", "0.01"}, {"descent_passes", passes}}).statistics.at("objective");
+      EXPECT_THAT(notes, IsEmpty());
+      return found;
+    };
+    const double none = objective("0"), one = objective("1"), five = objective("5");
+    EXPECT_LT(one, none);
+    EXPECT_LE(five, one);
+    EXPECT_EQ(run({{"damping", "0.01"}}).statistics.at("objective"), none);
+  }
+  expect_error(ErrorKind::usage, {"descent_passes"}, [&] { run({{"descent_passes", "-1"}}); });
+}
+
 TEST_F(GptqPlugin, BlocksChangeTheSpeedAlone) {
   const StoredLayer usual = run();
   for (const Settings& settings : {Settings{{"fast", "false"}}, Settings{{"block_size", "1"}}, Settings{{"block_size", "7"}},
