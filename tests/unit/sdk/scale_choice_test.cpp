@@ -70,7 +70,7 @@ Chosen choose(const at::Tensor& weight, const std::vector<at::Tensor>& candidate
   const std::int64_t rows = weight.size(0), columns = weight.size(1), width = layout.tile_columns;
   const std::vector<std::int64_t> order = order_of_groups(hessian, width, by_activation);
   const at::Tensor root = upper_root(permuted(damped(hessian, kDamping), order));
-  const at::Tensor unit = root.div(root.diagonal()).contiguous();
+  const at::Tensor unit = root.div(root.diagonal()).contiguous(), pivots = root.diagonal().square().contiguous();
   const auto u = [&](std::int64_t j, std::int64_t k) { return unit.const_data_ptr<double>()[j * columns + k]; };
   Chosen chosen{at::zeros({rows, columns}, at::kChar), at::zeros({rows, candidates.front().size(1)}, at::kLong), {}};
   std::vector<TileCodes> tiles;
@@ -99,8 +99,7 @@ Chosen choose(const at::Tensor& weight, const std::vector<at::Tensor>& candidate
             if (std::fabs(v - static_cast<double>(levels[c])) < std::fabs(v - static_cast<double>(levels[code]))) code = c;
           const auto q = static_cast<double>(levels[code]);
           errors[static_cast<std::size_t>(k)] = weight_k - q;
-          const double pivot = root[k][k].item<double>();
-          found += pivot * pivot * (v - q) * (v - q);
+          found += pivots.const_data_ptr<double>()[k] * (v - q) * (v - q);
           codes.push_back(grid.lowest + static_cast<int>(code));
         }
         if (!(found < least)) continue;
