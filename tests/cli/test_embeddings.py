@@ -204,6 +204,19 @@ class Planned(TempFolder):
         self.assertIn("leaves 1 table to the other rules: 1 in the model, as its architecture is not recognised", " ".join(plan["remarks"]))
         self.assertEqual(self.plan(path, "--embeddings", "int8", "--target", "any")[1]["embed_tokens"]["rule"], "embeddings")
 
+    def test_the_names_of_another_program_are_given_first(self):
+        tensors = {"token_embd.weight": torch.randn(64, 4096), "enc.output_norm.weight": torch.ones(4096),
+                   "enc.blk.0.attn_rel_b.weight": torch.randn(32, 8)}
+        for i in range(2):
+            tensors |= {f"enc.blk.{i}.{name}.weight": torch.randn(64, 4096)
+                        for name in ("attn_q", "attn_k", "attn_v", "attn_o", "ffn_gate", "ffn_up", "ffn_down")}
+            tensors |= {f"enc.blk.{i}.{name}.weight": torch.ones(4096) for name in ("attn_norm", "ffn_norm")}
+        path = self.model(tensors)
+        self.assertEqual(self.plan(path, "--embeddings", "int8", "--rename")[1]["shared"]["rule"], "embeddings")
+        plan, layers = self.plan(path, "--embeddings", "int8")
+        self.assertNotEqual(layers["token_embd"]["rule"], "embeddings")
+        self.assertIn("its tensors have names that ComfyUI does not look for; --rename gives them", " ".join(plan["remarks"]))
+
     def test_choices_of_a_person_come_first(self):
         path, _ = self.header(("qwen3_4b", ""))
         config = self.folder / "layers.json"

@@ -111,9 +111,9 @@ StorageOptions TargetResolver::storage_for(const LayerChoice& choice, const Writ
   const Scaling scaling = storage.scaling.value_or(default_scaling(format));
   const Scaling of_the_run = run_scaling_.value_or(default_scaling(*run_format_));
   if (scaling != of_the_run && !format.can_rotate(scaling) && format.can_rotate(of_the_run)) storage.rotation = {Rotation::Mode::off};
-  if (choice.rotation) storage.rotation = *choice.rotation;
   if (choice.block_size) storage.block_size = *choice.block_size;
   if (choice.full_precision_matrix_mult) storage.full_precision_matrix_mult = *choice.full_precision_matrix_mult;
+  if (choice.rotation) storage.rotation = *choice.rotation;
   return storage;
 }
 
