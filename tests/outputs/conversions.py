@@ -115,6 +115,8 @@ LAYERS = {
     "filter_structural": "convert model.safetensors --filter structural",
     "filter_auto": "convert t5.safetensors --filter auto",
     "filter_t5": "convert t5.safetensors --t5xxl --fp16",
+    "embeddings_int8": "convert t5.safetensors --t5xxl --embeddings int8",
+    "embeddings_fp8": "convert t5.safetensors --t5xxl --format int4 --embeddings fp8",
     "filter_several": "convert flux.safetensors --flux --filter generic_text --fallback fp16",
     "filter_legacy": "convert flux.safetensors --filter flux --no-comfy-quant --keep-dtype f32",
 } | each("layers", "convert model.safetensors", {

@@ -44,7 +44,8 @@ std::filesystem::path default_output(const Host& host, const ConvertOptions& opt
   const LayerSelection& layers = options.layers;
   const auto is_choice = [](const std::string& name) { return !same_name(name, kAutomaticFilter) && !same_name(name, kNoFilter); };
   const bool chooses_filters = std::any_of(layers.filters.begin(), layers.filters.end(), is_choice);
-  const bool is_mixed = chooses_filters || !layers.custom.pattern.empty() || !layers.exclude.empty() || layers.config;
+  const bool is_mixed = chooses_filters || !layers.custom.pattern.empty() || !layers.exclude.empty() ||
+                        layers.config || layers.embeddings != Embeddings::off;
   const TargetResolver run(host, options.target);
   std::string format = run.usual_format().info().name;
   if (run.usual_scaling() != default_scaling(run.usual_format()) && !run.usual_format().scalings(format).empty())

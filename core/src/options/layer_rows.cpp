@@ -21,6 +21,11 @@ void set_fallback(ConvertOptions& options, const OptionValues& values) {
   options.layers.fallback = {values.text("fallback"), values.maybe_integer("fallback_block_size"), values.on("fallback_simple")};
 }
 
+void set_embeddings(ConvertOptions& options, const OptionValues& values) {
+  const std::string text = values.text("embeddings");
+  options.layers.embeddings = text == "int8" ? Embeddings::int8 : text == "fp8" ? Embeddings::fp8 : Embeddings::off;
+}
+
 void set_filters(ConvertOptions& options, const OptionValues& values) {
   if (values.given("filter")) options.layers.filters = values.list("filter");
 }
@@ -67,6 +72,11 @@ void add_layer_rows(Rows& rows, const Rows& later, const Host& host) {
                 "convert excluded layers to this format (int8, fp16) or with this quantizer, instead of keeping them", set_fallback);
   set_block_size(rest.optional("fallback_block_size", "N", std::int64_t{128}, "block scaling for excluded layers"));
   rest.toggle("fallback_simple", false, "plain rounding for excluded layers");
+  rest.value("embeddings", "int8|fp8|off", std::string("off"),
+             "store the tables of tokens so by plain rounding, where the reader loads that, although filters keep them (docs/rules.md); "
+             "off: as other layers",
+             set_embeddings)
+      .spec.choices = {"int8", "fp8", "off"};
   rest.optional("custom_layers", "REGEX", std::string(), "tensors whose name matches become `custom_type`", set_custom).is_common = true;
   rest.optional("custom_type", "TYPE", std::string(), "format (int8, fp16) or quantizer of custom layers; required with `custom_layers`")
       .is_common = true;

@@ -63,7 +63,8 @@ namespace {
 
 std::string guess_hint(const FilterChoice& choice, const std::vector<Decision>& decisions) {
   const auto is_kept = [&](const Decision& decision) {
-    return decision.is_layer && choice.structural->classify(decision.source).treatment != Treatment::quantize;
+    return decision.is_layer && decision.rule != "embeddings" &&
+           choice.structural->classify(decision.source).treatment != Treatment::quantize;
   };
   const auto kept = static_cast<std::size_t>(std::count_if(decisions.begin(), decisions.end(), is_kept));
   if (kept == 0)
@@ -80,7 +81,7 @@ std::string own_filter_hint(const FilterChoice& choice, const std::vector<Decisi
   const std::string& name = filter.info().name;
   std::size_t kept = 0;
   for (const Decision& decision : decisions) {
-    if (!decision.is_layer || decision.action != Action::quantize) continue;
+    if (!decision.is_layer || decision.action != Action::quantize || decision.rule == "embeddings") continue;
     const FilterVerdict verdict = guard(name, "classify", decision.source.name, [&] { return filter.classify(decision.source); });
     if (verdict.treatment != Treatment::quantize) ++kept;
   }

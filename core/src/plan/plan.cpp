@@ -45,7 +45,7 @@ class Planner {
         resolver_(host, options.target, calibration_.get()),
         filters_(choose_filters(host, source, options, resolver_.run_format().info().takes_any_shape)),
         readers_(source, filters_.architecture, options.target_reader),
-        rules_(host, options.layers, filters_.filters),
+        rules_(host, options.layers, filters_.filters, [this](const TensorInfo& tensor) { return readers_.takes_table(tensor); }),
         analysis_(*values_, options, cancel) {
     if (options.layers.config) check_config(*options.layers.config);
   }
@@ -87,6 +87,7 @@ class Planner {
     for (std::string& warning : idle_quantizer_options(options_, plan_.decisions)) plan_.warnings.push_back(std::move(warning));
     add_source_warnings(plan_, source_);
     add_remarks(plan_, source_);
+    if (std::string left = readers_.tables_left(); !left.empty()) plan_.remarks.push_back(std::move(left));
     if (layers_without_input_scale_ != 0)
       plan_.warnings.push_back(fmt::format("the calibration data have no input_scale for {} quantized layers: their .scale_input is 1",
                                            layers_without_input_scale_));

@@ -1,5 +1,6 @@
 #include "plan/reader_support.h"
 
+#include "model/layers.h"
 #include "plan/words.h"
 #include "readers/modules.h"
 #include "readers/reader_formats.h"
@@ -45,6 +46,29 @@ std::string ReaderSupport::keeps(const Decision& decision) {
   if (reader_ == TargetReader::comfyui) return reason;
   if (not_loaded_.empty()) not_loaded_ = std::move(unread);
   return {};
+}
+
+bool ReaderSupport::takes_table(const TensorInfo& tensor) {
+  const std::string base = layer_base(tensor.name);
+  if (!is_layer(tensor) || module_kind(base) != ModuleKind::embedding) return false;
+  if (!is_token_table(base)) {
+    ++tables_left_["of positions or kinds"];
+    return false;
+  }
+  const ModelPart& part = parts_.of(tensor.name);
+  if (reader_ == TargetReader::any || part.loads_quantized == true) return true;
+  ++tables_left_[fmt::format("in {}, as {} (`target any` does not ask that)", part.name, part.because)];
+  return false;
+}
+
+std::string ReaderSupport::tables_left() const {
+  std::string list;
+  std::size_t total = 0;
+  for (const auto& [what, count] : tables_left_) {
+    list += fmt::format("{}{} {}", list.empty() ? "" : "; ", count, what);
+    total += count;
+  }
+  return list.empty() ? "" : fmt::format("`embeddings` leaves {} to the other rules: {}", counted(total, "table"), list);
 }
 
 std::vector<std::string> ReaderSupport::warnings() const {

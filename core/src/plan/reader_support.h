@@ -15,6 +15,12 @@ class ReaderSupport {
   // Why a layer that would be quantized stays as it is; empty: it need not. Notes both.
   std::string keeps(const Decision& decision);
 
+  // Whether it is a table of tokens that is loaded quantized. Notes the tables that are not.
+  bool takes_table(const TensorInfo& tensor);
+
+  // One line about the tables that takes_table() has noted; empty: there are none.
+  std::string tables_left() const;
+
   // One line for each part of the model that is kept, or quantized though it is not loaded so.
   std::vector<std::string> warnings() const;
 
@@ -27,6 +33,7 @@ class ReaderSupport {
   const bool is_renamed_;  // refused as a whole, by require_stable_names
   const ModelParts parts_;
   std::map<std::string, std::size_t> unread_;  // layers by what they are, and why ComfyUI does not read them
+  std::map<std::string, std::size_t> tables_left_;  // by what they are
   std::string not_loaded_, not_judged_;
 };
 

@@ -116,6 +116,7 @@ StorageOptions TargetResolver::storage_for(const LayerChoice& choice, const Writ
   if (!format.can_rotate(scaling) && run_format_->can_rotate(of_the_run)) storage.rotation = {Rotation::Mode::off};
   if (choice.block_size) storage.block_size = *choice.block_size;
   if (choice.full_precision_matrix_mult) storage.full_precision_matrix_mult = *choice.full_precision_matrix_mult;
+  if (choice.rotation) storage.rotation = *choice.rotation;
   return storage;
 }
 

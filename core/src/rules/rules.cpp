@@ -12,6 +12,7 @@ namespace {
 constexpr const char* kCustomLayers = "`custom_layers`";
 constexpr const char* kExcludeLayers = "`exclude_layers`";
 constexpr const char* kFallback = "`fallback`";
+constexpr const char* kEmbeddings = "`embeddings`";
 
 std::string quoted(std::string_view what, std::string_view name) { return fmt::format("{} '{}'", what, name); }
 
@@ -30,10 +31,21 @@ void set_type(LayerChoice& choice, const Host& host, std::string_view option, co
   }
 }
 
+// A table is looked up and not multiplied with: plain rounding is the best there is, and readers do not rotate it back.
+LayerChoice choice_of(Embeddings embeddings) {
+  LayerChoice choice;
+  choice.simple = true;
+  choice.format = embeddings == Embeddings::fp8 ? "float8_e4m3fn" : "int8";
+  choice.scaling = embeddings == Embeddings::fp8 ? Scaling::tensor : Scaling::row;
+  choice.rotation = Rotation{Rotation::Mode::off};
+  return choice;
+}
+
 }  // namespace
 
-Rules::Rules(const Host& host, const LayerSelection& selection, std::vector<const ModelFilter*> filters)
-    : selection_(selection), filters_(std::move(filters)) {
+Rules::Rules(const Host& host, const LayerSelection& selection, std::vector<const ModelFilter*> filters,
+             std::function<bool(const TensorInfo&)> takes_table)
+    : selection_(selection), filters_(std::move(filters)), takes_table_(std::move(takes_table)) {
   if (!selection.custom.pattern.empty()) {
     if (selection.custom.type.empty())
       throw Error(ErrorKind::usage, "`custom_layers` needs `custom_type`: their format or quantizer", "for example `custom_type int8`");
@@ -50,6 +62,7 @@ Rules::Rules(const Host& host, const LayerSelection& selection, std::vector<cons
     fallback_choice_->block_size = selection.fallback.block_size;
     fallback_choice_->simple = selection.fallback.simple;
   }
+  if (takes_table_ && selection.embeddings != Embeddings::off) table_choice_ = choice_of(selection.embeddings);
 }
 
 bool Rules::hits(const std::optional<Regex>& regex, const char* option, const TensorInfo& tensor) {
@@ -88,6 +101,10 @@ Verdict Rules::decide(const TensorInfo& tensor) {
     return {Treatment::quantize, "custom", selection_.custom.pattern, custom_choice_, selection_.custom.heuristic};
 
   const bool excluded = hits(exclude_, kExcludeLayers, tensor);
+  if (!excluded && table_choice_ && takes_table_(tensor)) {
+    used_.insert(kEmbeddings);
+    return {Treatment::quantize, "embeddings", "a table of tokens", *table_choice_, false};
+  }
   if (excluded || !kept_by_filter.empty()) {
     const std::string rule = excluded ? "exclude" : "filter";
     const std::string reason = excluded ? selection_.exclude : fmt::format("{}: {}", kept_by_filter, filter_reason);
@@ -105,6 +122,7 @@ std::vector<std::string> Rules::unused(const ModelFilter* automatic) const {
   };
   if (custom_) check(kCustomLayers, quoted(kCustomLayers, selection_.custom.pattern));
   if (fallback_choice_) check(kFallback, quoted(kFallback, selection_.fallback.type));
+  if (table_choice_) check(kEmbeddings, kEmbeddings);
   if (exclude_) check(kExcludeLayers, quoted(kExcludeLayers, selection_.exclude));
   for (const ModelFilter* filter : filters_)
     if (filter != automatic) check(quoted("filter", filter->info().name), quoted("filter", filter->info().name));

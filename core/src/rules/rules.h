@@ -6,6 +6,7 @@
 #include <qmill/core/layer_selection.h>
 #include <qmill/core/host.h>
 
+#include <functional>
 #include <map>
 #include <set>
 
@@ -21,8 +22,10 @@ struct Verdict {
 
 class Rules {
  public:
-  // Compiles the patterns. `filters` must outlive this. Throws Error(usage).
-  Rules(const Host& host, const LayerSelection& selection, std::vector<const ModelFilter*> filters);
+  // Compiles the patterns. `filters` must outlive this. `takes_table`: whether LayerSelection::embeddings is about a tensor; asked once, of
+  // tensors that no choice of a person is about. Throws Error(usage).
+  Rules(const Host& host, const LayerSelection& selection, std::vector<const ModelFilter*> filters,
+        std::function<bool(const TensorInfo&)> takes_table = {});
 
   Verdict decide(const TensorInfo& tensor);
 
@@ -38,6 +41,8 @@ class Rules {
   std::vector<const ModelFilter*> filters_;
   LayerChoice custom_choice_;
   std::optional<LayerChoice> fallback_choice_;
+  std::optional<LayerChoice> table_choice_;
+  std::function<bool(const TensorInfo&)> takes_table_;
   std::set<std::string> used_;  // descriptions of what has hit
 };
 

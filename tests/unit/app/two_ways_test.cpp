@@ -75,6 +75,7 @@ std::map<std::string, Case> cases() {
       {"fallback", {"fp16", {{"exclude_layers", "^b"}}, [](auto& o) { o.fallback = "fp16"; }}},
       {"fallback_block_size", {"16", kFallback, [](auto& o) { o.fallback_block_size = 16; }}},
       {"fallback_simple", {"on", kFallback, [](auto& o) { o.fallback_simple = true; }}},
+      {"embeddings", {"fp8", {{"target", "any"}}}},
       {"custom_layers", {"^b", {{"custom_type", "fp16"}}, [](auto& o) { o.custom_layers = "^b"; }}},
       {"custom_type", {"fp16", {{"custom_layers", "^b"}}, [](auto& o) { o.custom_type = "fp16"; }}},
       {"custom_block_size", {"16", kCustom, [](auto& o) { o.custom_block_size = 16; }}},

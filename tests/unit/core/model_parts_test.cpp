@@ -102,15 +102,26 @@ TEST(Modules, TablesAreReadAsFloat8AndInt8AndParametersAreNotReadAtAll) {
   for (const char* name : {"model.embed_tokens", "shared", "text_model.embeddings.token_embedding",
                            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"})
     EXPECT_EQ(module_kind(name), ModuleKind::embedding) << name;
+  for (const char* name : {"llm_adapter.embed", "model.language_model.embed_tokens_per_layer", "wpe"})
+    EXPECT_EQ(module_kind(name), ModuleKind::embedding) << name;
   EXPECT_EQ(module_kind("double_stream_blocks.0.block.ff_i.gate"), ModuleKind::parameter);
   EXPECT_EQ(module_kind("motion_encoder.dec.direction"), ModuleKind::parameter);
-  for (const char* name : {"img_in", "shared_experts.w1", "blocks.0.gate", "mlp.gate"})
+  for (const char* name : {"img_in", "shared_experts.w1", "blocks.0.gate", "mlp.gate", "pos_embed", "shared.q"})
     EXPECT_EQ(module_kind(name), ModuleKind::linear) << name;
   EXPECT_TRUE(reads_format(ModuleKind::embedding, "int8_tensorwise"));
   EXPECT_TRUE(reads_format(ModuleKind::embedding, "float8_e4m3fn"));
   EXPECT_FALSE(reads_format(ModuleKind::embedding, "convrot_w4a4"));
   EXPECT_TRUE(reads_format(ModuleKind::linear, "convrot_w4a4"));
   EXPECT_FALSE(reads_format(ModuleKind::parameter, "int8_tensorwise"));
+}
+
+TEST(Modules, TablesOfTokensAreToldFromThoseOfPositionsAndKinds) {
+  for (const char* name : {"shared", "model.embed_tokens", "model.embed_tokens_per_layer", "llm_adapter.embed",
+                           "text_model.embeddings.token_embedding"})
+    EXPECT_TRUE(is_token_table(name)) << name;
+  for (const char* name : {"text_model.embeddings.position_embedding", "embeddings.token_type_embeddings", "wpe",
+                           "encoder.block.0.layer.0.SelfAttention.relative_attention_bias", "lm_head", "img_in"})
+    EXPECT_FALSE(is_token_table(name)) << name;
 }
 
 }  // namespace

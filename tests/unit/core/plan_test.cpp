@@ -352,6 +352,10 @@ TEST(Plan, DefaultOutputNamesSayWhatTheFileIs) {
   options.layers.filters = {};
   options.layers.config = LayerConfig();
   EXPECT_EQ(name(options), "flux_auto_int8_mixed.safetensors");
+  options.layers.config.reset();
+  EXPECT_EQ(name(options), "flux_auto_int8.safetensors");
+  options.layers.embeddings = Embeddings::fp8;
+  EXPECT_EQ(name(options), "flux_auto_int8_mixed.safetensors");
 }
 
 TEST(Plan, ActionsHaveNames) {

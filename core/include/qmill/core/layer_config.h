@@ -23,6 +23,7 @@ struct LayerChoice {
   std::optional<std::int64_t> block_size;
   std::optional<bool> full_precision_matrix_mult;
   std::map<std::string, OptionValue> options;  // of the quantizer
+  std::optional<Rotation> rotation;            // files have no key for it
 };
 
 struct LayerPattern {

@@ -26,11 +26,19 @@ struct Fallback {
   bool simple = false;
 };
 
+// How tables of tokens are stored where no choice of a person is about them: filters have no say in it.
+enum class Embeddings {
+  off,   // as other layers are
+  int8,  // with a scale per row, not rotated
+  fp8,   // float8_e4m3fn
+};
+
 struct LayerSelection {
   std::vector<std::string> filters;  // by name: of a plugin, or one that is_reserved_filter_name()
   CustomLayers custom;
   std::string exclude;  // regex, searched in the full tensor name; empty: none
   Fallback fallback;
+  Embeddings embeddings = Embeddings::off;
   bool skip_inefficient = false;  // keep layers that are small, do not divide into blocks, or round badly
   std::optional<LayerConfig> config;
   bool config_fullmatch = false;  // its patterns must match whole names

@@ -30,7 +30,7 @@ struct Decision {
   std::size_t source_index = 0;  // in TensorSource::tensors()
   bool is_layer = false;         // a matrix that quantization is about
   Action action = Action::copy;
-  std::string rule;                      // remove, layer_config, custom, exclude, filter, fallback, heuristic, primary, ...
+  std::string rule;                      // remove, layer_config, custom, exclude, embeddings, filter, fallback, heuristic, primary, ...
   std::string reason;                    // the pattern, filter or number behind it
   const Quantizer* quantizer = nullptr;  // action quantize
   LayerTarget target;                    // action quantize
