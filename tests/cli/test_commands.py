@@ -39,7 +39,7 @@ class Help(TempFolder):
 
     def test_the_version_names_what_it_was_built_with(self):
         text, _ = qmill("--version")
-        for part in ("qmill", "SDK 2.0", "LibTorch"):
+        for part in ("qmill", "SDK 2.1", "LibTorch"):
             self.assertIn(part, text)
 
     def test_nothing_at_all_is_a_usage_error_that_shows_the_page(self):
@@ -321,11 +321,11 @@ class Plugins(TempFolder):
         self.assertEqual(used["blocks.0.attention.k"], "rtn")
 
         data = copied.read_bytes()
-        copied.write_bytes(data.replace(b"sdk=2.0;torch=", b"sdk=7.0;torch="))
+        copied.write_bytes(data.replace(b"sdk=2.1;torch=", b"sdk=7.0;torch="))
         self.assertNotEqual(data, copied.read_bytes())
         entry = next(plugin for plugin in qmill_json("plugins", "list", "--plugin-dir", plugins, run=qmill_process) if plugin["file"] == str(copied))
         self.assertEqual(entry["status"], "refused")
-        self.assertIn("built for SDK 7.0, this program runs 2.0", entry["reason"])
+        self.assertIn("built for SDK 7.0, this program runs 2.1", entry["reason"])
         _, error = qmill_process("-i", ABACUS, "-o", self.folder / "b.safetensors", "--plugin-dir", plugins, "--optimizer", quantizer, status=1)
         self.assertIn("built for SDK 7.0", error)
 

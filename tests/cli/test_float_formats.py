@@ -10,8 +10,9 @@ from support import TempFolder, decode, hadamard, qmill, qmill_json, read, sqnr_
 FORMATS = ("float8_e4m3fn", "float8_e5m2", "mxfp8", "nvfp4", "asym_w4a8_int8")
 SUBSTITUTES = {"mxfp8": "float8_e4m3fn", "nvfp4": "float8_e4m3fn", "asym_w4a8_int8": "int8_tensorwise"}
 
-# Odd sides, a row alone, more rows than a scale tile of 128, more blocks than 4.
-SHAPES = {"blocks.0.a": (7, 5), "blocks.0.b": (33, 512), "blocks.0.c": (1, 16), "blocks.0.d": (48, 320), "blocks.0.e": (300, 176)}
+# Odd sides, a row alone, more rows than a scale tile of 128, more blocks than 4. For nvfp4 the rows of b are padded, for mxfp8 the columns of d
+# and e.
+SHAPES = {"blocks.0.a": (7, 5), "blocks.0.b": (33, 512), "blocks.0.c": (1, 16), "blocks.0.d": (64, 336), "blocks.0.e": (288, 176)}
 TYPES = {"blocks.0.b": torch.bfloat16, "blocks.0.d": torch.float16}
 
 # A vector by which a model is recognised as Wan.
@@ -167,12 +168,12 @@ class EveryFormat(Floats):
 
     def test_factors_of_the_inputs_in_files_of_other_programs_multiply_columns(self):
         tensors = self.convert(self.source, "--format", "nvfp4")
-        factors = torch.rand(320, generator=torch.Generator().manual_seed(4)) + 0.5
+        factors = torch.rand(336, generator=torch.Generator().manual_seed(4)) + 0.5
         source = self.model(tensors | {"blocks.0.d.pre_quant_scale": factors}, "factors.safetensors", read(self.output)[1])
         qmill("dequantize", source, self.folder / "plain.safetensors", "--dtype", "f32")
         found = read(self.folder / "plain.safetensors")[0]
         self.assertNotIn("blocks.0.d.pre_quant_scale", found)
-        expected = decoded(tensors, "blocks.0.d", (48, 320)) * factors.double()
+        expected = decoded(tensors, "blocks.0.d", (64, 336)) * factors.double()
         self.assertLessEqual(largest(found["blocks.0.d.weight"].double() - expected), 1e-6 * largest(expected))
         again = self.convert(source, "--dequantize-source", "--format", "int8", name="again.safetensors")
         self.assertGreater(sqnr_db(expected, decode(again, "blocks.0.d")), 35)
@@ -188,9 +189,11 @@ class EveryFormat(Floats):
     def test_the_true_shape_is_in_the_marker_only_where_it_is_padded(self):
         for name, step in (("nvfp4", 16), ("mxfp8", 32)):
             tensors = self.convert(self.source, "--format", name)
+            stored = {layer: marker_of(tensors, layer) for layer in SHAPES}
             for layer, shape in SHAPES.items():
-                padded = any(side % step for side in shape)
-                self.assertEqual(marker_of(tensors, layer).get("orig_shape"), list(shape) if padded else None, (name, layer))
+                padded = stored[layer]["format"] == name and any(side % step for side in shape)
+                self.assertEqual(stored[layer].get("orig_shape"), list(shape) if padded else None, (name, layer))
+            self.assertTrue(any("orig_shape" in marker for marker in stored.values()), name)
 
     def test_verify_says_that_readers_load_it(self):
         for name in FORMATS:
@@ -200,7 +203,7 @@ class EveryFormat(Floats):
                 self.assertEqual(report["findings"], [])
                 self.assertEqual((report["loads"], report["layers"]), (True, len(SHAPES)))
                 self.assertEqual((report["readers"][0]["name"], report["readers"][0]["loads"]), ("ComfyUI", True))
-                self.assertEqual(report["readers"][0]["since"], "0.31.0" if name == "asym_w4a8_int8" else "")
+                self.assertEqual(report["readers"][0]["since"], {"asym_w4a8_int8": "0.31.0", "mxfp8": "0.27.0"}.get(name, ""))
 
     def test_decoded_and_written_again_it_is_what_it_was(self):
         for name in ("float8_e4m3fn", "float8_e5m2", "mxfp8"):  # their largest value decides the scale, and stays
@@ -274,7 +277,7 @@ class Wishes(Floats):
                 cases[("--convrot", "off")] = "is always rotated; found rotation 'off'"
             else:
                 cases[("--block-size", "64")] = "found block scaling" if own == "tensor" else "found a block size of 64; leave it out"
-                cases[("--convrot", "any")] = f"{name} is not rotated; found rotation 'any'; use --convrot off"
+                cases[("--convrot", "any")] = f"{name} is not rotated; found rotation 'any'; leave out what asks for a rotation"
                 cases[("--convrot", "64")] = f"{name} is not rotated; found rotation '64'"
             for flags, words in cases.items():
                 with self.subTest(f"{name} {flags}"):
@@ -325,9 +328,9 @@ class ChosenLayers(Floats):
     def test_custom_layers_in_a_run_of_another_format(self):
         for name in FORMATS:
             with self.subTest(name):
-                formats = self.formats("--custom-layers", r"\.(b|d)\.", "--custom-type", name)
-                self.assertEqual({layer for layer in SHAPES if formats[layer] == name}, {"blocks.0.b", "blocks.0.d"})
-                self.assertEqual({formats[layer] for layer in ("blocks.0.a", "blocks.0.c", "blocks.0.e")}, {"int8_tensorwise"})
+                formats = self.formats("--custom-layers", r"\.(d|e)\.", "--custom-type", name)
+                self.assertEqual({layer for layer in SHAPES if formats[layer] == name}, {"blocks.0.d", "blocks.0.e"})
+                self.assertEqual({formats[layer] for layer in ("blocks.0.a", "blocks.0.b", "blocks.0.c")}, {"int8_tensorwise"})
         self.assertEqual(self.formats("--format", "nvfp4", "--custom-layers", "a", "--custom-type", "int8")["blocks.0.b"], "nvfp4")
 
     def test_what_the_run_wishes_for_its_own_format_is_no_wish_for_them(self):
@@ -351,18 +354,18 @@ class ChosenLayers(Floats):
     def test_layer_config(self):
         config = self.folder / "layers.json"
         entries = {"0.a": {"skip": True}, "0.b": {"format": "nvfp4"}, "0.e": {"format": "mxfp8"}}
-        entries["0.d"] = {"format": "w4a8", "block_size": 32}
+        entries["0.d"] = {"format": "w4a8", "block_size": 48}
         config.write_text(json.dumps(entries))
         formats = self.formats("--format", "fp8", "--layer-config", config)
         self.assertEqual(formats, {"blocks.0.a": None, "blocks.0.b": "nvfp4", "blocks.0.c": "float8_e4m3fn", "blocks.0.d": "asym_w4a8_int8",
                                    "blocks.0.e": "mxfp8"})
-        self.assertEqual(marker_of(read(self.folder / "out.safetensors")[0], "blocks.0.d")["group_size"], 32)
+        self.assertEqual(marker_of(read(self.folder / "out.safetensors")[0], "blocks.0.d")["group_size"], 48)
 
     def test_exclusion_and_fallback(self):
         self.assertEqual(self.formats("--format", "nvfp4", "--exclude-layers", r"\.b\.")["blocks.0.b"], None)
         for name in FORMATS:
-            formats = self.formats("--format", "int8", "--exclude-layers", r"\.b\.", "--fallback", name)
-            self.assertEqual(formats["blocks.0.b"], name)
+            formats = self.formats("--format", "int8", "--exclude-layers", r"\.e\.", "--fallback", name)
+            self.assertEqual(formats["blocks.0.e"], name)
             self.assertEqual(formats["blocks.0.d"], "int8_tensorwise")
 
 
@@ -374,19 +377,46 @@ class Substitutes(Floats):
         self.assertEqual(plan["blocks.0.a"]["note"], note)
         self.assertEqual({layer for layer in plan if plan[layer]["note"]}, {"blocks.0.a"})
         plan = self.plan(source, "--format", "w4a8", "--convrot", "256")
-        self.assertIn("256 does not divide its 320 columns: int8", plan["blocks.0.d"]["note"])
-        for name in ("fp8", "float8_e5m2", "mxfp8", "nvfp4"):
+        self.assertIn("256 does not divide its 336 columns: int8", plan["blocks.0.d"]["note"])
+        for name in ("fp8", "float8_e5m2"):
             self.assertEqual([layer["note"] for layer in self.plan(source, "--format", name).values()], [""] * len(SHAPES))
 
+    def test_padding_that_a_reader_fails_at_or_that_makes_a_layer_larger_is_said(self):
+        source = self.model(weights())
+        plan = self.plan(source, "--format", "nvfp4")
+        notes = {"blocks.0.a": "padded, its 35 values would take 644 bytes: float8_e4m3fn",
+                 "blocks.0.c": "padded, its 16 values would take 644 bytes: float8_e4m3fn"}
+        self.assertEqual({layer: planned["note"] for layer, planned in plan.items() if planned["note"]}, notes)
+        plan = self.plan(source, "--format", "mxfp8")
+        because = "rows: readers that multiply in this format fail at its bias: float8_e4m3fn"
+        notes = {f"blocks.0.{layer}": f"32 does not divide its {rows} {because}" for layer, rows in (("a", 7), ("b", 33), ("c", 1))}
+        self.assertEqual({layer: planned["note"] for layer, planned in plan.items() if planned["note"]}, notes)
+
+    def test_verify_says_where_a_reader_fails_at_a_bias(self):
+        source = self.model({"blocks.0.a.weight": randn(64, 64), "blocks.0.a.bias": randn(64)} | WAN)
+        tensors = self.convert(source, "--format", "mxfp8") | {"blocks.0.a.bias": randn(60)}
+        report = json.loads(qmill("verify", self.model(tensors, "short.safetensors"), "--json", status=1)[0])
+        self.assertIn(("error", "padded-bias"), [(finding["level"], finding["rule"]) for finding in report["findings"]])
+
+    def test_verify_sees_scales_that_are_not_numbers(self):
+        source = self.model({"blocks.0.a.weight": randn(64, 64)} | WAN)
+        for name, suffix, bits in (("nvfp4", "weight_scale", 0x7F), ("mxfp8", "weight_scale", 0xFF), ("w4a8", "weight_s_rel", 0x7F)):
+            tensors = self.convert(source, "--format", name)
+            scale = tensors[f"blocks.0.a.{suffix}"]
+            scale.view(torch.uint8)[0, 0] = bits
+            report = json.loads(qmill("verify", self.model(tensors, "bad.safetensors"), "--json", status=1)[0])
+            self.assertIn(("error", "scale-value"), [(finding["level"], finding["rule"]) for finding in report["findings"]], name)
+
     def test_rows_and_columns_by_which_readers_detect_the_model_stay(self):
-        sides = {"head.head": (10, 64), "blocks.0.ffn.0": (70, 64), "model.diffusion_model.img_in": (64, 192), "blocks.0.q": (64, 192)}
+        sides = {"head.head": (40, 64), "blocks.0.ffn.0": (72, 64), "model.diffusion_model.img_in": (64, 192), "blocks.0.q": (64, 192)}
         source = self.model({f"{name}.weight": randn(*shape) for name, shape in sides.items()} | WAN)
-        by_rows = "readers detect the model by its 10 rows (Wan): float8_e4m3fn"
+        by_rows = "readers detect the model by its 40 rows (Wan): float8_e4m3fn"
+        at_bias = "rows: readers that multiply in this format fail at its bias: float8_e4m3fn"
         by_columns = "readers detect the model by its 192 columns (Flux, Lens, Qwen-Image): "
         for name, notes in {
             "fp8": {},
-            "mxfp8": {"head.head": by_rows, "blocks.0.ffn.0": by_rows.replace("10", "70")},
-            "nvfp4": {"head.head": by_rows, "blocks.0.ffn.0": by_rows.replace("10", "70"),
+            "mxfp8": {"head.head": f"32 does not divide its 40 {at_bias}", "blocks.0.ffn.0": f"32 does not divide its 72 {at_bias}"},
+            "nvfp4": {"head.head": by_rows, "blocks.0.ffn.0": by_rows.replace("40", "72"),
                       "model.diffusion_model.img_in": by_columns + "float8_e4m3fn"},
             "w4a8": {"model.diffusion_model.img_in": by_columns + "int8; 256 does not divide its 192 columns: not rotated"},
         }.items():
@@ -405,7 +435,7 @@ class Substitutes(Floats):
         source = self.model({"head.head.weight": randn(10, 64), "head.head.bias": randn(10)} | WAN)
         tensors = self.convert(source, "--custom-layers", "x", "--custom-type", "nvfp4", "--format", "fp8")
         self.assertEqual(marker_of(tensors, "head.head")["format"], "float8_e4m3fn")
-        other = self.model({"head.x.weight": randn(10, 64), "head.x.bias": randn(10)} | WAN, "other.safetensors")
+        other = self.model({"head.x.weight": randn(40, 64), "head.x.bias": randn(40)} | WAN, "other.safetensors")
         renamed = {name.replace("head.x", "head.head"): tensor for name, tensor in self.convert(other, "--format", "nvfp4").items()}
         report = json.loads(qmill("verify", self.model(renamed, "renamed.safetensors"), "--json", status=1)[0])
         self.assertIn(("error", "detection"), [(finding["level"], finding["rule"]) for finding in report["findings"]])
@@ -433,7 +463,7 @@ class WithRealInputs(Floats):
         return randn(count, 24, seed=seed) @ mix / 5 + 0.1 * randn(count, self.COLUMNS, seed=seed + 1)
 
     def test_the_error_of_the_output_is_smaller(self):
-        weight = randn(48, self.COLUMNS, seed=3)
+        weight = randn(64, self.COLUMNS, seed=3)
         source = self.model({"blocks.0.a.weight": weight} | WAN)
         data = self.model({"blocks.0.a.input": self.rows(900, 10)}, "rows.safetensors")
         fresh = self.rows(300, 20).double()
@@ -457,7 +487,7 @@ class WithRealInputs(Floats):
         return marker_of(read(self.folder / "out.safetensors")[0], "blocks.0.a")["format"]
 
     def test_the_same_bytes_for_every_number_of_threads(self):
-        source = self.model({"blocks.0.a.weight": randn(300, self.COLUMNS, seed=3)} | WAN)
+        source = self.model({"blocks.0.a.weight": randn(288, self.COLUMNS, seed=3)} | WAN)
         data = self.model({"blocks.0.a.input": self.rows(900, 10)}, "rows.safetensors")
         for name in FORMATS:
             files = []

@@ -11,8 +11,7 @@ namespace qmill {
 
 void add_storage_rows(Rows& rows) {
   RowGroup format(rows, "Format");
-  OptionRow& name = format.value("format", "NAME", std::string("int8"), "how layers are stored: int8, int4, fp8 (float8_e4m3fn), float8_e5m2, mxfp8, nvfp4, w4a8 (asym_w4a8_int8), fp16, or a format "
-                                 "of a plugin",
+  OptionRow& name = format.value("format", "NAME", std::string("int8"), "int8, int4, fp8, mxfp8, nvfp4, w4a8 or fp16, or one of qmill plugins list",
                                  [](ConvertOptions& options, const OptionValues& values) { options.target.format = values.text("format"); });
   name.is_common = true;
   format.toggle("int8", false, "short for `format int8`").stands_for = "format=int8";
@@ -20,7 +19,7 @@ void add_storage_rows(Rows& rows) {
   fp16.stands_for = "format=fp16";
   fp16.is_common = true;
   OptionRow& scaling =
-      format.value("scaling_mode", "MODE", std::string("row"), "int8: one scale per row, tensor, block or axis; ComfyUI reads row and tensor. Other formats have one mode each");
+      format.value("scaling_mode", "MODE", std::string("row"), "int8: one scale per row, tensor, block or axis; ComfyUI reads row, tensor");
   scaling.spec.choices = {"row", "tensor", "block", "axis"};
   scaling.is_common = true;
   OptionRow& block = format.value(

@@ -336,7 +336,7 @@ TEST(ConvertToInt8, SmoothquantAndAlpha) {
   const at::Tensor largest = correlated_rows(50, 256, 3).abs().amax({0});
   job.options.calibration_data_path = job.write("channels.safetensors", {{"a.channel_max", largest}});
   job.options.converter_kwargs["optimizer"] = std::string("gptq");
-  job.options.converter_kwargs["scale_search"] = std::string("mse");
+  job.options.converter_kwargs["scale_search"] = std::string("hessian");
   const at::Tensor without = job.run().tensors.at("a.weight");
   const auto codes = [&](double alpha) {
     return job.with([&](Options& o) { o.smoothquant = true, o.smoothquant_alpha = alpha; }).tensors.at("a.weight");
