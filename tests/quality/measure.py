@@ -55,10 +55,14 @@ TARGETS = [
     ("INT8 one scale", ["--format", "int8", "--scaling-mode", "tensor"], lambda rotation: rotation == "off"),
     ("INT4 per row", ["--format", "int4", "--scale-search", "off"], lambda rotation: rotation == "off"),
     ("INT4 rotated", ["--format", "int4", "--scale-search", "off"], lambda rotation: rotation == "any"),
+]
+
+# The same of formats with one layout each.
+FLOATS_AND_LEVELS = [
     ("FP8 (E4M3)", ["--format", "float8_e4m3fn"], lambda rotation: rotation == "off"),
     ("MXFP8", ["--format", "mxfp8"], lambda rotation: rotation == "off"),
-    ("NVFP4", ["--format", "nvfp4"], lambda rotation: rotation == "off"),
     ("W4A8", ["--format", "asym_w4a8_int8"], lambda rotation: rotation == "any"),
+    ("NVFP4", ["--format", "nvfp4"], lambda rotation: rotation == "off"),
 ]
 
 
@@ -135,18 +139,18 @@ def answers(abacus, model, output, data):
     }
 
 
-def table(measurement, score=None):
+def table(measurement, targets, score=None):
     lines = ["| stored as | quantizer | SQNR dB | output error | x rtn |" + (" loss | divergence | right |" if score else "") + " s per layer |"]
     lines.append("|" + "---|" * (lines[0].count("|") - 1))
     results = {}
-    for target, target_flags, fits in TARGETS:
+    for target, target_flags, fits in targets:
         for name, flags, rotation, calibrated in QUANTIZERS:
             if not fits(rotation):
                 continue
             if rotation is None and target != "INT8 per row":
                 continue
             words = target_flags + flags
-            if "hessian" in flags:
+            if "hessian" in flags or "rtn" in flags:
                 words = [word for word in target_flags if word not in ("--scale-search", "off")] + flags
             if rotation is not None and "one scale" not in target:
                 words += ["--convrot", rotation]
@@ -203,16 +207,22 @@ def main():
     parser.add_argument("abacus")
     parser.add_argument("data")
     parser.add_argument("--write", metavar="FILE")
-    parser.add_argument("--only", choices=("abacus", "few rows", "synthetic", "memory"), help="one of the tables")
+    names = ("abacus", "abacus, other formats", "few rows", "synthetic", "synthetic, other formats", "memory")
+    parser.add_argument("--only", choices=names, help="one of the tables")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as folder:
         trained = Measurement(arguments.qmill, abacus_model(folder, arguments.abacus, arguments.data), folder)
         synthetic = Measurement(arguments.qmill, synthetic_model(folder), folder)
+        def answered(output):
+            return answers(arguments.abacus, trained.model, output, arguments.data)
+
         tables = {
-            "abacus": lambda: table(trained, lambda output: answers(arguments.abacus, trained.model, output, arguments.data)),
+            "abacus": lambda: table(trained, TARGETS, answered),
+            "abacus, other formats": lambda: table(trained, FLOATS_AND_LEVELS, answered),
             "few rows": lambda: few_rows(trained, folder),
-            "synthetic": lambda: table(synthetic),
+            "synthetic": lambda: table(synthetic, TARGETS),
+            "synthetic, other formats": lambda: table(synthetic, FLOATS_AND_LEVELS),
             "memory": lambda: memory(synthetic),
         }
         for name, measure in tables.items():
