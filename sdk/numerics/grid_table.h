@@ -9,6 +9,8 @@
 
 namespace qmill {
 
+inline constexpr std::size_t kMostCodes = 256;  // of an 8-bit code
+
 struct GridTable {
   // `grid` has a table.
   explicit GridTable(const Grid& grid);

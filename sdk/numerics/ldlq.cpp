@@ -206,7 +206,6 @@ class Slice {
   // What codes are worth in each of a few rows, for the columns [first, last).
   void set_levels(FeedbackBlock& block, const TileCodes& tiles, std::int64_t first, std::int64_t last, std::int64_t row) {
     if (!tiles.rounds_values()) return;
-    constexpr std::size_t kMostCodes = 256;
     std::array<float, kMostCodes> values;
     float* table = scratch_->levels.data();
     std::int64_t tile = -1;

@@ -10,8 +10,6 @@
 namespace qmill {
 namespace {
 
-constexpr std::size_t kMostCodes = 256;
-
 using Values = std::array<float, kMostCodes>;
 
 // In halves of sums, which are exact where the values are.

@@ -41,9 +41,6 @@ struct PaddedData final : FormatData {
 
 std::int64_t rounded_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
-// In place of zero, which a scale is not: E4M3 of it, divided by any scale of a tensor, is zero.
-constexpr float kNoScale = std::numeric_limits<float>::min();
-
 // One scale of the tensor, F32, times E4M3 per block. (As comfy-kitchen computes them.)
 class TensorTimesE4m3 final : public ScaleGrid {
  public:
@@ -58,8 +55,7 @@ class TensorTimesE4m3 final : public ScaleGrid {
     const auto* from = in.const_data_ptr<float>();
     auto* to = scales.mutable_data_ptr<float>();
     const std::int64_t count = in.numel();
-    for (std::int64_t i = 0; i < count; ++i)
-      to[i] = std::max(tensor_scale * e4m3_value(e4m3_bits(from[i] / tensor_scale)), kNoScale);
+    for (std::int64_t i = 0; i < count; ++i) to[i] = times_e4m3(tensor_scale, from[i]);
     return scales;
   }
 
@@ -112,8 +108,6 @@ bool are_zero(const std::int8_t* codes, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) any |= codes[i];
   return any == 0;
 }
-
-std::int64_t blocks_of(std::int64_t columns, std::int64_t block) { return (columns + block - 1) / block; }
 
 // [N, K] as our marker says it, of a weight that is stored as [rows, columns].
 void read_original_shape(const nlohmann::json& marker, std::string_view base, std::int64_t padding, PaddedData& data) {
@@ -194,8 +188,8 @@ FormatLabel BlockFloatFormat::label(const Layout& layout) const {
   return label;
 }
 
-at::Tensor BlockFloatFormat::packed(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const {
-  at::Tensor bytes = at::empty(outputs(weight, layout)[0].shape, at::kByte);
+at::Tensor BlockFloatFormat::packed(const CodedWeight& coded, at::IntArrayRef shape) const {
+  at::Tensor bytes = at::empty(shape, at::kByte);
   const std::int64_t rows = coded.codes.size(0), columns = coded.codes.size(1), row_bytes = bytes.size(1);
   const std::int64_t used = (columns + codes_per_byte_ - 1) / codes_per_byte_;
   const auto* codes = coded.codes.const_data_ptr<std::int8_t>();
@@ -212,8 +206,8 @@ at::Tensor BlockFloatFormat::packed(const CodedWeight& coded, const TensorInfo& 
 }
 
 template <class Bits>
-at::Tensor BlockFloatFormat::swizzled(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout, Bits bits_of) const {
-  const at::Tensor stored = at::zeros(outputs(weight, layout)[1].shape, at::kByte);
+at::Tensor BlockFloatFormat::swizzled(const CodedWeight& coded, at::IntArrayRef shape, Bits bits_of) const {
+  const at::Tensor stored = at::zeros(shape, at::kByte);
   const std::int64_t rows = coded.codes.size(0), columns = coded.codes.size(1), blocks = coded.scales.size(1);
   const at::Tensor values = coded.scales.contiguous();
   const auto* scales = values.const_data_ptr<float>();
@@ -312,8 +306,8 @@ std::vector<StoredTensor> Nvfp4Format::encode(const CodedWeight& coded, const Te
       std::fill_n(codes + i / blocks * columns + first, std::min(block_, columns - first), std::int8_t{0});
     }
   }
-  const at::Tensor scales = swizzled(shown, weight, layout, [&](float scale) { return e4m3_bits(scale / tensor_scale); });
-  return {{infos[0].name, packed(shown, weight, layout)},
+  const at::Tensor scales = swizzled(shown, infos[1].shape, [&](float scale) { return e4m3_bits(scale / tensor_scale); });
+  return {{infos[0].name, packed(shown, infos[0].shape)},
           {infos[1].name, scales.view(at::kFloat8_e4m3fn)},
           {infos[2].name, coded.common_scale.clone().view(at::IntArrayRef())},
           marker_tensor(infos[3].name, label(layout).marker)};
@@ -321,7 +315,6 @@ std::vector<StoredTensor> Nvfp4Format::encode(const CodedWeight& coded, const Te
 
 void Nvfp4Format::decode_rows(std::span<const at::Tensor> tensors, const Layout& layout, std::int64_t begin, std::int64_t end,
                               float* out) const {
-  constexpr float kMagnitudes[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
   const auto& data = data_of<PaddedData>(layout);
   const std::int64_t columns = data.columns;
   const std::int64_t bytes_per_row = tensors[0].size(1);
@@ -336,11 +329,11 @@ void Nvfp4Format::decode_rows(std::span<const at::Tensor> tensors, const Layout&
   }
   for (std::int64_t row = begin; row < end; ++row, out += columns) {
     const std::uint8_t* bytes = codes + row * bytes_per_row;
-    for (std::int64_t block = 0; block < blocks_of(columns, block_); ++block) {
+    for (std::int64_t block = 0; block * block_ < columns; ++block) {
       const float scale = tensor_scale * e4m3_value(block_scales[swizzled_scale(row, block, stored_blocks)]);
       for (std::int64_t i = block * block_; i < std::min(columns, (block + 1) * block_); ++i) {
         const int code = i % 2 == 0 ? bytes[i / 2] >> 4 : bytes[i / 2] & 0xf;  // high nibble: even column
-        out[i] = (code < 8 ? kMagnitudes[code] : -kMagnitudes[code - 8]) * scale;
+        out[i] = (code < 8 ? kE2m1Magnitudes[code] : -kE2m1Magnitudes[code - 8]) * scale;
       }
     }
     for (std::size_t i = 0; i < factors.size(); ++i) out[i] *= factors[i];
@@ -353,10 +346,10 @@ Mxfp8Format::Mxfp8Format()
 
 std::vector<StoredTensor> Mxfp8Format::encode(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const {
   const std::vector<TensorInfo> infos = outputs(weight, layout);
-  const at::Tensor scales = swizzled(coded, weight, layout, [](float scale) {
+  const at::Tensor scales = swizzled(coded, infos[1].shape, [](float scale) {
     return static_cast<std::uint8_t>(std::bit_cast<std::uint32_t>(scale) >> 23);  // its exponent, with the bias of both
   });
-  return {{infos[0].name, packed(coded, weight, layout).view(at::kFloat8_e4m3fn)},
+  return {{infos[0].name, packed(coded, infos[0].shape).view(at::kFloat8_e4m3fn)},
           {infos[1].name, scales},
           marker_tensor(infos[2].name, label(layout).marker)};
 }
@@ -372,7 +365,7 @@ void Mxfp8Format::decode_rows(std::span<const at::Tensor> tensors, const Layout&
   const auto* exponents = static_cast<const std::uint8_t*>(tensors[1].const_data_ptr());
   for (std::int64_t row = begin; row < end; ++row, out += columns) {
     load_f32(codes + row * bytes_per_row, DType::f8_e4m3, columns, out);
-    for (std::int64_t block = 0; block < blocks_of(columns, block_); ++block) {
+    for (std::int64_t block = 0; block * block_ < columns; ++block) {
       const int exponent = exponents[swizzled_scale(row, block, stored_blocks)];
       // Zero is the multiplier of a block of zeros, not 2^-127: so do readers take it.
       const float scale = exponent == 0             ? 0.0f

@@ -26,11 +26,11 @@ class BlockFloatFormat : public CodedFormat {
  protected:
   BlockFloatFormat(FormatInfo info, DType code, int codes_per_byte, std::int64_t block, std::int64_t padding, Grid grid);
 
-  // U8: the codes as bits, `bits_of(code)`, padded with zeros, in rows of bytes; two codes in a byte: the even column in the high nibble.
-  at::Tensor packed(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout) const;
-  // U8: `bits_of(scale)` of each block in the order of readers; zero where all codes are.
+  // U8 of `shape`: the codes as bits, padded with zeros, in rows of bytes; two codes in a byte: the even column in the high nibble.
+  at::Tensor packed(const CodedWeight& coded, at::IntArrayRef shape) const;
+  // U8 of `shape`: `bits_of(scale)` of each block in the order of readers; zero where all codes are.
   template <class Bits>
-  at::Tensor swizzled(const CodedWeight& coded, const TensorInfo& weight, const Layout& layout, Bits bits_of) const;
+  at::Tensor swizzled(const CodedWeight& coded, at::IntArrayRef shape, Bits bits_of) const;
 
   const std::int64_t block_;  // columns that share a scale
 

@@ -1,6 +1,7 @@
 #include "int8_format.h"
 
 #include "marker.h"
+#include "writing_rules.h"
 
 #include <qmill/error.h>
 #include <qmill/names.h>
@@ -124,10 +125,7 @@ std::vector<Scaling> Int8Format::scalings(std::string_view name) const {
 bool Int8Format::can_rotate(Scaling scaling) const { return scaling == Scaling::row; }
 
 Layout Int8Format::layout(const TensorInfo& weight, const StorageOptions& wanted) const {
-  if (weight.shape.size() != 2)
-    throw Error(ErrorKind::unsupported, fmt::format("int8 stores matrices; '{}' has {} dimensions", weight.name, weight.shape.size()));
-  if (weight.elements() == 0)
-    throw Error(ErrorKind::unsupported, fmt::format("int8 stores matrices with values; '{}' is {}", weight.name, weight.shape_text()));
+  require_matrix(info(), weight);
   const Scaling scaling = wanted.scaling.value_or(Scaling::row);
   const std::int64_t block_size = wanted.block_size.value_or(kBlockSize);
   if (scaling == Scaling::block && block_size < 1)

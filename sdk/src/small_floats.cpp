@@ -26,10 +26,7 @@ Grid float8_grid(DType dtype) {
   return symmetric_grid(values.data(), highest);
 }
 
-Grid e2m1_grid() {
-  constexpr float kMagnitudes[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
-  return symmetric_grid(kMagnitudes, 7);
-}
+Grid e2m1_grid() { return symmetric_grid(kE2m1Magnitudes, 7); }
 
 const std::array<float, 256> kE4m3Values = [] {
   std::array<float, 256> made;

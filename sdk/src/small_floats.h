@@ -8,13 +8,14 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <limits>
 
 namespace qmill {
 
 // All finite values of f8_e4m3 or f8_e5m2; code n is the value with the bits n, code -n its negative.
 Grid float8_grid(DType dtype);
 
-// Those of E2M1: 0, 0.5, 1, 1.5, 2, 3, 4, 6.
+inline constexpr float kE2m1Magnitudes[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
 Grid e2m1_grid();
 
 // Sign and magnitude, the sign in the highest of `kBits` bits. There is no negative zero. Without branches: loops over it are vectorized.
@@ -40,5 +41,11 @@ inline std::uint8_t e4m3_bits(float value) {
 
 extern const std::array<float, 256> kE4m3Values;  // by bits
 inline float e4m3_value(std::uint8_t bits) { return kE4m3Values[bits]; }
+
+// What is stored for a scale that is wished for: `unit` times the nearest E4M3. Where that is zero, which a scale is not, the smallest normal
+// float: divided by any unit, its E4M3 is zero again.
+inline float times_e4m3(float unit, float wished) {
+  return std::max(unit * e4m3_value(e4m3_bits(wished / unit)), std::numeric_limits<float>::min());
+}
 
 }  // namespace qmill

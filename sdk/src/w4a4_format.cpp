@@ -1,6 +1,7 @@
 #include "w4a4_format.h"
 
 #include "marker.h"
+#include "writing_rules.h"
 
 #include <qmill/error.h>
 #include <qmill/names.h>
@@ -25,12 +26,11 @@ struct W4a4Data final : FormatData {
   std::string text() const override { return full_precision_matrix_mult ? "full precision" : ""; }
 };
 
-void require_expressible(const StorageOptions& wanted) {
+void require_expressible(const FormatInfo& info, const StorageOptions& wanted) {
   if (const Scaling scaling = wanted.scaling.value_or(Scaling::row); scaling != Scaling::row)
     throw Error(ErrorKind::usage, fmt::format("int4 has one scale per row; found {} scaling", scaling_name(scaling)),
                 "use `scaling_mode row`, or `format int8`");
-  if (wanted.naming != Naming::comfy)
-    throw Error(ErrorKind::usage, "int4 has ComfyUI names only; found legacy names", "use `comfy_quant on`, or `format int8`");
+  require_comfy_names(info, wanted);
   if (wanted.rotation.mode == Rotation::Mode::fixed) parse_rotation(rotation_text(wanted.rotation));
 }
 
@@ -88,11 +88,8 @@ std::vector<Scaling> W4a4Format::scalings(std::string_view) const { return {Scal
 bool W4a4Format::can_rotate(Scaling scaling) const { return scaling == Scaling::row; }
 
 Layout W4a4Format::layout(const TensorInfo& weight, const StorageOptions& wanted) const {
-  if (weight.shape.size() != 2)
-    throw Error(ErrorKind::unsupported, fmt::format("int4 stores matrices; '{}' has {} dimensions", weight.name, weight.shape.size()));
-  if (weight.elements() == 0)
-    throw Error(ErrorKind::unsupported, fmt::format("int4 stores matrices with values; '{}' is {}", weight.name, weight.shape_text()));
-  require_expressible(wanted);
+  require_matrix(info(), weight);
+  require_expressible(info(), wanted);
   const std::int64_t columns = weight.shape[1];
   if (const std::int64_t divisor = missing_divisor(columns, wanted.rotation); divisor != 0)
     throw Error(ErrorKind::unsupported,
@@ -107,8 +104,8 @@ Layout W4a4Format::layout(const TensorInfo& weight, const StorageOptions& wanted
 }
 
 std::string W4a4Format::misfit(const TensorInfo& weight, const StorageOptions& wanted) const {
-  require_expressible(wanted);
-  if (weight.shape.size() != 2 || weight.elements() == 0) return {};  // no matrix: the substitute could not store it either
+  require_expressible(info(), wanted);
+  if (!is_matrix(weight)) return {};
   const std::int64_t columns = weight.shape[1];
   const std::int64_t divisor = missing_divisor(columns, wanted.rotation);
   return divisor == 0 ? std::string() : fmt::format("{} does not divide its {} columns", divisor, columns);

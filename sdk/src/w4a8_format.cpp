@@ -17,7 +17,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 namespace qmill {
@@ -42,8 +41,7 @@ bool is_codebook(const at::Tensor& tensor) { return tensor.scalar_type() == at::
 constexpr float kLevels[kCodes] = {-0.980602f, -0.794529f, -0.638165f, -0.500986f, -0.377321f, -0.263187f, -0.155210f, -0.050720f,
                                    0.052541f,  0.156985f,  0.265284f,  0.379533f,  0.502636f,  0.638953f,  0.794876f,  0.980671f};
 
-constexpr float kSmallest = 1e-8f;                           // of a scale, as comfy-kitchen has it
-constexpr float kNoScale = std::numeric_limits<float>::min();  // in place of zero, which a scale is not
+constexpr float kSmallest = 1e-8f;  // of a scale, as comfy-kitchen has it
 constexpr int kRefinements = 2;
 
 const Grid& levels() {
@@ -109,7 +107,7 @@ class RowTimesE4m3 final : public ScaleGrid {
     auto* to = scales.mutable_data_ptr<float>();
     for (std::int64_t row = 0; row < in.size(0); ++row)
       for (std::int64_t i = row * groups; i < (row + 1) * groups; ++i)
-        to[i] = std::max(e4m3_value(e4m3_bits(from[i] / row_scales[row])) * row_scales[row], kNoScale);
+        to[i] = times_e4m3(row_scales[row], from[i]);
     return scales;
   }
 
@@ -137,7 +135,7 @@ std::int64_t group_size(const StorageOptions& wanted) {
   return size;
 }
 
-void require_expressible(const FormatInfo& info, const StorageOptions& wanted) {
+void require_rotated_wishes(const FormatInfo& info, const StorageOptions& wanted) {
   require_wishes(info, wanted, Scaling::block);
   if (wanted.rotation.mode == Rotation::Mode::off)
     throw Error(ErrorKind::usage, fmt::format("{} is always rotated; found rotation 'off'", kName), "leave it out, or use `format nvfp4`");
@@ -176,7 +174,7 @@ Layout W4a8Format::layout(const TensorInfo& weight, const StorageOptions& wanted
 }
 
 std::string W4a8Format::misfit(const TensorInfo& weight, const StorageOptions& wanted) const {
-  require_expressible(info(), wanted);
+  require_rotated_wishes(info(), wanted);
   const std::int64_t group = group_size(wanted);
   if (!is_matrix(weight)) return {};
   const std::int64_t columns = weight.shape[1];

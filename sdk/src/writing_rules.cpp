@@ -17,13 +17,17 @@ void require_matrix(const FormatInfo& format, const TensorInfo& weight) {
                 fmt::format("{} stores matrices with values; '{}' is {}", format.name, weight.name, weight.shape_text()));
 }
 
+void require_comfy_names(const FormatInfo& format, const StorageOptions& wanted) {
+  if (wanted.naming != Naming::comfy)
+    throw Error(ErrorKind::usage, fmt::format("{} has ComfyUI names only; found legacy names", format.name),
+                "use `comfy_quant on`, or `format int8`");
+}
+
 void require_wishes(const FormatInfo& format, const StorageOptions& wanted, Scaling scaling) {
   if (const Scaling found = wanted.scaling.value_or(scaling); found != scaling)
     throw Error(ErrorKind::usage, fmt::format("{} has {} scaling; found {} scaling", format.name, scaling_name(scaling), scaling_name(found)),
                 fmt::format("use `scaling_mode {}`, or `format int8`", scaling_name(scaling)));
-  if (wanted.naming != Naming::comfy)
-    throw Error(ErrorKind::usage, fmt::format("{} has ComfyUI names only; found legacy names", format.name),
-                "use `comfy_quant on`, or `format int8`");
+  require_comfy_names(format, wanted);
 }
 
 void require_no_rotation(const FormatInfo& format, const StorageOptions& wanted) {

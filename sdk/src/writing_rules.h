@@ -11,7 +11,10 @@ void require_matrix(const FormatInfo& format, const TensorInfo& weight);
 // Whether it is one: what is none, no substitute could store either.
 bool is_matrix(const TensorInfo& weight);
 
-// The one scaling of a format that knows ComfyUI's names only. Throws Error(usage).
+// Of a format that knows ComfyUI's names only. Throws Error(usage).
+void require_comfy_names(const FormatInfo& format, const StorageOptions& wanted);
+
+// The same, and its one scaling. Throws Error(usage).
 void require_wishes(const FormatInfo& format, const StorageOptions& wanted, Scaling scaling);
 
 // Of a format that is never rotated. Throws Error(usage).
