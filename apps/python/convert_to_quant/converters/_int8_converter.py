@@ -1,0 +1,41 @@
+"""What the converters of single weights have in common."""
+
+from collections.abc import Mapping
+from typing import Optional, Tuple
+
+import torch
+from qmill import _native
+
+from .._request import json_object, json_value
+from .._tensors import on_cpu
+
+Converted = Tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""`q` I8 [N, K], `scale` F32, `dequantized` F32 [N, K]: what a reader computes from the first two."""
+
+
+class Int8Converter:
+    """One quantizer with its options. Immutable; any thread may use it."""
+
+    def __init__(self, kind: str, scope: Mapping[str, object]) -> None:
+        """`scope` is what locals() has in the constructor of the class. Raises UsageError that names a parameter that is not allowed."""
+        options = {name: value for name, value in scope.items() if name not in ("self", "__class__")}
+        self._converter = {"kind": kind, "options": json_object(options)}
+        _native.call("int8_converter", {**self._converter, "inputs": []})
+
+    def _convert(
+        self,
+        weight: torch.Tensor,
+        H: Optional[torch.Tensor] = None,
+        activation_scales: Optional[torch.Tensor] = None,
+        smoothquant_alpha: float = 0.5,
+    ) -> Converted:
+        given = {"weight": weight, "H": H, "activation_scales": activation_scales}
+        tensors = {name: on_cpu(name, tensor) for name, tensor in given.items() if tensor is not None or name == "weight"}
+        request = {
+            **self._converter,
+            "inputs": list(tensors),
+            "smoothquant_alpha": json_value("smoothquant_alpha", smoothquant_alpha),
+        }
+        reply = _native.call("int8_converter", request, list(tensors.values()))
+        q, scale, dequantized = (tensor.to(weight.device) for tensor in reply.tensors)
+        return q, scale, dequantized

@@ -1,0 +1,37 @@
+"""How much is logged, and where."""
+
+import logging
+from typing import Final
+
+from qmill import _native
+
+from .._request import json_object
+
+_logger: Final = logging.getLogger("qmill")
+
+# qmill itself leaves out what is below its level, so VERBOSE lets everything pass that arrives.
+_LEVELS: Final = {"DEBUG": logging.DEBUG, "VERBOSE": logging.DEBUG, "NORMAL": logging.INFO, "MINIMAL": logging.WARNING}
+
+
+def setup_logging(level: str) -> None:
+    """Sets how much the logger "qmill" says: "DEBUG" (every tensor), "VERBOSE" (every layer), "NORMAL", "MINIMAL" (warnings).
+
+    It holds for the whole process. If nothing handles that logger's messages yet, they go to stderr from now on.
+    Raises UsageError that lists the levels. Any thread may call it.
+    """
+    _native.call("setup_logging", json_object({"level": level}))
+    _logger.setLevel(_LEVELS[level])
+    if not _is_handled(_logger):
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        _logger.addHandler(handler)
+
+
+def _is_handled(logger: logging.Logger) -> bool:
+    """Whether messages of `logger` arrive somewhere: at a handler of its own, or of a logger above it."""
+    current: logging.Logger | None = logger
+    while current is not None:
+        if any(not isinstance(handler, logging.NullHandler) for handler in current.handlers):
+            return True
+        current = current.parent if current.propagate else None
+    return False
