@@ -122,7 +122,7 @@ class Signatures(unittest.TestCase):
         declared = ast.parse(f"def {declaration}: ...").body[0].args
         found = inspect.signature(convert_to_int8).parameters
         names = [argument.arg for argument in declared.args]
-        self.assertEqual(len(names), 51)
+        self.assertEqual(len(names), 50)
         self.assertEqual(list(found), [*names, declared.kwarg.arg])
         self.assertEqual(found["converter_kwargs"].kind, inspect.Parameter.VAR_KEYWORD)
         required = len(names) - len(declared.defaults)

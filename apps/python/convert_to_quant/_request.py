@@ -2,47 +2,75 @@
 
 import math
 import os
-from collections.abc import Mapping
-from typing import Dict, List, Union
+from collections.abc import Callable, Mapping
+from typing import Any, Dict, List, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from qmill.errors import UsageError
 
 Json = Union[None, bool, int, float, str, List["Json"], Dict[str, "Json"]]
 
+_EXPECTED = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a number",
+    str: "a text or a path",
+    list: "a list",
+    dict: "a dict",
+    Any: "a number, a text, a path, a list or a dict",
+}
 
-def json_value(name: str, value: object) -> Json:
-    """`value` as JSON. `name` is the parameter, for errors.
 
-    Paths become texts; tensors and arrays of no dimension become numbers. Raises UsageError that names the parameter for anything else that
-    JSON lacks, such as NaN.
+def parameters(function: Callable[..., object], scope: Mapping[str, object]) -> Dict[str, Json]:
+    """The annotated parameters of `function` as JSON. `scope` is what locals() has at its beginning.
+
+    Raises UsageError that names the parameter whose value is not of the annotated type.
     """
+    hints = get_type_hints(function)
+    del hints["return"]
+    return {name: json_value(name, scope[name], hint) for name, hint in hints.items()}
+
+
+def json_value(name: str, value: object, hint: Any = Any) -> Json:
+    """`value` as JSON. `name` is the parameter, for errors. `hint` is its type: bool, int, float, str, or Optional, List, Dict of these.
+
+    Paths become texts, integers are numbers, and tensors and arrays of no dimension are what they hold. Raises UsageError that names the
+    parameter for a value of another type, and for numbers that JSON lacks.
+    """
+    if get_origin(hint) is Union:  # Optional
+        if value is None:
+            return None
+        hint = get_args(hint)[0]
+    value = _plain(value)
+    kind = get_origin(hint) or hint
+    if kind is Any and value is None:
+        return None
+    if isinstance(value, Mapping) and kind in (dict, Any):
+        items = get_args(hint)[1] if kind is dict else Any
+        return {_key(name, key): json_value(f"{name}[{key!r}]", item, items) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and kind in (list, Any):
+        items = get_args(hint)[0] if kind is list else Any
+        return [json_value(f"{name}[{index}]", item, items) for index, item in enumerate(value)]
+    if isinstance(value, bool) and kind in (bool, Any):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and kind in (int, float, Any):
+        return value if -(2**63) <= value < 2**63 else _refuse(name, value, "an integer of 64 bits")
+    if isinstance(value, float) and kind in (float, Any):
+        return value if math.isfinite(value) else _refuse(name, value, "a finite number")
+    if isinstance(value, str) and kind in (str, Any):
+        return value
+    _refuse(name, value, _EXPECTED[kind])
+
+
+def _plain(value: Any) -> object:
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        value = value.item()
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise UsageError(f"{name} is {value}; expected an integer of 64 bits")
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise UsageError(f"{name} is {value}; expected a finite number")
-        return value
-    if isinstance(value, Mapping):
-        return {_key(name, key): json_value(f"{name}[{key!r}]", item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_value(f"{name}[{index}]", item) for index, item in enumerate(value)]
-    raise UsageError(f"{name} is of type {type(value).__name__}; expected a number, a text, a path, a list or a dict")
-
-
-def json_object(values: Mapping[str, object]) -> Dict[str, Json]:
-    """Parameters by name, each as `json_value` gives it."""
-    return {name: json_value(name, value) for name, value in values.items()}
+        return value.item()
+    return os.fsdecode(value) if isinstance(value, os.PathLike) else value
 
 
 def _key(name: str, key: object) -> str:
-    if not isinstance(key, str):
-        raise UsageError(f"{name} has the key {key!r}; expected texts as keys")
-    return key
+    return key if isinstance(key, str) else _refuse(f"a key of {name}", key, "a text")
+
+
+def _refuse(name: str, value: object, expected: str) -> NoReturn:
+    found = repr(value) if value is None or isinstance(value, (bool, int, float, str)) else f"of type {type(value).__name__}"
+    raise UsageError(f"{name} is {found}; expected {expected}")

@@ -6,7 +6,7 @@ from typing import Any, Dict, Final, List, Optional
 
 from qmill import ConvertResult, _native
 
-from ._request import json_object
+from ._request import json_value, parameters
 
 
 class _NotGiven(str):
@@ -115,10 +115,9 @@ def convert_to_int8(
     values that are not finite, and others; then `output_file` is as it was before. Ctrl-C ends it, with KeyboardInterrupt.
     Any thread may call it.
     """
-    given = dict(locals())
-    del given["converter_kwargs"]
+    request = parameters(convert_to_int8, locals())
     if streaming_mode is _STREAMING_MODE:
-        del given["streaming_mode"]
-    further = {name: value for name, value in converter_kwargs.items() if value is not None}
-    reply = _native.call("convert_to_int8", {**json_object(given), "converter_kwargs": json_object(further)})
+        del request["streaming_mode"]
+    request["converter_kwargs"] = {name: json_value(name, value) for name, value in converter_kwargs.items() if value is not None}
+    reply = _native.call("convert_to_int8", request)
     return ConvertResult.from_json(reply.json)

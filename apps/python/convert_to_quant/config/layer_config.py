@@ -5,7 +5,7 @@ from typing import Any, Dict, Union
 
 from qmill import _native
 
-from .._request import json_object
+from .._request import json_value
 
 
 def load_layer_config(path: Union[str, os.PathLike[str]]) -> Dict[str, Any]:
@@ -14,6 +14,6 @@ def load_layer_config(path: Union[str, os.PathLike[str]]) -> Dict[str, Any]:
     The whole file is checked. Raises FileError or InputError that names the file, and UsageError that names the entry, for what cannot
     be read and for keys and values that do not exist. Any thread may call it.
     """
-    reply = _native.call("load_layer_config", json_object({"path": path}))
+    reply = _native.call("load_layer_config", {"path": json_value("path", path, str)})
     config: Dict[str, Any] = reply.json["layer_config"]
     return config

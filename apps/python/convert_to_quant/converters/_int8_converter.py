@@ -1,12 +1,11 @@
 """What the converters of single weights have in common."""
 
-from collections.abc import Mapping
-from typing import Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 import torch
 from qmill import _native
 
-from .._request import json_object, json_value
+from .._request import Json, json_value
 from .._tensors import on_cpu
 
 Converted = Tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -16,10 +15,9 @@ Converted = Tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class Int8Converter:
     """One quantizer with its options. Immutable; any thread may use it."""
 
-    def __init__(self, kind: str, scope: Mapping[str, object]) -> None:
-        """`scope` is what locals() has in the constructor of the class. Raises UsageError that names a parameter that is not allowed."""
-        options = {name: value for name, value in scope.items() if name not in ("self", "__class__")}
-        self._converter = {"kind": kind, "options": json_object(options)}
+    def __init__(self, kind: str, options: Dict[str, Json]) -> None:
+        """`options` are the parameters of the class by name. Raises UsageError that names one that is not allowed."""
+        self._converter: Dict[str, Json] = {"kind": kind, "options": options}
         _native.call("int8_converter", {**self._converter, "inputs": []})
 
     def _convert(
@@ -34,7 +32,7 @@ class Int8Converter:
         request = {
             **self._converter,
             "inputs": list(tensors),
-            "smoothquant_alpha": json_value("smoothquant_alpha", smoothquant_alpha),
+            "smoothquant_alpha": json_value("smoothquant_alpha", smoothquant_alpha, float),
         }
         reply = _native.call("int8_converter", request, list(tensors.values()))
         q, scale, dequantized = (tensor.to(weight.device) for tensor in reply.tensors)

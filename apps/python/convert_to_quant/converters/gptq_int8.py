@@ -4,6 +4,7 @@ from typing import Optional
 
 import torch
 
+from .._request import parameters
 from ._int8_converter import Converted, Int8Converter
 
 
@@ -28,7 +29,7 @@ class GPTQInt8Converter(Int8Converter):
 
         Raises UsageError that names the option.
         """
-        super().__init__("gptq", locals())
+        super().__init__("gptq", parameters(GPTQInt8Converter.__init__, locals()))
 
     def convert(self, weight_tensor: torch.Tensor, H: Optional[torch.Tensor] = None) -> Converted:
         """(q, scale, dequantized) of a floating weight [N, K], on its device.

@@ -4,6 +4,7 @@ from typing import Optional
 
 import torch
 
+from .._request import parameters
 from ._int8_converter import Converted, Int8Converter
 
 
@@ -33,7 +34,7 @@ class LearnedRoundingConverter(Int8Converter):
 
         Raises UsageError that names the option.
         """
-        super().__init__("learned_rounding", locals())
+        super().__init__("learned_rounding", parameters(LearnedRoundingConverter.__init__, locals()))
 
     def convert(self, weight_tensor: torch.Tensor, activation_scales: Optional[torch.Tensor] = None) -> Converted:
         """(q, scale, dequantized) of a floating weight [N, K], on its device.

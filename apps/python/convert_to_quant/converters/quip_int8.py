@@ -4,6 +4,7 @@ from typing import Dict, Optional
 
 import torch
 
+from .._request import parameters
 from ._int8_converter import Converted, Int8Converter
 
 
@@ -50,7 +51,7 @@ class QuIPInt8Converter(Int8Converter):
 
         Raises UsageError that names the option.
         """
-        super().__init__("quip", locals())
+        super().__init__("quip", parameters(QuIPInt8Converter.__init__, locals()))
 
     def convert(
         self,

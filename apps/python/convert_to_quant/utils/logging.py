@@ -5,7 +5,7 @@ from typing import Final
 
 from qmill import _native
 
-from .._request import json_object
+from .._request import json_value
 
 _logger: Final = logging.getLogger("qmill")
 
@@ -19,7 +19,7 @@ def setup_logging(level: str) -> None:
     It holds for the whole process. If nothing handles that logger's messages yet, they go to stderr from now on.
     Raises UsageError that lists the levels. Any thread may call it.
     """
-    _native.call("setup_logging", json_object({"level": level}))
+    _native.call("setup_logging", {"level": json_value("level", level, str)})
     _logger.setLevel(_LEVELS[level])
     if not _is_handled(_logger):
         handler = logging.StreamHandler()

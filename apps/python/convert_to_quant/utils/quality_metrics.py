@@ -5,7 +5,7 @@ from typing import Dict, List
 import torch
 from qmill import _native
 
-from .._request import Json, json_object, json_value
+from .._request import Json, json_value
 from .._tensors import on_cpu
 
 
@@ -14,9 +14,8 @@ class QualityReporter:
 
     def __init__(self, threshold: float = 30.0) -> None:
         """threshold: in dB; layers with a lower SQNR are counted as low. Raises UsageError if it is no number."""
-        self._threshold = json_value("threshold", threshold)
+        self._threshold = json_value("threshold", threshold, float)
         self._layers: List[Dict[str, Json]] = []
-        self.get_report_string()  # checks the threshold
 
     def add_layer(self, layer_name: str, original_tensor: torch.Tensor, dequantized_tensor: torch.Tensor) -> None:
         """Adds a layer. Both tensors are floating and have the same shape; devices and types may differ.
@@ -24,7 +23,7 @@ class QualityReporter:
         Raises UsageError that names the layer otherwise; then nothing is added.
         """
         tensors = [on_cpu("original_tensor", original_tensor), on_cpu("dequantized_tensor", dequantized_tensor)]
-        self._layers.append(_native.call("layer_quality", json_object({"name": layer_name}), tensors).json)
+        self._layers.append(_native.call("layer_quality", {"name": json_value("layer_name", layer_name, str)}, tensors).json)
 
     def get_report_string(self) -> str:
         """The table of all layers, sorted by name, with MSE and SQNR of each."""

@@ -2,16 +2,17 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Dict, List, Union
+from typing import Any, Dict, Final, List, Union
 
 import torch
 from qmill import _native
 from qmill.errors import UsageError
 
-from .._request import Json, json_object
+from .._request import Json, json_value
 from .._tensors import on_cpu
 
-_REQUIRED = ("lora_A", "lora_B", "alpha", "rank")
+_MATRICES: Final = ("lora_A", "lora_B")
+_NUMBERS: Final = {"alpha": float, "rank": int, "scale": float}
 
 
 def load_lora_tensors(path: Union[str, os.PathLike[str]]) -> Dict[str, torch.Tensor]:
@@ -20,7 +21,7 @@ def load_lora_tensors(path: Union[str, os.PathLike[str]]) -> Dict[str, torch.Ten
     Keys are the layers' names in the file, without the prefixes of wrappers such as "transformer.".
     Raises FileError or InputError that names the file. Any thread may call it.
     """
-    reply = _native.call("load_lora_tensors", json_object({"path": path}))
+    reply = _native.call("load_lora_tensors", {"path": json_value("path", path, str)})
     return dict(zip(reply.json["names"], reply.tensors, strict=True))
 
 
@@ -31,7 +32,7 @@ def load_lora_for_merging(path: Union[str, os.PathLike[str]]) -> Dict[str, Dict[
     Raises FileError or InputError that names the file, and UnsupportedError that names a layer whose change is no product of two matrices
     (DoRA, LoHa, LoKr, whole differences); `convert_to_int8` merges these. Any thread may call it.
     """
-    reply = _native.call("load_lora_for_merging", json_object({"path": path}))
+    reply = _native.call("load_lora_for_merging", {"path": json_value("path", path, str)})
     matrices = iter(reply.tensors)
     return {
         layer["name"]: {"lora_A": next(matrices), "lora_B": next(matrices), "alpha": layer["alpha"], "rank": layer["rank"]}
@@ -53,7 +54,11 @@ def merge_lora_into_weight(
     Raises UsageError for shapes and numbers that do not fit, and NumericError if a value of the result is beyond the range of its type.
     Any thread may call it.
     """
-    request = json_object({"alpha": alpha, "rank": rank, "scale": scale})
+    request: Dict[str, Json] = {
+        "alpha": json_value("alpha", alpha, float),
+        "rank": json_value("rank", rank, int),
+        "scale": json_value("scale", scale, float),
+    }
     tensors = [on_cpu("weight_tensor", weight_tensor), on_cpu("lora_A", lora_A), on_cpu("lora_B", lora_B)]
     (merged,) = _native.call("merge_lora_into_weight", request, tensors).tensors
     return merged.to(weight_tensor.device)
@@ -69,18 +74,19 @@ def merge_multiple_loras(weight_tensor: torch.Tensor, lora_configs: Sequence[Map
     tensors = [on_cpu("weight_tensor", weight_tensor)]
     loras: List[Json] = []
     for index, config in enumerate(lora_configs):
-        name = f"lora_configs[{index}]"
-        _check_keys(name, config)
-        tensors += [on_cpu(f"{name}['{key}']", config[key]) for key in ("lora_A", "lora_B")]
-        loras.append(json_object({"alpha": config["alpha"], "rank": config["rank"], "scale": config.get("scale", 1.0)}))
+        where = f"lora_configs[{index}]"
+        _check_keys(where, config)
+        tensors += [on_cpu(f"{where}['{key}']", config[key]) for key in _MATRICES]
+        loras.append({key: json_value(f"{where}['{key}']", config.get(key, 1.0), hint) for key, hint in _NUMBERS.items()})
     (merged,) = _native.call("merge_multiple_loras", {"loras": loras, "dampen": False}, tensors).tensors
     return merged.to(weight_tensor.device)
 
 
-def _check_keys(name: str, config: Mapping[str, Any]) -> None:
-    for key in _REQUIRED:
-        if config.get(key) is None:
-            raise UsageError(f"{name} has no '{key}'; expected {', '.join(_REQUIRED)}, and optionally scale")
+def _check_keys(where: str, config: Mapping[str, Any]) -> None:
+    known = [*_MATRICES, *_NUMBERS]
     for key in config:
-        if key not in (*_REQUIRED, "scale"):
-            raise UsageError(f"{name} has the unknown key '{key}'; expected {', '.join(_REQUIRED)}, and optionally scale")
+        if key not in known:
+            raise UsageError(f"{where} has the unknown key '{key}'; expected {', '.join(known)}")
+    for key in known:
+        if key not in config and key != "scale":
+            raise UsageError(f"{where} has no '{key}'; expected {', '.join(known)}; only scale may be absent")
