@@ -7,7 +7,7 @@ from typing import Any, Dict, Final
 
 import qmill
 import torch
-from qmill import Filter
+from qmill.results import Filter
 from typing_extensions import TypeAlias
 
 TARGET_INT8_DTYPE: Final = torch.int8

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, Final, List, Optional
 
-from qmill import ConvertResult, _native
+from qmill import _native
+from qmill.progress import shown
+from qmill.results import ConvertResult
 
 from ._request import json_value, parameters
 
@@ -93,7 +96,7 @@ def convert_to_int8(
         environment variable STREAMING_AGGRESSIVENESS decides.
     streaming_thresholds: by step ("hadamard", "hessian", "ldlq", "ortho"), from how many values on it is done in pieces.
     no_memory_limits: no limit of memory.
-    report_quality: logs the quality of every layer, measured on the stored bytes.
+    report_quality: logs the quality of every layer, measured on the stored bytes, if `setup_logging` lets it pass ("NORMAL").
     quality_threshold: in dB; a warning names each layer below it.
     smoothquant, smoothquant_alpha: weights the columns by `channel_max` of the calibration data, where it has no rows and no Hessian.
     calibration_data_path: real inputs of the layers.
@@ -119,5 +122,6 @@ def convert_to_int8(
     if streaming_mode is _STREAMING_MODE:
         del request["streaming_mode"]
     request["converter_kwargs"] = {name: json_value(name, value) for name, value in converter_kwargs.items() if value is not None}
-    reply = _native.call("convert_to_int8", request)
-    return ConvertResult.from_json(reply.json)
+    with shown(None, f"qmill {os.path.basename(input_file)}") as progress:
+        reply = _native.call("convert_to_int8", request, progress=progress)
+    return ConvertResult.from_dict(reply.json)

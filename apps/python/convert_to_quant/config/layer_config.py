@@ -1,5 +1,6 @@
 """Reads layer configurations."""
 
+import json
 import os
 from typing import Any, Dict, Union
 
@@ -14,6 +15,7 @@ def load_layer_config(path: Union[str, os.PathLike[str]]) -> Dict[str, Any]:
     The whole file is checked. Raises FileError or InputError that names the file, and UsageError that names the entry, for what cannot
     be read and for keys and values that do not exist. Any thread may call it.
     """
-    reply = _native.call("load_layer_config", {"path": json_value("path", path, str)})
-    config: Dict[str, Any] = reply.json["layer_config"]
+    _native.call("load_layer_config", {"path": json_value("path", path, str)})
+    with open(path, "rb") as file:  # checked above: an object, and no key twice
+        config: Dict[str, Any] = json.load(file)
     return config

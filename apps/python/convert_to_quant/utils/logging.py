@@ -3,14 +3,12 @@
 import logging
 from typing import Final
 
-from qmill import _native
-
-from .._request import json_value
+from qmill.errors import UsageError
 
 _logger: Final = logging.getLogger("qmill")
 
-# qmill itself leaves out what is below its level, so VERBOSE lets everything pass that arrives.
-_LEVELS: Final = {"DEBUG": logging.DEBUG, "VERBOSE": logging.DEBUG, "NORMAL": logging.INFO, "MINIMAL": logging.WARNING}
+# qmill logs what it does to every tensor below the level DEBUG, and what it does to every layer at this level.
+_LEVELS: Final = {"DEBUG": 5, "VERBOSE": logging.DEBUG, "NORMAL": logging.INFO, "MINIMAL": logging.WARNING}
 
 
 def setup_logging(level: str) -> None:
@@ -19,7 +17,8 @@ def setup_logging(level: str) -> None:
     It holds for the whole process. If nothing handles that logger's messages yet, they go to stderr from now on.
     Raises UsageError that lists the levels. Any thread may call it.
     """
-    _native.call("setup_logging", {"level": json_value("level", level, str)})
+    if not isinstance(level, str) or level not in _LEVELS:
+        raise UsageError(f"level is {level!r}; expected one of {', '.join(_LEVELS)}")
     _logger.setLevel(_LEVELS[level])
     if not _is_handled(_logger):
         handler = logging.StreamHandler()

@@ -23,7 +23,7 @@ class QualityReporter:
         Raises UsageError that names the layer otherwise; then nothing is added.
         """
         tensors = [on_cpu("original_tensor", original_tensor), on_cpu("dequantized_tensor", dequantized_tensor)]
-        self._layers.append(_native.call("layer_quality", {"name": json_value("layer_name", layer_name, str)}, tensors).json)
+        self._layers += _native.call("layer_quality", {"name": json_value("layer_name", layer_name, str)}, tensors).json["layers"]
 
     def get_report_string(self) -> str:
         """The table of all layers, sorted by name, with MSE and SQNR of each."""

@@ -21,8 +21,7 @@ def load_lora_tensors(path: Union[str, os.PathLike[str]]) -> Dict[str, torch.Ten
     Keys are the layers' names in the file, without the prefixes of wrappers such as "transformer.".
     Raises FileError or InputError that names the file. Any thread may call it.
     """
-    reply = _native.call("load_lora_tensors", {"path": json_value("path", path, str)})
-    return dict(zip(reply.json["names"], reply.tensors, strict=True))
+    return _native.call("load_lora_tensors", {"path": json_value("path", path, str)}).named_tensors()
 
 
 def load_lora_for_merging(path: Union[str, os.PathLike[str]]) -> Dict[str, Dict[str, Any]]:
