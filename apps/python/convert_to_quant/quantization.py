@@ -118,10 +118,10 @@ def convert_to_int8(
     values that are not finite, and others; then `output_file` is as it was before. Ctrl-C ends it, with KeyboardInterrupt.
     Any thread may call it.
     """
-    request = parameters(convert_to_int8, locals())
+    further = {name: json_value(name, value) for name, value in converter_kwargs.items() if value is not None}
+    request = {**parameters(convert_to_int8, locals()), "converter_kwargs": further}
     if streaming_mode is _STREAMING_MODE:
         del request["streaming_mode"]
-    request["converter_kwargs"] = {name: json_value(name, value) for name, value in converter_kwargs.items() if value is not None}
     with shown(None, f"qmill {os.path.basename(input_file)}") as progress:
         reply = _native.call("convert_to_int8", request, progress=progress)
     return ConvertResult.from_dict(reply.json)

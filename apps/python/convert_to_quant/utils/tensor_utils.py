@@ -81,7 +81,9 @@ def merge_multiple_loras(weight_tensor: torch.Tensor, lora_configs: Sequence[Map
     return merged.to(weight_tensor.device)
 
 
-def _check_keys(where: str, config: Mapping[str, Any]) -> None:
+def _check_keys(where: str, config: object) -> None:
+    if not isinstance(config, Mapping):
+        raise UsageError(f"{where} is of type {type(config).__name__}; expected a dict")
     known = [*_MATRICES, *_NUMBERS]
     for key in config:
         if key not in known:
