@@ -1,4 +1,5 @@
-"""What the package `convert_to_quant` does: every parameter, against the command, and against arithmetic that is not qmill's.
+"""What the package `convert_to_quant` does: every parameter, against the command, and against arithmetic that is not
+qmill's.
 
 QMILL_COMMAND is the path of the command.
 """
@@ -131,7 +132,10 @@ CONTEXTS = {
         {"merge_lora_paths": ["{folder}/first.safetensors", "{folder}/second.safetensors"]},
         ["--merge-loras={folder}/first.safetensors", "--merge-loras={folder}/second.safetensors"],
     ),
-    "layers": ({"layer_config": {"layer_patterns": {"a": {"format": "fp16"}}}}, ["--layer-config={folder}/layers.json"]),
+    "layers": (
+        {"layer_config": {"layer_patterns": {"a": {"format": "fp16"}}}},
+        ["--layer-config={folder}/layers.json"],
+    ),
     "learned": ({"optimizer": "learned_rounding", "num_iter": 5}, ["--optimizer=learned_rounding", "--num-iter=5"]),
 }
 for _name in ("gptq", "quip"):
@@ -144,8 +148,14 @@ CONTEXTS["stored signs"] = (
     {**CONTEXTS["plain quip"][0], "quip_store_transformed": True, "transformed_layout": "full"},
     [*CONTEXTS["plain quip"][1], "--quip-store-transformed", "--quip-transformed-layout=full"],
 )
-CONTEXTS["custom rows"] = ({**CONTEXTS["custom"][0], **CONTEXTS["rows"][0]}, CONTEXTS["custom"][1] + CONTEXTS["rows"][1])
-CONTEXTS["fallback rows"] = ({**CONTEXTS["fallback"][0], **CONTEXTS["rows"][0]}, CONTEXTS["fallback"][1] + CONTEXTS["rows"][1])
+CONTEXTS["custom rows"] = (
+    {**CONTEXTS["custom"][0], **CONTEXTS["rows"][0]},
+    CONTEXTS["custom"][1] + CONTEXTS["rows"][1],
+)
+CONTEXTS["fallback rows"] = (
+    {**CONTEXTS["fallback"][0], **CONTEXTS["rows"][0]},
+    CONTEXTS["fallback"][1] + CONTEXTS["rows"][1],
+)
 CONTEXTS["checkpointed"] = (
     {**CONTEXTS["quip"][0], "quip_checkpointed": True},
     [*CONTEXTS["quip"][1], "--quip-checkpointed"],
@@ -181,7 +191,11 @@ CASES = [
     Case({"smoothquant": True}, ["--smoothquant"], "channels"),
     Case({"smoothquant_alpha": 0.9}, ["--smoothquant-alpha=0.9"], "smoothquant"),
     Case({"calibration_data_path": "{folder}/rows.safetensors"}, ["--calibration-data={folder}/rows.safetensors"]),
-    Case({"calibration_lora_path": "{folder}/first.safetensors"}, ["--calibration-lora={folder}/first.safetensors"], "no data gptq"),
+    Case(
+        {"calibration_lora_path": "{folder}/first.safetensors"},
+        ["--calibration-lora={folder}/first.safetensors"],
+        "no data gptq",
+    ),
     Case({"gptq_actorder": True}, ["--gptq-actorder"], "gptq"),
     Case({"gptq_fast": False}, ["--no-gptq-fast"], "gptq", changes="header"),
     Case({"gptq_turbo": True}, ["--gptq-turbo"], "gptq", changes="header"),
@@ -212,7 +226,10 @@ CASES = [
     Case({"low_memory": True}, ["--low-memory"], "gptq", changes="nothing"),
     Case({"streaming_mode": "aggressive"}, ["--streaming-mode=aggressive"], "gptq", changes="nothing"),
     Case(
-        {"streaming_thresholds": {"ldlq": 4096, "hadamard": None}}, ["--stream-ldlq-threshold=4096"], "gptq", changes="nothing"
+        {"streaming_thresholds": {"ldlq": 4096, "hadamard": None}},
+        ["--stream-ldlq-threshold=4096"],
+        "gptq",
+        changes="nothing",
     ),
     Case({"no_memory_limits": True}, ["--no-memory-limits"], "gptq", changes="nothing"),
     Case({"report_quality": True}, ["--report-quality"], changes="nothing"),
@@ -262,7 +279,9 @@ class Conversions(InFolder):
         return self.output.read_bytes()
 
     def command(self, flags):
-        """The bytes that the command writes. The function filters nothing, and saves no metadata, unless it is asked to."""
+        """The bytes that the command writes. The function filters nothing, and saves no metadata, unless it is asked
+        to.
+        """
         output = self.folder / "command.safetensors"
         words = [QMILL, "-i", self.model, "-o", str(output), "--overwrite", "--no-sync", *map(self.in_folder, flags)]
         if not any(flag.startswith("--filter") for flag in flags):
@@ -296,7 +315,11 @@ class Conversions(InFolder):
                     self.assertFalse(same(tensors_before, tensors_after), "the parameter changed no tensor")
 
     def test_every_parameter_has_a_case(self):
-        documented = set(inspect.signature(convert_to_int8).parameters) - {"input_file", "output_file", "converter_kwargs"}
+        documented = set(inspect.signature(convert_to_int8).parameters) - {
+            "input_file",
+            "output_file",
+            "converter_kwargs",
+        }
         self.assertEqual(documented - {name for case in CASES for name in case.parameters}, set())
 
     def test_defaults_are_those_of_the_signature(self):
@@ -350,7 +373,10 @@ class Conversions(InFolder):
         with mock.patch.dict(os.environ, STREAMING_AGGRESSIVENESS="aggressive"):
             self.assertEqual(memory(), "aggressive")
             self.assertEqual(memory(streaming_mode="balanced"), "balanced")
-        with mock.patch.dict(os.environ, STREAMING_AGGRESSIVENESS="bold"), self.refused(UsageError, "STREAMING_AGGRESSIVENESS", "bold"):
+        with (
+            mock.patch.dict(os.environ, STREAMING_AGGRESSIVENESS="bold"),
+            self.refused(UsageError, "STREAMING_AGGRESSIVENESS", "bold"),
+        ):
             self.call()
 
     def test_the_quality_report_and_warnings_are_logged(self):
@@ -360,7 +386,9 @@ class Conversions(InFolder):
         text = "\n".join(logs.output)
         self.assertIn("Quantization Quality Report", text)
         self.assertIn("below 90.00 dB", text)
-        self.assertTrue(any(record.levelno == logging.WARNING and "a has" in record.getMessage() for record in logs.records))
+        self.assertTrue(
+            any(record.levelno == logging.WARNING and "a has" in record.getMessage() for record in logs.records)
+        )
 
     def test_nothing_is_printed(self):
         with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -413,10 +441,22 @@ class Conversions(InFolder):
         self.wrong(UsageError, ["t5xl", "t5xxl"], filter_flags={"t5xl": False})
         self.wrong(UsageError, ["fallback", "fp17", "fp16"], exclude_layers="a", fallback="fp17")
         self.wrong(UsageError, ["custom_type", "imt8", "int8"], custom_layers="a", custom_type="imt8")
-        self.wrong(UsageError, ["custom_scaling_mode", "rows", "row"], custom_layers="a", custom_type="int8", custom_scaling_mode="rows")
-        self.wrong(UsageError, ["streaming_mode", "medium", "off, minimal, balanced, aggressive, auto"], streaming_mode="medium")
+        self.wrong(
+            UsageError,
+            ["custom_scaling_mode", "rows", "row"],
+            custom_layers="a",
+            custom_type="int8",
+            custom_scaling_mode="rows",
+        )
+        self.wrong(
+            UsageError,
+            ["streaming_mode", "medium", "off, minimal, balanced, aggressive, auto"],
+            streaming_mode="medium",
+        )
         self.wrong(UsageError, ["hadamar", "hadamard"], streaming_thresholds={"hadamar": 1})
-        self.wrong(UsageError, ["requant_scheme", "rows", "tensor, block"], optimizer="quip", quip_requant_scheme="rows")
+        self.wrong(
+            UsageError, ["requant_scheme", "rows", "tensor, block"], optimizer="quip", quip_requant_scheme="rows"
+        )
         self.wrong(UsageError, ["optimiser", "optimizer"], optimiser="quip")
         self.wrong(UsageError, ["quantizer", "qiup", "quip"], optimizer="qiup")
         self.wrong(UsageError, ["num_iter", "learned_rounding"], num_iter=10)
@@ -499,7 +539,13 @@ class Converters(InFolder):
 
         expected = q()
         self.assertFalse(torch.equal(q(actorder=False), expected))
-        for options in ({"block_size": 32}, {"lazy_updates": False}, {"device": "cpu"}, {"device": "auto"}, {"use_triton": True}):
+        for options in (
+            {"block_size": 32},
+            {"lazy_updates": False},
+            {"device": "cpu"},
+            {"device": "auto"},
+            {"use_triton": True},
+        ):
             self.assertLessEqual((q(**options) != expected).sum().item(), expected.numel() // 1000, options)  # ties
 
     def test_quip(self):
@@ -575,7 +621,9 @@ class Converters(InFolder):
         for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
             weight = draw(5, 32, 48).to(dtype)
             expected = self.converted(converter, (32, 1), weight=weight.clone())[0]
-            self.assertTrue(torch.equal(self.converted(converter, (32, 1), weight=weight.T.contiguous().T)[0], expected), dtype)
+            self.assertTrue(
+                torch.equal(self.converted(converter, (32, 1), weight=weight.T.contiguous().T)[0], expected), dtype
+            )
         parameter = torch.nn.Parameter(draw(6, 16, 16))
         before = parameter.detach().clone()
         q, scale, dequantized = self.converted(converter, (16, 1), weight=parameter)
@@ -606,7 +654,11 @@ class Converters(InFolder):
             (QuIPInt8Converter, ["requant_scheme", "rows", "tensor, block"], {"requant_scheme": "rows"}),
             (QuIPInt8Converter, ["streaming mode", "bold"], {"streaming_mode": "bold"}),
             (QuIPInt8Converter, ["streaming threshold", "ldlg", "ldlq"], {"streaming_thresholds": {"ldlg": 1}}),
-            (QuIPInt8Converter, ["threshold", "no_memory_limits"], {"streaming_thresholds": {"ldlq": 1}, "no_memory_limits": True}),
+            (
+                QuIPInt8Converter,
+                ["threshold", "no_memory_limits"],
+                {"streaming_thresholds": {"ldlq": 1}, "no_memory_limits": True},
+            ),
             (QuIPInt8Converter, ["checkpoint_segments", "0"], {"checkpoint_segments": 0}),
             (QuIPInt8Converter, ["seed is 'x'"], {"seed": "x"}),
             (LearnedRoundingConverter, ["optimizer", "sgd", "original, adamw, radam"], {"optimizer": "sgd"}),
@@ -620,10 +672,10 @@ class Converters(InFolder):
     def test_convert_refuses_what_does_not_fit(self):
         convert = GPTQInt8Converter().convert
         for kind, says, arguments in (
-            (UsageError, ["weight is of type ndarray", "torch.Tensor"], (self.weight.float().numpy(),)),
-            (UsageError, ["weight is of type NoneType"], (None,)),
-            (UsageError, ["weight is on the device meta"], (torch.empty(4, 4, device="meta"),)),
-            (UsageError, ["weight is torch.sparse_coo"], (torch.eye(4).to_sparse(),)),
+            (UsageError, ["weight_tensor is of type ndarray", "torch.Tensor"], (self.weight.float().numpy(),)),
+            (UsageError, ["weight_tensor is of type NoneType"], (None,)),
+            (UsageError, ["weight_tensor is on the device meta"], (torch.empty(4, 4, device="meta"),)),
+            (UsageError, ["weight_tensor is torch.sparse_coo"], (torch.eye(4).to_sparse(),)),
             (UsageError, ["weight", "matrix"], (torch.ones(4),)),
             (UsageError, ["weight", "matrix"], (torch.ones(4, 4, dtype=torch.int32),)),
             (UsageError, ["weight", "matrix"], (torch.ones(0, 4),)),
@@ -660,7 +712,9 @@ class Loras(InFolder):
             before = weight.clone()
             self.assert_merged(merge_lora_into_weight(weight, a, b, 8.0, 4), weight, (a, b, 2.0))
             self.assert_merged(merge_lora_into_weight(weight, a, b, 8, 4, scale=-0.25), weight, (a, b, -0.5))
-            self.assert_merged(merge_lora_into_weight(weight, a, b, torch.tensor(8.0), np.int64(4)), weight, (a, b, 2.0))
+            self.assert_merged(
+                merge_lora_into_weight(weight, a, b, torch.tensor(8.0), np.int64(4)), weight, (a, b, 2.0)
+            )
             self.assertTrue(torch.equal(weight, before))
 
     def test_a_convolution(self):
@@ -692,10 +746,22 @@ class Loras(InFolder):
             (UsageError, ["lora_A is of type list"], lambda: merge_lora_into_weight(weight, a.tolist(), b, 4.0, 4)),
             (UsageError, ["weight"], lambda: merge_lora_into_weight(weight.int(), a, b, 4.0, 4)),
             (NumericError, ["range"], lambda: merge_lora_into_weight(weight.half(), a, b, 1e9, 4)),
-            (UsageError, ["lora_configs[1]['rank'] is None"], lambda: merge_multiple_loras(weight, [whole, {**whole, "rank": None}])),
+            (
+                UsageError,
+                ["lora_configs[1]['rank'] is None"],
+                lambda: merge_multiple_loras(weight, [whole, {**whole, "rank": None}]),
+            ),
             (UsageError, ["lora_configs[0] has no 'lora_B'"], lambda: merge_multiple_loras(weight, [{"lora_A": a}])),
-            (UsageError, ["lora_configs[0]", "'strength'", "scale"], lambda: merge_multiple_loras(weight, [{**whole, "strength": 1}])),
-            (UsageError, ["lora_configs[0]['lora_A'] is of type"], lambda: merge_multiple_loras(weight, [{**whole, "lora_A": "a"}])),
+            (
+                UsageError,
+                ["lora_configs[0]", "'strength'", "scale"],
+                lambda: merge_multiple_loras(weight, [{**whole, "strength": 1}]),
+            ),
+            (
+                UsageError,
+                ["lora_configs[0]['lora_A'] is of type"],
+                lambda: merge_multiple_loras(weight, [{**whole, "lora_A": "a"}]),
+            ),
             (UsageError, ["lora_configs[0] is of type Tensor"], lambda: merge_multiple_loras(weight, [a])),
         ):
             with self.subTest(says), self.refused(kind, *says):
@@ -905,7 +971,12 @@ class LayerConfigs(InFolder):
         return path
 
     def test_it_is_what_the_file_holds_in_its_order(self):
-        config = {"z": {"format": "int8", "block_size": 64, "skip": False}, "a": {}, "_default": {"format": "fp16"}, "_exclusions": ["x"]}
+        config = {
+            "z": {"format": "int8", "block_size": 64, "skip": False},
+            "a": {},
+            "_default": {"format": "fp16"},
+            "_exclusions": ["x"],
+        }
         found = load_layer_config(str(self.write(json.dumps(config))))
         self.assertEqual(list(found.items()), list(config.items()))
 
@@ -937,7 +1008,9 @@ class Quality(unittest.TestCase):
         sqnr = 10 * np.log10(np.mean(original.double().numpy() ** 2) / mse)
         text = reporter.get_report_string()
         row = next(line for line in text.splitlines() if line.startswith("second"))
-        self.assertEqual([part.strip() for part in row.split("|")[1:]], [f"{mse:.8f}", f"{sqnr:.2f}", f"{np.abs(error).max():.4f}"])
+        self.assertEqual(
+            [part.strip() for part in row.split("|")[1:]], [f"{mse:.8f}", f"{sqnr:.2f}", f"{np.abs(error).max():.4f}"]
+        )
         self.assertLess(text.index("first"), text.index("second"))
         self.assertIn(f"Mean SQNR: {sqnr:.2f} dB", text)
         self.assertIn("Layers below 30.0 dB: 0 / 2", text)
@@ -966,7 +1039,9 @@ class Quality(unittest.TestCase):
 
 class Filters(unittest.TestCase):
     def test_they_are_those_of_the_command(self):
-        listed = json.loads(subprocess.run([QMILL, "filters", "list", "--json"], capture_output=True, check=True).stdout)
+        listed = json.loads(
+            subprocess.run([QMILL, "filters", "list", "--json"], capture_output=True, check=True).stdout
+        )
         self.assertEqual(list(MODEL_FILTERS), [entry["name"] for entry in listed])
         self.assertEqual(len(MODEL_FILTERS), len(listed))
         self.assertGreater(len(listed), 40)
@@ -1053,7 +1128,10 @@ class Distribution(unittest.TestCase):
 
     def test_every_package_is_in_it(self):
         listed = re.search(r"^packages = \[(.*)\]$", (self.folder / "pyproject.toml").read_text(), re.M).group(1)
-        found = {".".join(["convert_to_quant", *path.parent.relative_to(self.folder).parts]) for path in self.folder.rglob("__init__.py")}
+        found = {
+            ".".join(["convert_to_quant", *path.parent.relative_to(self.folder).parts])
+            for path in self.folder.rglob("__init__.py")
+        }
         self.assertEqual(set(json.loads(f"[{listed}]")), found)
 
 

@@ -1,13 +1,13 @@
 """The documented API, as its page says it: the code on the page runs, and signatures are those of the page.
 
-The page is tests/data/documented_api.txt: the documented API of `convert_to_quant`, which this project keeps. It is a text whose layout was lost:
-lines of code have no indentation, tables have line ends inside their rows, and the end of a piece of code has no line end before what
-follows. `code_blocks` finds the code again:
+The page is tests/data/documented_api.txt: the documented API of `convert_to_quant`, which this project keeps. The
+layout of that text was lost: lines of code have no indentation, tables have line ends inside their rows, and what
+follows a piece of code is in the code's last line. `code_blocks` finds the code again:
 
 - A block begins at a line `from MODULE import ...`, or with a `{` that follows a block (this one is JSON).
-- A block ends before the next one, or inside a line where something that is no code follows without a space: a capital letter, `|` or
-  `{` after a closing bracket, or, in a comment, `|` or a new sentence after a letter.
-- The lines after a line `with ...:` belong to its body, until the block ends: they are indented.
+- A block ends before the next one, or inside a line where something that is no code follows without a space: a capital
+  letter, `|` or `{` after a closing bracket, or, in a comment, `|` or a new sentence after a letter.
+- The lines after a line `with ...:` are its body until the block ends, and are indented.
 
 Nothing else of the code is changed.
 """
@@ -81,7 +81,11 @@ def table(page, *header):
 
 def call_in(block, name):
     """The keyword arguments of the call of `name` in this block, by name, in order."""
-    calls = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name]
+    calls = [
+        node
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name
+    ]
     assert len(calls) == 1, name
     return {keyword.arg: ast.literal_eval(keyword.value) for keyword in calls[0].keywords}
 
@@ -172,7 +176,10 @@ class Signatures(unittest.TestCase):
         required = inspect.Parameter.empty
         expected = {
             QuIPInt8Converter: {"weight_tensor": required, **call_in(block_of("QuIPInt8Converter"), "convert")},
-            LearnedRoundingConverter: {"weight_tensor": required, **call_in(block_of("LearnedRoundingConverter"), "convert")},
+            LearnedRoundingConverter: {
+                "weight_tensor": required,
+                **call_in(block_of("LearnedRoundingConverter"), "convert"),
+            },
             GPTQInt8Converter: {"weight_tensor": required, "H": None},
         }
         for converter, documented in expected.items():
@@ -196,10 +203,19 @@ class Signatures(unittest.TestCase):
         from convert_to_quant.utils.quality_metrics import QualityReporter
 
         required = inspect.Parameter.empty
-        merge = {"weight_tensor": required, "lora_A": required, "lora_B": required, "alpha": required, "rank": required, "scale": 1.0}
+        merge = {
+            "weight_tensor": required,
+            "lora_A": required,
+            "lora_B": required,
+            "alpha": required,
+            "rank": required,
+            "scale": 1.0,
+        }
         self.assertEqual(parameters(tensor_utils.merge_lora_into_weight), merge)
         self.assertEqual(list(parameters(tensor_utils.merge_lora_into_weight)), list(merge))
-        self.assertEqual(parameters(tensor_utils.merge_multiple_loras), {"weight_tensor": required, "lora_configs": required})
+        self.assertEqual(
+            parameters(tensor_utils.merge_multiple_loras), {"weight_tensor": required, "lora_configs": required}
+        )
         self.assertEqual(parameters(QualityReporter), {"threshold": 30.0})
         names = ["layer_name", "original_tensor", "dequantized_tensor"]
         self.assertEqual(parameters(QualityReporter.add_layer), dict.fromkeys(names, required))
@@ -214,7 +230,9 @@ def weights(seed, *shape):
 
 
 class Examples(unittest.TestCase):
-    """Each block of the page runs as it is. What it does not define is in `names`, and its files are in the current folder."""
+    """Each block of the page runs as it is. What it does not define is in `names`, and its files are in the current
+    folder.
+    """
 
     def setUp(self):
         holder = tempfile.TemporaryDirectory()
@@ -228,7 +246,11 @@ class Examples(unittest.TestCase):
         }
         for name in ("model.safetensors", "base_model.safetensors"):
             save_file(self.original, name, metadata={"author": "somebody"})
-        self.lora = {"layer.lora_A.weight": weights(4, 4, 256), "layer.lora_B.weight": weights(5, 64, 4), "layer.alpha": torch.tensor(2.0)}
+        self.lora = {
+            "layer.lora_A.weight": weights(4, 4, 256),
+            "layer.lora_B.weight": weights(5, 64, 4),
+            "layer.alpha": torch.tensor(2.0),
+        }
         for name in ("lora.safetensors", "style_lora.safetensors"):
             save_file(self.lora, name)
         self.names = {}
@@ -284,7 +306,9 @@ class Examples(unittest.TestCase):
 
     def test_the_quality_reporter(self):
         original = weights(6, 32, 64)
-        printed = self.run_block("QualityReporter", original_tensor=original, dequantized_tensor=original + 0.01 * weights(7, 32, 64))
+        printed = self.run_block(
+            "QualityReporter", original_tensor=original, dequantized_tensor=original + 0.01 * weights(7, 32, 64)
+        )
         self.assertIn("layer_name", printed)
         self.assertEqual(printed.strip(), self.names["report"].strip())
 
@@ -327,7 +351,9 @@ class Examples(unittest.TestCase):
 
     def test_constants(self):
         self.run_block("TARGET_INT8_DTYPE")
-        names = [self.names[name] for name in ("TARGET_INT8_DTYPE", "COMPUTE_DTYPE", "SCALE_DTYPE", "INT8_SYMMETRIC_MAX")]
+        names = [
+            self.names[name] for name in ("TARGET_INT8_DTYPE", "COMPUTE_DTYPE", "SCALE_DTYPE", "INT8_SYMMETRIC_MAX")
+        ]
         self.assertEqual(names, [torch.int8, torch.float32, torch.float32, 127])
         self.assertIn("t5xxl", self.names["MODEL_FILTERS"])
 

@@ -31,10 +31,15 @@ def parameters(function: Callable[..., object], scope: Mapping[str, object]) -> 
 
 
 def json_value(name: str, value: object, hint: Any = Any) -> Json:
-    """`value` as JSON. `name` is the parameter, for errors. `hint` is its type: bool, int, float, str, or Optional, List, Dict of these.
+    """`value` as JSON. Paths become texts, and tensors and arrays of no dimension are what they hold.
 
-    Paths become texts, integers are numbers, and tensors and arrays of no dimension are what they hold. Raises UsageError that names the
-    parameter for a value of another type, and for numbers that JSON lacks.
+    Args:
+        name: The parameter, for errors.
+        value: What the caller gave.
+        hint: Its type: bool, int, float, str, or Optional, List or Dict of these. Any: whatever JSON has.
+
+    Raises:
+        UsageError: A value of another type, or a number that JSON lacks. It names the parameter.
     """
     if get_origin(hint) is Union:  # Optional
         if value is None:
@@ -72,5 +77,9 @@ def _key(name: str, key: object) -> str:
 
 
 def _refuse(name: str, value: object, expected: str) -> NoReturn:
-    found = repr(value) if value is None or isinstance(value, (bool, int, float, str)) else f"of type {type(value).__name__}"
+    found = (
+        repr(value)
+        if value is None or isinstance(value, (bool, int, float, str))
+        else f"of type {type(value).__name__}"
+    )
     raise UsageError(f"{name} is {found}; expected {expected}")

@@ -13,5 +13,5 @@ def on_cpu(name: str, tensor: object) -> torch.Tensor:
         raise UsageError(f"{name} is of type {type(tensor).__name__}; expected a torch.Tensor")
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         found = "on the device meta" if tensor.is_meta else f"{tensor.layout}, {tensor.dtype}"
-        raise UsageError(f"{name} is {found}; expected a dense tensor with values; make one, for example with to_dense() or dequantize()")
+        raise UsageError(f"{name} is {found}; expected a dense tensor with values, such as that of to_dense()")
     return tensor.detach().to("cpu").contiguous()

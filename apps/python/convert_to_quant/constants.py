@@ -3,12 +3,11 @@
 import difflib
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, Dict, Final
+from typing import Any, Dict, Final, TypeAlias
 
 import qmill
 import torch
 from qmill.results import Filter
-from typing_extensions import TypeAlias
 
 TARGET_INT8_DTYPE: Final = torch.int8
 """The type of codes."""
@@ -32,7 +31,7 @@ LayerConfig: TypeAlias = Dict[str, Any]
 
 
 class _ModelFilters(Mapping[str, Filter]):
-    """The filters that qmill finds, by name; `-` and `_` are the same. They are looked for at the first use."""
+    """The filters that qmill finds, by name; `-` and `_` are the same. It looks for them at the first use."""
 
     @functools.cached_property
     def _by_name(self) -> Dict[str, Filter]:

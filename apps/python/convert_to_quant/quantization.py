@@ -72,51 +72,75 @@ def convert_to_int8(
     merge_lora_dampen: bool = True,
     **converter_kwargs: Any,
 ) -> ConvertResult:
-    """Quantizes the weights of the model `input_file` and writes `output_file`, as a whole or not at all; an existing file is replaced.
+    """Quantizes the weights of a model and writes it to a new file.
 
-    input_file: what qmill opens: a .safetensors file, an index, a folder of shards. All paths may be `os.PathLike`, too.
-    output_file: never the input.
-    comfy_quant: names and markers of ComfyUI; False: legacy `.scale_weight`.
-    filter_flags: model filters by name, such as {"t5xxl": True}; an unknown name is an error, even with False.
-    calib_samples: most rows of calibration data per layer, evenly spaced.
-    seed: of all random numbers; -1 draws one, which is logged and stored.
-    fp16: writes F16 instead of INT8.
-    fallback: format or quantizer of excluded layers, with `fallback_block_size` and `fallback_simple` (plain rounding).
-    custom_layers: pattern of layers that are treated differently: with `custom_type` (format or quantizer; required),
-        `custom_block_size`, `custom_scaling_mode` ("row", "tensor", "block", "axis"), `custom_simple`, `custom_heur`.
-    exclude_layers: pattern of layers that are kept as they are.
-    full_precision_matrix_mult: adds this key to every marker.
-    skip_inefficient_layers: keeps layers that are not worth quantizing.
-    include_input_scale: legacy names only: writes `.scale_input`.
-    no_learned_rounding: rounds to nearest.
-    save_quant_metadata: writes the markers to the header, too.
-    layer_config: choices per layer, from `load_layer_config`; with `layer_config_fullmatch` its patterns must match whole names.
-    low_memory: one layer at a time. The memory options change no byte of the output.
-    streaming_mode: how much is in memory at once: "off", "minimal", "balanced", "aggressive", "auto". If it is not given, the
-        environment variable STREAMING_AGGRESSIVENESS decides.
-    streaming_thresholds: by step ("hadamard", "hessian", "ldlq", "ortho"), from how many values on it is done in pieces.
-    no_memory_limits: no limit of memory.
-    report_quality: logs the quality of every layer, measured on the stored bytes, if `setup_logging` lets it pass ("NORMAL").
-    quality_threshold: in dB; a warning names each layer below it.
-    smoothquant, smoothquant_alpha: weights the columns by `channel_max` of the calibration data, where it has no rows and no Hessian.
-    calibration_data_path: real inputs of the layers.
-    calibration_lora_path: a LoRA whose directions count more, for layers without inputs.
-    gptq_actorder: columns with the largest inputs first. gptq_fast: False: one by one, with the same codes. gptq_turbo: for GPUs.
-    quip_actorder: columns with the largest inputs first.
-    quip_hadamard: False: a dense random basis, which cannot be stored.
-    quip_seed: of the random signs, instead of `seed`.
-    quip_store_transformed: stores the weight in a Hadamard basis.
-    quip_requant_scheme: "tensor" or "block". quip_requant_tensor_per_row: False: one scale per weight.
-    quip_checkpointed: layers of `quip_checkpoint_threshold` columns and more are done in `quip_checkpoint_segments` parts.
-    merge_lora_paths, merge_lora_path: LoRAs that are merged first, in this order, with the strength `merge_lora_scale`. With
-        `merge_lora_dampen` number i of several is weakened by 0.9^i.
-    converter_kwargs: other options of the command by name with underscores (optimizer, format, scaling_mode, convrot, threads, ...),
-        and those of the optimizer by their own names (num_iter, lr, ...); None means "not given".
+    The file is written as a whole or not at all; an existing file is replaced. Any thread may call this. All paths may
+    be `os.PathLike`, too.
 
-    Returns qmill's report about the conversion; the API that this one keeps documents no return value.
-    Raises an error of `qmill.errors`: UsageError that names the parameter, FileError or InputError that names the file, NumericError for
-    values that are not finite, and others; then `output_file` is as it was before. Ctrl-C ends it, with KeyboardInterrupt.
-    Any thread may call it.
+    Args:
+        input_file: What qmill opens: a .safetensors file, an index, a folder of shards.
+        output_file: Never the input.
+        comfy_quant: Names and markers of ComfyUI. False: legacy `.scale_weight`.
+        filter_flags: Model filters by name, such as {"t5xxl": True}. An unknown name is an error, even with False.
+        calib_samples: Most rows of calibration data per layer, evenly spaced.
+        seed: Of all random numbers. -1 draws one, which is logged and stored.
+        fp16: Writes F16 instead of INT8.
+        fallback: Format or quantizer of excluded layers.
+        custom_layers: Regular expression for layers that are treated differently.
+        exclude_layers: Regular expression for layers that are kept, or get the fallback.
+        custom_type: Format or quantizer of custom layers; required with them.
+        custom_block_size: Block scaling for custom layers.
+        custom_scaling_mode: "row", "tensor", "block" or "axis" for custom layers.
+        custom_simple: Plain rounding for custom layers.
+        custom_heur: `skip_inefficient_layers` for custom layers.
+        fallback_block_size: Block scaling for fallback layers.
+        fallback_simple: Plain rounding for fallback layers.
+        full_precision_matrix_mult: Adds this key to every marker.
+        skip_inefficient_layers: Keeps layers that are not worth quantizing.
+        include_input_scale: Legacy names only: writes `.scale_input`.
+        no_learned_rounding: Rounds to nearest.
+        save_quant_metadata: Writes the markers to the header, too.
+        layer_config: Choices per layer: what `load_layer_config` returns.
+        layer_config_fullmatch: Its patterns must match whole names.
+        low_memory: One layer at a time. The options about memory change no byte of the output.
+        streaming_mode: How much is in memory at once: "off", "minimal", "balanced", "aggressive" or "auto". If it is
+            not given, the variable STREAMING_AGGRESSIVENESS decides.
+        streaming_thresholds: By step ("hadamard", "hessian", "ldlq", "ortho"): from how many values on it is done in
+            pieces.
+        no_memory_limits: No limit of memory.
+        report_quality: Logs the quality of every layer, measured on the stored bytes. `setup_logging("NORMAL")` shows
+            it.
+        quality_threshold: In dB. A warning names each layer below it.
+        smoothquant: Weights the columns by `channel_max` of the calibration data, where these are all that is known.
+        smoothquant_alpha: How much of that comes from the inputs, 0 to 1.
+        calibration_data_path: Real inputs of the layers.
+        calibration_lora_path: A LoRA whose directions count more, for layers without inputs.
+        gptq_actorder: Columns with the largest inputs first.
+        gptq_fast: False: one column after the other, with the same codes.
+        gptq_turbo: For GPUs; a message says that it changes nothing on a CPU.
+        quip_actorder: Columns with the largest inputs first.
+        quip_hadamard: False: a dense random basis; an error with `quip_store_transformed`.
+        quip_seed: Of the random signs, instead of `seed`.
+        quip_store_transformed: Stores the weight in a Hadamard basis.
+        quip_requant_scheme: "tensor" or "block": scales in the original basis.
+        quip_requant_tensor_per_row: False: one scale per weight.
+        quip_checkpointed: Does wide layers in parts.
+        quip_checkpoint_threshold: Columns from which a layer is wide.
+        quip_checkpoint_segments: Number of parts of a wide layer.
+        merge_lora_path: A LoRA to merge before quantization, after `merge_lora_paths`.
+        merge_lora_paths: Several LoRAs, merged in this order.
+        merge_lora_scale: Strength of all of them.
+        merge_lora_dampen: Weakens number i of several by 0.9^i.
+        converter_kwargs: Other options of the command, with underscores (optimizer, format, scaling_mode, convrot,
+            threads, ...), and options of the optimizer by their own names (num_iter, lr, ...). None: not given.
+
+    Returns:
+        qmill's report about the conversion. The API that this one keeps documents no return value.
+
+    Raises:
+        QmillError: Then `output_file` is as it was before. UsageError names the parameter, FileError and InputError
+            name the file, NumericError the tensor.
+        KeyboardInterrupt: After Ctrl-C; `output_file` is as it was before.
     """
     further = {name: json_value(name, value) for name, value in converter_kwargs.items() if value is not None}
     request = {**parameters(convert_to_int8, locals()), "converter_kwargs": further}

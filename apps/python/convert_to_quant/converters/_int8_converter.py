@@ -27,8 +27,10 @@ class Int8Converter:
         activation_scales: Optional[torch.Tensor] = None,
         smoothquant_alpha: float = 0.5,
     ) -> Converted:
-        given = {"weight": weight, "H": H, "activation_scales": activation_scales}
-        tensors = {name: on_cpu(name, tensor) for name, tensor in given.items() if tensor is not None or name == "weight"}
+        tensors = {"weight": on_cpu("weight_tensor", weight)}
+        for name, tensor in (("H", H), ("activation_scales", activation_scales)):
+            if tensor is not None:
+                tensors[name] = on_cpu(name, tensor)
         request = {
             **self._converter,
             "inputs": list(tensors),

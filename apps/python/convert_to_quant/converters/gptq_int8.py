@@ -9,7 +9,7 @@ from ._int8_converter import Converted, Int8Converter
 
 
 class GPTQInt8Converter(Int8Converter):
-    """Rounds a weight so that its outputs change little, under the Hessian of its inputs. Immutable; any thread may use it."""
+    """Rounds a weight under the Hessian of its inputs. Immutable; any thread may use it."""
 
     def __init__(
         self,
@@ -21,22 +21,30 @@ class GPTQInt8Converter(Int8Converter):
     ) -> None:
         """Checks the options; the work is in `convert`.
 
-        block_size: columns in a block of the algorithm: speed only.
-        device: "auto", "cpu" or "cuda[:N]"; "cuda" means a GPU if this build of qmill can use one.
-        actorder: columns with the largest inputs first.
-        lazy_updates: False: one column after the other, for the same codes.
-        use_triton: for GPUs; a message says that it changes nothing on a CPU.
+        Args:
+            block_size: Columns in a block of the algorithm: speed only.
+            device: "auto", "cpu" or "cuda[:N]". "cuda" means a GPU if this build of qmill can use one.
+            actorder: Columns with the largest inputs first.
+            lazy_updates: False: one column after the other, for the same codes.
+            use_triton: For GPUs; a message says that it changes nothing on a CPU.
 
-        Raises UsageError that names the option.
+        Raises:
+            UsageError: It names the option.
         """
         super().__init__("gptq", parameters(GPTQInt8Converter.__init__, locals()))
 
     def convert(self, weight_tensor: torch.Tensor, H: Optional[torch.Tensor] = None) -> Converted:
-        """(q, scale, dequantized) of a floating weight [N, K], on its device.
+        """Quantizes a weight.
 
-        H: floating [K, K], XᵀX of inputs X [rows, K]; multiplying it by a number changes nothing. Without it the identity.
+        Args:
+            weight_tensor: Floating [N, K].
+            H: Floating [K, K]: XᵀX of inputs X [rows, K], multiplied by any number. Default: the identity.
 
-        q is I8 [N, K], scale F32 [N, 1], and dequantized = q · scale F32 [N, K], exactly.
-        Raises UsageError for types and shapes that do not fit, and NumericError for values that are not finite.
+        Returns:
+            On the device of the weight: q I8 [N, K], scale F32 [N, 1], and dequantized = q · scale F32 [N, K], exactly.
+
+        Raises:
+            UsageError: A type or a shape that does not fit.
+            NumericError: Values that are not finite.
         """
         return self._convert(weight_tensor, H)

@@ -9,7 +9,7 @@ from ._int8_converter import Converted, Int8Converter
 
 
 class LearnedRoundingConverter(Int8Converter):
-    """Rounds a weight into tiles that have one scale each. Immutable; any thread may use it."""
+    """Rounds a weight into tiles with one scale each. Immutable; any thread may use it."""
 
     def __init__(
         self,
@@ -24,24 +24,34 @@ class LearnedRoundingConverter(Int8Converter):
     ) -> None:
         """Checks the options; the work is in `convert`.
 
-        block_size: edge of a tile; it must divide both sides of a weight.
-        num_iter: most iterations.
-        lr: size of a step.
-        optimizer: "original", "adamw" or "radam".
-        lr_schedule: "adaptive", "exponential" or "plateau".
-        top_p: directions in use, as a part of the smaller side.
-        min_k, max_k: fewest and most directions.
+        Args:
+            block_size: Edge of a tile; it must divide both sides of a weight.
+            num_iter: Most iterations.
+            lr: Size of a step.
+            optimizer: "original", "adamw" or "radam".
+            lr_schedule: "adaptive", "exponential" or "plateau".
+            top_p: Directions in use, as a part of the smaller side.
+            min_k: Fewest directions.
+            max_k: Most directions.
 
-        Raises UsageError that names the option.
+        Raises:
+            UsageError: It names the option.
         """
         super().__init__("learned_rounding", parameters(LearnedRoundingConverter.__init__, locals()))
 
     def convert(self, weight_tensor: torch.Tensor, activation_scales: Optional[torch.Tensor] = None) -> Converted:
-        """(q, scale, dequantized) of a floating weight [N, K], on its device.
+        """Quantizes a weight.
 
-        activation_scales: floating [K], the largest input of each column; weights the columns.
+        Args:
+            weight_tensor: Floating [N, K].
+            activation_scales: Floating [K]: the largest input of each column. Weights the columns.
 
-        q is I8 [N, K], scale F32 [N/block_size, K/block_size], and dequantized = q · (scale of the tile) F32 [N, K], exactly.
-        Raises UsageError for types and shapes that do not fit, and NumericError for values that are not finite.
+        Returns:
+            On the device of the weight: q I8 [N, K], scale F32 [N / block_size, K / block_size], and dequantized F32
+            [N, K], which is exactly q · the scale of its tile.
+
+        Raises:
+            UsageError: A type or a shape that does not fit.
+            NumericError: Values that are not finite.
         """
         return self._convert(weight_tensor, activation_scales=activation_scales)

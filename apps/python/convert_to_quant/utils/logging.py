@@ -12,10 +12,15 @@ _LEVELS: Final = {"DEBUG": 5, "VERBOSE": logging.DEBUG, "NORMAL": logging.INFO, 
 
 
 def setup_logging(level: str) -> None:
-    """Sets how much the logger "qmill" says: "DEBUG" (every tensor), "VERBOSE" (every layer), "NORMAL", "MINIMAL" (warnings).
+    """Sets how much the logger "qmill" says, for the whole process. Any thread may call it.
 
-    It holds for the whole process. If nothing handles that logger's messages yet, they go to stderr from now on.
-    Raises UsageError that lists the levels. Any thread may call it.
+    If nothing handles that logger's messages yet, they go to stderr from now on.
+
+    Args:
+        level: "DEBUG" (every tensor), "VERBOSE" (every layer), "NORMAL" or "MINIMAL" (warnings).
+
+    Raises:
+        UsageError: Another level.
     """
     if not isinstance(level, str) or level not in _LEVELS:
         raise UsageError(f"level is {level!r}; expected one of {', '.join(_LEVELS)}")

@@ -13,7 +13,7 @@ class QualityReporter:
     """Collects how close quantized layers are to their originals. One thread at a time."""
 
     def __init__(self, threshold: float = 30.0) -> None:
-        """threshold: in dB; layers with a lower SQNR are counted as low. Raises UsageError if it is no number."""
+        """`threshold`: in dB; layers with a lower SQNR are counted. Raises UsageError if it is no number."""
         self._threshold = json_value("threshold", threshold, float)
         self._layers: List[Dict[str, Json]] = []
 
@@ -23,7 +23,9 @@ class QualityReporter:
         Raises UsageError that names the layer otherwise; then nothing is added.
         """
         tensors = [on_cpu("original_tensor", original_tensor), on_cpu("dequantized_tensor", dequantized_tensor)]
-        self._layers += _native.call("layer_quality", {"name": json_value("layer_name", layer_name, str)}, tensors).json["layers"]
+        self._layers += _native.call(
+            "layer_quality", {"name": json_value("layer_name", layer_name, str)}, tensors
+        ).json["layers"]
 
     def get_report_string(self) -> str:
         """The table of all layers, sorted by name, with MSE and SQNR of each."""
