@@ -6,8 +6,8 @@ QMILL_COMMAND is the path of the command.
 
 import contextlib
 import dataclasses
-import io
 import inspect
+import io
 import json
 import logging
 import math
