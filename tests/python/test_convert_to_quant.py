@@ -1,8 +1,5 @@
 """What the package `convert_to_quant` does: every parameter, against the command, and against arithmetic that is not
-qmill's.
-
-QMILL_COMMAND is the path of the command.
-"""
+qmill's."""
 
 import contextlib
 import dataclasses
@@ -14,7 +11,6 @@ import math
 import os
 import re
 import struct
-import subprocess
 import tempfile
 import typing
 import unittest
@@ -42,8 +38,7 @@ from qmill.errors import FileError, InputError, NumericError, QmillError, Unsupp
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-QMILL = os.environ["QMILL_COMMAND"]
-SOURCE = Path(__file__).resolve().parents[2]
+from support import SOURCE, FolderTest, run_command
 
 
 def draw(seed, *shape):
@@ -67,14 +62,7 @@ def same(first, second):
     )
 
 
-class InFolder(unittest.TestCase):
-    """A test with a folder of its own."""
-
-    def setUp(self):
-        holder = tempfile.TemporaryDirectory()
-        self.addCleanup(holder.cleanup)
-        self.folder = Path(holder.name)
-
+class InFolder(FolderTest):
     def save(self, name, tensors, metadata=None):
         path = self.folder / name
         save_file(tensors, path, metadata=metadata)
@@ -239,7 +227,7 @@ CASES = [
 class Conversions(InFolder):
     def setUp(self):
         super().setUp()
-        self.model = self.save(
+        self.source = self.save(
             "model.safetensors",
             {
                 "a.weight": draw(1, 64, 256).bfloat16(),
@@ -271,7 +259,7 @@ class Conversions(InFolder):
         """The function, with all documented defaults."""
         required = {"comfy_quant": True, "filter_flags": {}, "calib_samples": 6144, "seed": 0, "sync": False}
         given = {**required, **{name: self.in_folder(value) for name, value in parameters.items()}}
-        return convert_to_int8(**{"input_file": self.model, "output_file": str(self.output), **given})
+        return convert_to_int8(**{"input_file": self.source, "output_file": str(self.output), **given})
 
     def convert(self, **parameters):
         """The bytes that the function writes."""
@@ -283,13 +271,12 @@ class Conversions(InFolder):
         to.
         """
         output = self.folder / "command.safetensors"
-        words = [QMILL, "-i", self.model, "-o", str(output), "--overwrite", "--no-sync", *map(self.in_folder, flags)]
+        words = ["-i", self.source, "-o", output, "--overwrite", "--no-sync", *map(self.in_folder, flags)]
         if not any(flag.startswith("--filter") for flag in flags):
             words.append("--filter=none")
         if "--save-quant-metadata" not in flags:
             words.append("--no-save-quant-metadata")
-        result = subprocess.run(words, capture_output=True, text=True)
-        self.assertEqual(result.returncode, 0, f"{words}\n{result.stderr}")
+        run_command(*words)
         return output.read_bytes()
 
     def test_every_parameter_does_what_the_flag_does(self):
@@ -334,7 +321,7 @@ class Conversions(InFolder):
 
     def test_arguments_may_be_positional_and_paths_may_be_paths(self):
         expected = self.convert(fp16=True)
-        convert_to_int8(Path(self.model), self.output, True, {}, 6144, 0, True)
+        convert_to_int8(Path(self.source), self.output, True, {}, 6144, 0, True)
         self.assertEqual(self.output.read_bytes(), expected)
         expected = self.convert(calibration_data_path="{folder}/rows.safetensors", seed=3, calib_samples=100)
         rows = self.folder / "rows.safetensors"
@@ -474,7 +461,7 @@ class Conversions(InFolder):
     def test_files(self):
         self.wrong(UsageError, ["input_file"], input_file="")
         self.wrong(UsageError, ["output_file"], output_file="")
-        self.wrong(UsageError, ["model.safetensors"], output_file=self.model)
+        self.wrong(UsageError, ["model.safetensors"], output_file=self.source)
         for name in ("input_file", "calibration_data_path", "calibration_lora_path", "merge_lora_path"):
             self.wrong(FileError, ["nothing.safetensors"], **{name: "{folder}/nothing.safetensors"})
         self.wrong(FileError, ["nothing.safetensors"], merge_lora_paths=["{folder}/nothing.safetensors"])
@@ -1039,9 +1026,7 @@ class Quality(unittest.TestCase):
 
 class Filters(unittest.TestCase):
     def test_they_are_those_of_the_command(self):
-        listed = json.loads(
-            subprocess.run([QMILL, "filters", "list", "--json"], capture_output=True, check=True).stdout
-        )
+        listed = json.loads(run_command("filters", "list", "--json"))
         self.assertEqual(list(MODEL_FILTERS), [entry["name"] for entry in listed])
         self.assertEqual(len(MODEL_FILTERS), len(listed))
         self.assertGreater(len(listed), 40)

@@ -21,7 +21,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 import unittest
 from pathlib import Path
 
@@ -29,7 +28,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-PAGE = Path(__file__).resolve().parents[1] / "data" / "documented_api.txt"
+from support import SOURCE, FolderTest
+
+PAGE = SOURCE / "tests" / "data" / "documented_api.txt"
 
 FIRST = re.compile(r"from [\w.]+ import ")
 END = re.compile(r"(?<=[)\]}])(?=[A-Z|]|\{$)|(?<=[A-Za-z])(?=\| )|(?<=[a-z])(?=[A-Z][a-z]+ \w+ )")
@@ -229,16 +230,15 @@ def weights(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-class Examples(unittest.TestCase):
+class Examples(FolderTest):
     """Each block of the page runs as it is. What it does not define is in `names`, and its files are in the current
     folder.
     """
 
     def setUp(self):
-        holder = tempfile.TemporaryDirectory()
-        self.addCleanup(holder.cleanup)
+        super().setUp()
         self.addCleanup(os.chdir, os.getcwd())
-        os.chdir(holder.name)
+        os.chdir(self.folder)
         self.original = {
             "layer.weight": weights(1, 64, 256).bfloat16(),
             "block.attention.q.weight": weights(2, 64, 128).bfloat16(),
