@@ -1037,6 +1037,7 @@ class Filters(unittest.TestCase):
         self.assertIs(MODEL_FILTERS[name.replace("_", "-")], MODEL_FILTERS[name])
         self.assertIn("t5xxl", MODEL_FILTERS)
         self.assertNotIn("t5xl", MODEL_FILTERS)
+        self.assertNotIn(5, MODEL_FILTERS)
         self.assertIsNone(MODEL_FILTERS.get("nothing"))
         with self.assertRaisesRegex(KeyError, "t5xl.*t5xxl"):
             MODEL_FILTERS["t5xl"]

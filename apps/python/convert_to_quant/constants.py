@@ -38,9 +38,9 @@ class _ModelFilters(Mapping[str, Filter]):
         return {entry.name: entry for entry in qmill.filters()}
 
     def __getitem__(self, name: str) -> Filter:
-        found = self._by_name.get(name.replace("-", "_"))
+        found = self._by_name.get(str(name).replace("-", "_"))
         if found is None:
-            nearest = difflib.get_close_matches(name, self._by_name, 1)
+            nearest = difflib.get_close_matches(str(name), self._by_name, 1)
             raise KeyError(f"no filter '{name}'" + (f"; did you mean '{nearest[0]}'?" if nearest else ""))
         return found
 
