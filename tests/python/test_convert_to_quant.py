@@ -666,7 +666,7 @@ class Converters(InFolder):
             (UsageError, ["weight", "matrix"], (torch.ones(4),)),
             (UsageError, ["weight", "matrix"], (torch.ones(4, 4, dtype=torch.int32),)),
             (UsageError, ["weight", "matrix"], (torch.ones(0, 4),)),
-            (UsageError, ["H is", "[4, 4]", "[256, 256]"], (self.weight, torch.ones(4, 4))),
+            (UsageError, ["H is", "4 x 4", "256 x 256"], (self.weight, torch.ones(4, 4))),
             (NumericError, ["H has values"], (self.weight, self.hessian * math.nan)),
             (NumericError, [], (torch.full((4, 4), math.nan),)),
             (NumericError, [], (torch.full((4, 4), math.inf),)),

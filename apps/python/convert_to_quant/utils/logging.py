@@ -3,12 +3,10 @@
 import logging
 from typing import Final
 
+from qmill._native import LEVELS
 from qmill.errors import UsageError
 
 _logger: Final = logging.getLogger("qmill")
-
-# qmill logs what it does to every tensor below the level DEBUG, and what it does to every layer at this level.
-_LEVELS: Final = {"DEBUG": 5, "VERBOSE": logging.DEBUG, "NORMAL": logging.INFO, "MINIMAL": logging.WARNING}
 
 
 def setup_logging(level: str) -> None:
@@ -22,9 +20,9 @@ def setup_logging(level: str) -> None:
     Raises:
         UsageError: Another level.
     """
-    if not isinstance(level, str) or level not in _LEVELS:
-        raise UsageError(f"level is {level!r}; expected one of {', '.join(_LEVELS)}")
-    _logger.setLevel(_LEVELS[level])
+    if not isinstance(level, str) or level not in LEVELS:
+        raise UsageError(f"level is {level!r}; expected one of {', '.join(LEVELS)}")
+    _logger.setLevel(LEVELS[level])
     if not _is_handled(_logger):
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
