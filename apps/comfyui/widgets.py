@@ -1,0 +1,55 @@
+"""The widgets that both record nodes have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from . import files
+from .session import Settings
+
+_MIB = 1 << 20
+
+
+def recording(folders: Iterable[str]) -> dict[str, Any]:
+    """ComfyUI's description of the widgets. `folders` are the model folders that the checkpoint may be in."""
+    return {
+        "enabled": ("BOOLEAN", {"default": True, "tooltip": "off: passes on what goes in, and records nothing"}),
+        "checkpoint": (
+            files.model_choices(folders),
+            {"tooltip": "the file that you will convert; only its layers are recorded"},
+        ),
+        "file_name": (
+            "STRING",
+            {"default": "qmill/rows.safetensors", "tooltip": "the file of rows, below the folder"},
+        ),
+        "folder": (
+            "STRING",
+            {"default": "", "tooltip": "where the file of rows is stored; empty: ComfyUI's output folder"},
+        ),
+        "rows": (
+            "INT",
+            {"default": 4096, "min": 32, "max": 1 << 20, "tooltip": "the largest number of rows per layer"},
+        ),
+        "budget_mib": (
+            "INT",
+            {"default": 4096, "min": 16, "max": 1 << 20, "tooltip": "the largest size of all rows, MiB"},
+        ),
+        "append": (
+            "BOOLEAN",
+            {"default": True, "tooltip": "off: an error if the file exists before the first run"},
+        ),
+    }
+
+
+def settings(
+    *, checkpoint: str, file_name: str, folder: str, rows: int, budget_mib: int, append: bool
+) -> Settings:
+    """What the widgets say. Raises what `files.model_path` and `files.rows_path` raise."""
+    return Settings(
+        file=files.rows_path(file_name, folder),
+        checkpoint=files.model_path(checkpoint),
+        rows=rows,
+        budget=budget_mib * _MIB,
+        append=append,
+    )
