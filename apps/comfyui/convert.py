@@ -45,11 +45,11 @@ class Convert:
                 ),
                 "rows_file": (
                     "STRING",
-                    {"default": "", "tooltip": "the file of rows, below rows_folder; empty: convert without rows"},
-                ),
-                "rows_folder": (
-                    "STRING",
-                    {"default": "", "tooltip": "where the file of rows is; empty: ComfyUI's output folder"},
+                    {
+                        "default": "",
+                        "tooltip": "the recorded rows: a name below ComfyUI's output folder, or an absolute path; "
+                        "empty: converts without rows",
+                    },
                 ),
                 "file_name": (
                     "STRING",
@@ -71,10 +71,12 @@ class Convert:
     @classmethod
     def IS_CHANGED(cls, **values: Any) -> str:
         """Another text if the files of the conversion changed, so that the node runs again."""
+        if None in values.values():
+            return "linked"  # ComfyUI compares the values of linked fields itself
         try:
             source, output, rows = _paths(**values)
         except (ValueError, OSError):
-            return "not known"  # the node itself says what is wrong
+            return "wrong"  # the node itself says what is wrong
         return json.dumps([_stamp(path) for path in (source, output, rows) if path is not None])
 
     def convert(
@@ -84,7 +86,6 @@ class Convert:
         optimizer: str,
         filter: str,
         rows_file: str,
-        rows_folder: str,
         file_name: str,
         overwrite: bool,
         more_options: str,
@@ -94,7 +95,7 @@ class Convert:
 
         Raises ComfyUI's exception of an interruption; then there is no new file. Raises what qmill.convert raises.
         """
-        source, output, rows = _paths(model_file, format, rows_file, rows_folder, file_name)
+        source, output, rows = _paths(model_file, format, rows_file, file_name)
         options = _more_options(more_options)
         options.update(format=format, optimizer=optimizer, overwrite=overwrite)
         options["filter"] = [name.strip() for name in filter.split(",") if name.strip()]
@@ -121,11 +122,11 @@ class _ProgressBar:
 
 
 def _paths(
-    model_file: str, format: str, rows_file: str, rows_folder: str, file_name: str, **_: Any
+    model_file: str, format: str, rows_file: str, file_name: str, **_: Any
 ) -> tuple[Path, Path, Path | None]:
     source = files.model_path(model_file)
     output = files.result_path(model_file, source, file_name, f"_{format}")
-    rows = files.rows_path(rows_file, rows_folder) if rows_file.strip() else None
+    rows = files.rows_path(rows_file) if rows_file.strip() else None
     return source, output, rows
 
 

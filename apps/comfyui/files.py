@@ -36,23 +36,15 @@ def model_path(choice: str) -> Path:
     return Path(path)
 
 
-def rows_path(file_name: str, folder: str) -> Path:
-    """Where rows are stored: `file_name` below `folder`, or below ComfyUI's output folder if `folder` is empty.
+def rows_path(name: str) -> Path:
+    """The file of rows: `name` below ComfyUI's output folder, or an absolute path as it is.
 
-    Creates folders that `file_name` names. Raises ValueError for a name that leaves the folder or has another ending,
-    and FileNotFoundError for a folder that does not exist.
+    Raises ValueError for a name that leaves the output folder or has another ending.
     """
-    if folder.strip():
-        root = Path(folder.strip()).expanduser()
-        if not root.is_absolute():
-            raise ValueError(f"folder '{folder}' is no absolute path: write it from the root, or leave it empty")
-        if not root.is_dir():
-            raise FileNotFoundError(f"folder '{folder}' does not exist: create it, or leave the field empty")
-    else:
-        root = Path(comfyui("folder_paths").get_output_directory())
-    path = _below(root, file_name, "file_name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    path = Path(name.strip()).expanduser()
+    if path.is_absolute() and path.suffix == ENDING:
+        return path
+    return _below(Path(comfyui("folder_paths").get_output_directory()), name, "rows_file")
 
 
 def result_path(model: str, source: Path, file_name: str, suffix: str) -> Path:
@@ -66,9 +58,7 @@ def result_path(model: str, source: Path, file_name: str, suffix: str) -> Path:
     root = source.parents[depth - 1]
     if not file_name.strip():
         return source.with_name(f"{source.stem}{suffix}{ENDING}")
-    path = _below(root, file_name, "file_name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    return _below(root, file_name, "file_name")
 
 
 def _below(root: Path, file_name: str, widget: str) -> Path:

@@ -43,8 +43,6 @@ def qmill() -> ModuleType:
 def show_on_node(node_id: str | None, text: str) -> None:
     """Writes `text` to the log and, where a browser is connected, on the node `node_id` of the graph."""
     logger.info("%s", text)
-    if node_id is None or importlib.util.find_spec("server") is None:
-        return
-    server = getattr(importlib.import_module("server").PromptServer, "instance", None)
-    if server is not None:  # None in programs that run graphs without a server
-        server.send_progress_text(text, node_id)
+    server = sys.modules.get("server")  # programs that run graphs without a server have not loaded it
+    if node_id is not None and server is not None:
+        server.PromptServer.instance.send_progress_text(text, node_id)

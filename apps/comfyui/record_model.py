@@ -8,9 +8,10 @@ import torch
 
 from . import files, widgets
 from .host import comfyui, show_on_node
-from .session import Session
+from .session import COMPILED, Session
 
 WRAPPER_KEY = "qmill"
+COMPILE_KEY = "torch.compile"  # of ComfyUI's node TorchCompileModel
 
 
 class RecordModel:
@@ -51,6 +52,9 @@ def recorded_model(model: Any, session: Session) -> Any:
     wrappers = comfyui("comfy.patcher_extension").WrappersMP
 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        # That node's wrapper may come after ours, and exchange the model that ours has seen.
+        if executor.class_obj.model_patcher.get_wrappers(wrappers.APPLY_MODEL, COMPILE_KEY):
+            raise ValueError(f"the model is {COMPILED}")
         with session.run():
             return executor(*args, **kwargs)
 
@@ -65,5 +69,8 @@ def recorded_model(model: Any, session: Session) -> Any:
 
 
 def _noise_level(x: Any, t: torch.Tensor, *_: Any, **__: Any) -> float:
-    """The sigma of a call of BaseModel.apply_model. A batch has one: ComfyUI repeats it for every entry."""
-    return float(t.flatten()[0])
+    """The sigma of a call of BaseModel.apply_model, to three digits: samplers compute it with rounding errors.
+
+    A batch has one: ComfyUI repeats it for every entry.
+    """
+    return float(f"{float(t.flatten()[0]):.3g}")

@@ -11,8 +11,12 @@ from typing import Any
 from torch import nn
 
 from .host import qmill
-from .quantized import refuse_quantized
 
+
+COMPILED = (
+    "compiled with torch.compile, so its layers cannot be recorded: bypass the node that compiles the model "
+    "(TorchCompileModel) while you record"
+)
 
 _files_in_runs: set[Path] = set()  # of all sessions: two that write one file would lose rows of each other
 
@@ -80,7 +84,8 @@ class Session:
         """The body of the `with` statement calls `model`, whose layers are named as in the checkpoint.
 
         stratum: the part of the process that the rows are of, such as the noise level. Outside of a run, and inside
-        another call, nothing is done. Raises ValueError if the model is quantized or compiled.
+        another call, nothing is done. Raises ValueError if the model is compiled, and what qmill.Recording raises, such
+        as qmill.errors.UnsupportedError if the model is quantized already.
         """
         if not self._in_run or self._in_call:
             yield
@@ -100,16 +105,15 @@ class Session:
         file = self.settings.file
         if file in _files_in_runs:
             raise RuntimeError(
-                f"two record nodes write '{file}' in one run: choose another file_name in one of them"
+                f"two record nodes write '{file}' in one run: choose another rows_file in one of them"
             )
         if file.exists() and not self.settings.append and not self._has_written:
             raise FileExistsError(
-                f"'{file}' exists, and append is off: switch append on to add rows to it, or choose another file_name"
+                f"'{file}' exists, and append is off: switch append on to add rows to it, or choose another rows_file"
             )
 
     def _recording_of(self, model: nn.Module) -> Any:
         if self._recording is None:
-            refuse_quantized(model, "the model")
             _refuse_compiled(model)
             settings = self.settings
             self._recording = qmill().Recording(
@@ -136,14 +140,30 @@ class Session:
             )
         self._recording.finish()
         self._has_written = True
-        self.status = str(self._recording.account)
+        self.status = status_line(self._recording.account)
         self._announce(self.status)
+
+
+def status_line(account: Any) -> str:
+    """One line about a qmill.recording.RecordingAccount: layers, rows, bytes, and what matched nothing."""
+    rows = account.rows.values()
+    parts = [
+        f"{account.layers} layers with {min(rows, default=0)} to {max(rows, default=0)} rows",
+        f"{account.bytes / 1e6:.1f} MB in '{account.path}'",
+    ]
+    for count, what in (
+        (len(account.layers_without_input), "layers were not called"),
+        (len(account.modules_not_in_checkpoint), "layers of the model are not in the checkpoint"),
+        (len(account.checkpoint_layers_without_module), "layers of the checkpoint are not in the model"),
+        (len(account.non_finite_rows), "layers have rows that are not finite, which were left out"),
+        (len(account.skipped), "layers have inputs that cannot be recorded"),
+    ):
+        if count:
+            parts.append(f"{count} {what}")
+    return "; ".join(parts)
 
 
 def _refuse_compiled(model: nn.Module) -> None:
     for name, module in model.named_modules():
-        if hasattr(module, "_orig_mod"):  # torch.compile puts the compiled module around this one
-            raise ValueError(
-                f"module '{name}' of the model is compiled, so its layers cannot be recorded: "
-                f"bypass the node that compiles the model (TorchCompileModel) while you record"
-            )
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise ValueError(f"module '{name}' of the model is {COMPILED}")

@@ -19,13 +19,12 @@ def recording(folders: Iterable[str]) -> dict[str, Any]:
             files.model_choices(folders),
             {"tooltip": "the file that you will convert; only its layers are recorded"},
         ),
-        "file_name": (
+        "rows_file": (
             "STRING",
-            {"default": "qmill/rows.safetensors", "tooltip": "the file of rows, below the folder"},
-        ),
-        "folder": (
-            "STRING",
-            {"default": "", "tooltip": "where the file of rows is stored; empty: ComfyUI's output folder"},
+            {
+                "default": "qmill/rows.safetensors",
+                "tooltip": "where rows are stored: a name below ComfyUI's output folder, or an absolute path",
+            },
         ),
         "rows": (
             "INT",
@@ -42,12 +41,10 @@ def recording(folders: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def settings(
-    *, checkpoint: str, file_name: str, folder: str, rows: int, budget_mib: int, append: bool
-) -> Settings:
+def settings(*, checkpoint: str, rows_file: str, rows: int, budget_mib: int, append: bool) -> Settings:
     """What the widgets say. Raises what `files.model_path` and `files.rows_path` raise."""
     return Settings(
-        file=files.rows_path(file_name, folder),
+        file=files.rows_path(rows_file),
         checkpoint=files.model_path(checkpoint),
         rows=rows,
         budget=budget_mib * _MIB,
