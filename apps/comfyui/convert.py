@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from . import files
+from . import files, text
 from .host import comfyui, qmill, show_on_node
 
 FORMATS = ("int8", "fp8", "mxfp8", "w4a8", "nvfp4", "int4", "fp16")
 OPTIMIZERS = ("auto", "rtn", "gptq", "quip", "learned_rounding")
 
-# Options that have a widget of their own, or that other programs than this node need.
+# Options with fields of their own, and the callback.
 _TAKEN = ("input", "output", "format", "optimizer", "filter", "calibration_data", "overwrite", "progress")
 
 
@@ -102,9 +102,10 @@ class Convert:
         if rows is not None:
             options["calibration_data"] = str(rows)
         # ComfyUI runs nodes in inference mode. The libraries make tensors in threads of their own, without it.
+        output.parent.mkdir(parents=True, exist_ok=True)
         with torch.inference_mode(False):
-            result = qmill().convert(str(source), str(output), progress=_ProgressBar(), **options)
-        summary = str(result)
+            result = qmill().convert(source, output, progress=_ProgressBar(node_id), **options)
+        summary = text.conversion(result)
         show_on_node(node_id, summary)
         return {"ui": {"text": [summary]}, "result": (str(output), summary)}
 
@@ -112,8 +113,9 @@ class Convert:
 class _ProgressBar:
     """Passes progress on to the node's bar. Ends the conversion if the user interrupts the graph."""
 
-    def __init__(self) -> None:
-        self._bar = comfyui("comfy.utils").ProgressBar(1)
+    def __init__(self, node_id: str | None) -> None:
+        # qmill reports from threads of its own, where ComfyUI does not know which node runs.
+        self._bar = comfyui("comfy.utils").ProgressBar(1, node_id=node_id)
         self._check = comfyui("comfy.model_management").throw_exception_if_processing_interrupted
 
     def __call__(self, progress: Any) -> None:
@@ -130,9 +132,9 @@ def _paths(
     return source, output, rows
 
 
-def _more_options(text: str) -> dict[str, Any]:
+def _more_options(written: str) -> dict[str, Any]:
     try:
-        options = json.loads(text or "{}")
+        options = json.loads(written or "{}")
     except json.JSONDecodeError as error:
         raise ValueError(f"more_options is no JSON ({error}): write an object such as {{\"seed\": 1}}") from error
     if not isinstance(options, dict):

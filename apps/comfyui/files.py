@@ -47,6 +47,14 @@ def rows_path(name: str) -> Path:
     return _below(Path(comfyui("folder_paths").get_output_directory()), name, "rows_file")
 
 
+def new_rows_path(name: str) -> Path:
+    """As `rows_path`, and creates the folders below ComfyUI's output folder that `name` names."""
+    path = rows_path(name)
+    if Path(comfyui("folder_paths").get_output_directory()) in path.parents:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def result_path(model: str, source: Path, file_name: str, suffix: str) -> Path:
     """Where the conversion of `source`, the file of the choice `model`, is stored: in the same model folder.
 

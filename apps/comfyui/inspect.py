@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import files
+from . import files, text
 from .host import qmill, show_on_node
 
-QUESTIONS = ("inspect", "verify")
+QUESTIONS = {"inspect": text.inspection, "verify": text.verification}
 
 
 class Inspect:
@@ -37,6 +37,6 @@ class Inspect:
 
     def ask(self, model_file: str, question: str, node_id: str | None = None) -> dict[str, Any]:
         """Returns the answer as text. Raises what qmill.inspect and qmill.verify raise."""
-        text = str(getattr(qmill(), question)(str(files.model_path(model_file))))
-        show_on_node(node_id, text)
-        return {"ui": {"text": [text]}, "result": (text,)}
+        answer = QUESTIONS[question](getattr(qmill(), question)(files.model_path(model_file)))
+        show_on_node(node_id, answer)
+        return {"ui": {"text": [answer]}, "result": (answer,)}

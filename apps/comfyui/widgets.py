@@ -28,11 +28,11 @@ def recording(folders: Iterable[str]) -> dict[str, Any]:
         ),
         "rows": (
             "INT",
-            {"default": 4096, "min": 32, "max": 1 << 20, "tooltip": "the largest number of rows per layer"},
+            {"default": 4096, "min": 32, "max": 1 << 20, "tooltip": "the largest number of rows per input of a layer"},
         ),
         "budget_mib": (
             "INT",
-            {"default": 4096, "min": 16, "max": 1 << 20, "tooltip": "the largest size of all rows, MiB"},
+            {"default": 2048, "min": 1, "max": 1 << 20, "tooltip": "the largest size of the file, MiB"},
         ),
         "append": (
             "BOOLEAN",
@@ -42,9 +42,9 @@ def recording(folders: Iterable[str]) -> dict[str, Any]:
 
 
 def settings(*, checkpoint: str, rows_file: str, rows: int, budget_mib: int, append: bool) -> Settings:
-    """What the widgets say. Raises what `files.model_path` and `files.rows_path` raise."""
+    """What the widgets say. Raises what `files.model_path` and `files.new_rows_path` raise."""
     return Settings(
-        file=files.rows_path(rows_file),
+        file=files.new_rows_path(rows_file),
         checkpoint=files.model_path(checkpoint),
         rows=rows,
         budget=budget_mib * _MIB,

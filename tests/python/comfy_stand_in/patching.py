@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -55,9 +54,6 @@ class ModelPatcher:
         }
         return other
 
-    def get_wrappers(self, wrapper_type: str, key: str) -> list[Callable[..., Any]]:
-        return self.wrappers.get(wrapper_type, {}).get(key, [])
-
     def add_wrapper_with_key(self, wrapper_type: str, key: str, wrapper: Callable[..., Any]) -> None:
         self.wrappers.setdefault(wrapper_type, {}).setdefault(key, []).append(wrapper)
 
@@ -87,7 +83,6 @@ def sample(
     after_step: Callable[[int], None] = lambda step: None,
 ) -> Tensor:
     """Euler's method with guidance. One call of the model per step has both conditions, one after the other."""
-    guider = SimpleNamespace(model_patcher=patcher)
 
     def outer_sample(x: Tensor) -> Tensor:
         options = {"wrappers": copy.copy(patcher.wrappers)}
@@ -104,7 +99,7 @@ def sample(
 
     with torch.inference_mode():
         wrappers = get_all_wrappers(WrappersMP.OUTER_SAMPLE, patcher.wrappers)
-        result: Tensor = WrapperExecutor(outer_sample, guider, wrappers).execute(x)
+        result: Tensor = WrapperExecutor(outer_sample, None, wrappers).execute(x)
     return result
 
 
