@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from . import text
@@ -93,7 +94,8 @@ class Session:
         recording.step = stratum
         self._in_call = True
         try:
-            recording.start()
+            with torch.inference_mode(False):  # which ComfyUI runs nodes in; rows are changed later, outside of it
+                recording.start()
             yield
         finally:
             recording.pause()
@@ -124,6 +126,7 @@ class Session:
                 f"nothing was recorded to '{self.settings.file}': the model was not called in this run. "
                 f"Connect the model of the record node to the sampler, and set steps to 1 or more"
             )
-        self.status = text.recording_line(self._recording.finish())
+        with torch.inference_mode(False):
+            self.status = text.recording_line(self._recording.finish())
         self._has_written = True
         self._announce(self.status)
