@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ from torch import nn
 from . import files, widgets
 from .host import qmill, show_on_node
 from .session import Session
+
+_ATTRIBUTE = "qmill_recordings"  # of a CLIP: pairs of a session and the text encoder that it records
 
 
 class RecordClip:
@@ -71,26 +76,43 @@ def encoder_of(model: nn.Module, checkpoint: Path) -> nn.Module:
 
 
 def recorded_clip(clip: Any, session: Session, encoder: nn.Module) -> Any:
-    """A clone of `clip` whose encoding is recorded by `session`; clones of the clone are recorded, too.
+    """A clone of `clip` whose encoding is recorded by `session`. Clones of the clone are recorded, too.
 
-    ComfyUI calls nothing around an encoding, so the clone is of a subclass that does.
+    ComfyUI has no wrappers around an encoding, so the clone is of a subclass that has. A CLIP that is recorded already,
+    as of another of its text encoders, is recorded by both.
     """
-    base = type(clip)
+    clone = clip.clone()
+    earlier = getattr(clip, _ATTRIBUTE, ())
+    if not earlier:
+        clone.__class__ = _recorded_class(type(clip))
+    setattr(clone, _ATTRIBUTE, (*earlier, (session, encoder)))
+    return clone
 
-    class Recorded(base):  # type: ignore[misc, valid-type]
+
+@functools.cache
+def _recorded_class(base: type) -> type:
+    class RecordedCLIP(base):  # type: ignore[misc, valid-type]
+        def clone(self, *args: Any, **kwargs: Any) -> Any:
+            other = super().clone(*args, **kwargs)
+            other.__class__ = RecordedCLIP
+            setattr(other, _ATTRIBUTE, getattr(self, _ATTRIBUTE))
+            return other
+
         def encode_from_tokens(self, *args: Any, **kwargs: Any) -> Any:
-            with session.run(), session.call(encoder):
+            with _recording(self):
                 return super().encode_from_tokens(*args, **kwargs)
 
         def encode_from_tokens_scheduled(self, *args: Any, **kwargs: Any) -> Any:
-            with session.run(), session.call(encoder):
+            with _recording(self):
                 return super().encode_from_tokens_scheduled(*args, **kwargs)
 
-        def clone(self, *args: Any, **kwargs: Any) -> Any:
-            return _as_recorded(super().clone(*args, **kwargs))
+    return RecordedCLIP
 
-    def _as_recorded(plain: Any) -> Any:
-        plain.__class__ = Recorded
-        return plain
 
-    return _as_recorded(clip.clone())
+@contextmanager
+def _recording(clip: Any) -> Iterator[None]:
+    with ExitStack() as stack:
+        for session, encoder in getattr(clip, _ATTRIBUTE):
+            stack.enter_context(session.run())
+            stack.enter_context(session.call(encoder))
+        yield
