@@ -31,6 +31,7 @@ def throw_exception_if_processing_interrupted() -> None:
 class ProgressBar:
     def __init__(self, total: int, node_id: str | None = None) -> None:
         self.total = total
+        self.node_id = node_id
         self.shown: list[tuple[int, int]] = []
         bars.append(self)
 
