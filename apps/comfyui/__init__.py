@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .convert import Convert
-from .inspect import Inspect
+from .inspection import Inspect
 from .record_clip import RecordClip
 from .record_model import RecordModel
 from .status import RecordingStatus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from . import files, text
@@ -27,6 +28,9 @@ class Inspect:
                 "model_file": (files.model_choices(files.ALL_FOLDERS), {"tooltip": "the file to look at"}),
                 "question": (list(QUESTIONS), {"default": "inspect"}),
             },
+            "optional": {
+                "path": ("STRING", {"forceInput": True, "tooltip": "from qmill convert; then model_file is not used"}),
+            },
             "hidden": {"node_id": "UNIQUE_ID"},
         }
 
@@ -35,8 +39,11 @@ class Inspect:
         """Never equal to itself: the file may have changed."""
         return float("nan")
 
-    def ask(self, model_file: str, question: str, node_id: str | None = None) -> dict[str, Any]:
+    def ask(
+        self, model_file: str, question: str, path: str | None = None, node_id: str | None = None
+    ) -> dict[str, Any]:
         """Returns the answer as text. Raises what qmill.inspect and qmill.verify raise."""
-        answer = QUESTIONS[question](getattr(qmill(), question)(files.model_path(model_file)))
+        file = files.model_path(model_file) if path is None else Path(path)
+        answer = QUESTIONS[question](getattr(qmill(), question)(file))
         show_on_node(node_id, answer)
         return {"ui": {"text": [answer]}, "result": (answer,)}
