@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -28,6 +28,8 @@ class Convert:
     RETURN_NAMES = ("path", "summary")
     FUNCTION = "convert"
     OUTPUT_NODE = True
+
+    _results: ClassVar[dict[Path, list[Any]]] = {}  # state of each file when it was written
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -70,14 +72,20 @@ class Convert:
 
     @classmethod
     def IS_CHANGED(cls, **values: Any) -> str:
-        """Another text if the files of the conversion changed, so that the node runs again."""
+        """Another text if the source or the rows changed, or the result is not the one that was written.
+
+        Then the node runs again. ComfyUI keeps what a node gave back as long as this text and the fields are the same.
+        """
         if None in values.values():
             return "linked"  # ComfyUI compares the values of linked fields itself
         try:
             source, output, rows = _paths(**values)
         except (ValueError, OSError):
             return "wrong"  # the node itself says what is wrong
-        return json.dumps([_stamp(path) for path in (source, output, rows) if path is not None])
+        stamps = [_stamp(path) for path in (source, rows) if path is not None]
+        if cls._results.get(output, _stamp(output)) != _stamp(output):
+            stamps.append(_stamp(output))
+        return json.dumps(stamps)
 
     def convert(
         self,
@@ -101,10 +109,11 @@ class Convert:
         options["filter"] = [name.strip() for name in filter.split(",") if name.strip()]
         if rows is not None:
             options["calibration_data"] = str(rows)
-        # ComfyUI runs nodes in inference mode. The libraries make tensors in threads of their own, without it.
         output.parent.mkdir(parents=True, exist_ok=True)
+        # ComfyUI runs nodes in inference mode. The threads of the libraries are not in it, but change these tensors.
         with torch.inference_mode(False):
             result = qmill().convert(source, output, progress=_ProgressBar(node_id), **options)
+        self._results[output] = _stamp(output)
         summary = text.conversion(result)
         show_on_node(node_id, summary)
         return {"ui": {"text": [summary]}, "result": (str(output), summary)}

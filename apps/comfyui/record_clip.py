@@ -40,12 +40,11 @@ class RecordClip:
         }
 
     def record(self, clip: Any, enabled: bool, node_id: str | None = None, **values: Any) -> tuple[Any, Any]:
-        """Returns the CLIP to encode with, and its session (None if the switch is off)."""
+        """Returns the CLIP to encode with, and its session. If the switch is off, it is the CLIP that came in."""
+        session = Session(widgets.settings(**values), lambda text: show_on_node(node_id, text))
         if not enabled:
-            return clip, None
-        settings = widgets.settings(**values)
-        encoder = encoder_of(clip.cond_stage_model, settings.checkpoint)
-        session = Session(settings, lambda text: show_on_node(node_id, text))
+            return clip, session
+        encoder = encoder_of(clip.cond_stage_model, session.settings.checkpoint)
         return recorded_clip(clip, session, encoder), session
 
 
@@ -84,14 +83,15 @@ def recorded_clip(clip: Any, session: Session, encoder: nn.Module) -> Any:
     clone = clip.clone()
     earlier = getattr(clip, _ATTRIBUTE, ())
     if not earlier:
-        clone.__class__ = _recorded_class(type(clip))
+        base: Any = type(clip)
+        clone.__class__ = _recorded_class(base)
     setattr(clone, _ATTRIBUTE, (*earlier, (session, encoder)))
     return clone
 
 
 @functools.cache
-def _recorded_class(base: type) -> type:
-    class RecordedCLIP(base):  # type: ignore[misc, valid-type]
+def _recorded_class(base: Any) -> type:
+    class RecordedCLIP(base):  # type: ignore[misc]
         def clone(self, *args: Any, **kwargs: Any) -> Any:
             other = super().clone(*args, **kwargs)
             other.__class__ = RecordedCLIP

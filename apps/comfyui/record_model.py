@@ -36,11 +36,9 @@ class RecordModel:
         }
 
     def record(self, model: Any, enabled: bool, node_id: str | None = None, **values: Any) -> tuple[Any, Any]:
-        """Returns the model to sample with, and its session (None if the switch is off)."""
-        if not enabled:
-            return model, None
+        """Returns the model to sample with, and its session. If the switch is off, it is the model that came in."""
         session = Session(widgets.settings(**values), lambda text: show_on_node(node_id, text))
-        return recorded_model(model, session), session
+        return (recorded_model(model, session) if enabled else model), session
 
 
 def recorded_model(model: Any, session: Session) -> Any:

@@ -47,7 +47,7 @@ class Session:
     def __init__(self, settings: Settings, announce: Callable[[str], None]) -> None:
         """`announce` is called with `status` after each run."""
         self.settings = settings
-        self.status = f"nothing recorded yet; rows go to '{settings.file}'"
+        self.status = f"nothing is recorded by this node yet; rows go to '{settings.file}'"
         self._announce = announce
         self._in_run = False
         self._in_call = False

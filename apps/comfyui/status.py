@@ -6,6 +6,7 @@ from typing import Any
 
 from .host import show_on_node
 from .session import Session
+from .widgets import ANY
 
 
 class RecordingStatus:
@@ -23,7 +24,7 @@ class RecordingStatus:
         return {
             "required": {
                 "recording": ("QMILL_RECORDING", {"tooltip": "from a record node"}),
-                "after": ("*", {"tooltip": "the output of the sampler, or of the text encoder's node"}),
+                "after": (ANY, {"tooltip": "the output of the sampler, or of the text encoder's node"}),
             },
             "hidden": {"node_id": "UNIQUE_ID"},
         }
@@ -33,12 +34,7 @@ class RecordingStatus:
         """Never equal to itself: the recording may have grown."""
         return float("nan")
 
-    def status(self, recording: Session | None, after: Any, node_id: str | None = None) -> dict[str, Any]:
-        """Returns the status line, and the path of the file of rows.
-
-        Raises ValueError if the record node is off: there may be no file.
-        """
-        if recording is None:
-            raise ValueError("the record node is switched off: switch 'enabled' on, or bypass this node")
+    def status(self, recording: Session, after: Any, node_id: str | None = None) -> dict[str, Any]:
+        """Returns the status line, and the path of the file of rows."""
         show_on_node(node_id, recording.status)
         return {"ui": {"text": [recording.status]}, "result": (recording.status, str(recording.settings.file))}

@@ -51,7 +51,7 @@ def inspection(found: Any) -> str:
     types = Counter(tensor.stored_type or tensor.dtype for tensor in found.tensors)
     lines = [
         f"model: {found.architecture or 'not known'}; filter: {found.filter or 'none'}",
-        f"{sum(layouts.values())} of {len(found.layers)} layers are quantized" + (f": {_counts(layouts)}" if layouts else ""),
+        f"{sum(layouts.values())} of {len(found.layers)} layers are quantized: {_counts(layouts) or 'none'}",
         f"{len(found.tensors)} tensors: {_counts(types)}",
     ]
     if found.quantized_by is not None:

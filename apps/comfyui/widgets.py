@@ -11,6 +11,16 @@ from .session import Settings
 _MIB = 1 << 20
 
 
+class AnyType(str):
+    """The type of an input that takes every output. ComfyUI compares types with `!=`; older ones know no other way."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+ANY = AnyType("*")
+
+
 def recording(folders: Iterable[str]) -> dict[str, Any]:
     """ComfyUI's description of the widgets. `folders` are the model folders that the checkpoint may be in."""
     return {

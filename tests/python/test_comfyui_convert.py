@@ -158,17 +158,20 @@ class Convert(NodeTest):
             with self.subTest(choice=choice), self.assertRaisesRegex(ValueError, "is no model file"):
                 self.convert(model_file=choice)
 
-    def test_runs_again_if_a_file_changed(self) -> None:
+    def test_runs_again_only_if_a_file_changed(self) -> None:
         before = self.changed()
+        path, _ = self.convert()
         self.assertEqual(self.changed(), before)
-        self.convert()
-        after = self.changed()
-        self.assertNotEqual(after, before)
-        self.assertEqual(self.changed(), after)
+        path.write_bytes(b"of somebody else")
+        self.assertNotEqual(self.changed(), before)
+        path.unlink()
+        self.assertNotEqual(self.changed(), before)
         self.record_rows()
         with_rows = self.changed(rows_file="qmill/rows.safetensors")
         self.record_rows()
         self.assertNotEqual(self.changed(rows_file="qmill/rows.safetensors"), with_rows)
+        self.save(self.text_models, self.checkpoint)
+        self.assertNotEqual(self.changed(), before)
         self.assertEqual(self.changed(rows_file=None), "linked")
         self.assertEqual(self.changed(file_name="../x"), "wrong")
 
@@ -181,7 +184,7 @@ class Inspect(NodeTest):
         return str(text)
 
     def test_inspect_counts_layers_and_tensors(self) -> None:
-        self.assertIn("0 of 10 layers are quantized", self.ask("diffusion_models/tiny.safetensors", "inspect"))
+        self.assertIn("0 of 10 layers are quantized: none", self.ask("diffusion_models/tiny.safetensors", "inspect"))
         self.convert()
         text = self.ask("diffusion_models/tiny_int8.safetensors", "inspect")
         self.assertIn("10 of 10 layers are quantized: ", text)
@@ -196,6 +199,12 @@ class Inspect(NodeTest):
             self.assertRegex(text, rf"(?m)^{reader.name}: (loads it|does not load it|not known)")
         self.assertEqual(len(text.splitlines()), len(expected.readers) + len(expected.findings))
         self.assertTrue(expected.findings)
+
+    def test_a_linked_path_is_looked_at_instead(self) -> None:
+        path, _ = self.convert()
+        node = self.pack.NODE_CLASS_MAPPINGS["QmillInspect"]()
+        (text,) = node.ask("diffusion_models/tiny.safetensors", "inspect", path=str(path))["result"]
+        self.assertIn("10 of 10 layers are quantized", text)
 
     def test_a_damaged_file(self) -> None:
         self.checkpoint.write_bytes(self.checkpoint.read_bytes()[:100])

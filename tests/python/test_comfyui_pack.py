@@ -81,6 +81,11 @@ class Nodes(ComfyTest):
         self.assertEqual(choices["QmillConvert"]["model_file"][0], diffusion + encoders)
         self.assertEqual(choices["QmillInspect"]["model_file"][0], diffusion + encoders)
 
+    def test_the_status_node_takes_every_output(self) -> None:
+        kind, _ = self.pack.NODE_CLASS_MAPPINGS["QmillRecordingStatus"].INPUT_TYPES()["required"]["after"]
+        self.assertEqual(kind, "*")
+        self.assertFalse(kind != "LATENT")
+
     def test_without_qmill_a_node_says_how_to_install_it(self) -> None:
         with (
             mock.patch("importlib.util.find_spec", return_value=None),

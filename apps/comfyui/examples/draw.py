@@ -106,7 +106,8 @@ def _node(node: dict[str, Any]) -> list[str]:
         if len(shown) > room:
             shown = shown[: room - 1] + "…"
         parts += [
-            f'<rect x="{x + 10}" y="{line}" width="{width - 20}" height="{ROW - 3}" rx="9" fill="#222222" stroke="#666666"/>',
+            f'<rect x="{x + 10}" y="{line}" width="{width - 20}" height="{ROW - 3}" rx="9" fill="#222222" '
+            f'stroke="#666666"/>',
             _text(x + 20, line + 14, name, "#999999"),
             _text(x + width - 20, line + 14, shown, "#dddddd", anchor="end"),
         ]
@@ -123,5 +124,5 @@ def _text(x: int, y: int, text: str, colour: str, *, anchor: str = "start", bold
 
 
 if __name__ == "__main__":
-    for path in map(Path, sys.argv[1:] or sorted(Path(__file__).parent.glob("*.json"))):
+    for path in [Path(name) for name in sys.argv[1:]] or sorted(Path(__file__).parent.glob("*.json")):
         path.with_suffix(".svg").write_text(draw(json.loads(path.read_text("utf-8"))), "utf-8")

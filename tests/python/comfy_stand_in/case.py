@@ -36,7 +36,9 @@ class Block(nn.Module):
         self.out = CastLinear(WIDTH, WIDTH)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        return x + self.out(nn.functional.scaled_dot_product_attention(self.q(x), self.k(context), self.v(context)))
+        mixed = nn.functional.scaled_dot_product_attention(self.q(x), self.k(context), self.v(context))
+        result: Tensor = x + self.out(mixed)
+        return result
 
 
 class Diffusion(nn.Module):
@@ -147,7 +149,7 @@ class ComfyTest(unittest.TestCase):
         result: tuple[Any, Any] = self.pack.NODE_CLASS_MAPPINGS[name]().record(subject, **given)
         return result
 
-    def noise(self, seed: int = 0) -> dict[str, Tensor]:
+    def noise(self, seed: int = 0) -> dict[str, Any]:
         """Arguments of a sampling: 5 positions, and conditions of 3 positions each."""
         random = torch.Generator().manual_seed(seed)
         return {

@@ -1,4 +1,4 @@
-"""Of ComfyUI's `comfy.patcher_extension`, `comfy.model_patcher`, `comfy.samplers`, `comfy.model_base` and `comfy.sd`."""
+"""Of ComfyUI: its wrappers, patchers, base model, sampling and CLIP."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def get_all_wrappers(kind: str, wrappers: Wrappers) -> list[Callable[..., Any]]:
 class ModelPatcher:
     """A clone shares the module, and has wrappers of its own."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
         self.wrappers: Wrappers = {}
 
@@ -59,6 +59,8 @@ class ModelPatcher:
 
 
 class BaseModel(nn.Module):
+    diffusion_model: Any
+
     def __init__(self, diffusion_model: nn.Module) -> None:
         super().__init__()
         self.diffusion_model = diffusion_model
@@ -106,7 +108,7 @@ def sample(
 class CLIP:
     """A clone shares the module. Text encoders are below names of their own, each with a `transformer`."""
 
-    def __init__(self, cond_stage_model: nn.Module | None = None) -> None:
+    def __init__(self, cond_stage_model: Any = None) -> None:
         if cond_stage_model is not None:
             self.cond_stage_model = cond_stage_model
             self.patcher = ModelPatcher(cond_stage_model)
