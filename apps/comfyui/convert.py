@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-
 from . import files, text
 from .host import comfyui, qmill, show_on_node
 
@@ -110,9 +108,7 @@ class Convert:
         if rows is not None:
             options["calibration_data"] = str(rows)
         output.parent.mkdir(parents=True, exist_ok=True)
-        # ComfyUI runs nodes in inference mode. The threads of the libraries are not in it, but change these tensors.
-        with torch.inference_mode(False):
-            result = qmill().convert(source, output, progress=_ProgressBar(node_id), **options)
+        result = qmill().convert(source, output, progress=_ProgressBar(node_id), **options)
         self._results[output] = _stamp(output)
         summary = text.conversion(result)
         show_on_node(node_id, summary)

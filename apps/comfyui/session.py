@@ -126,7 +126,6 @@ class Session:
                 f"nothing was recorded to '{self.settings.file}': the model was not called in this run. "
                 f"Connect the model of the record node to the sampler, and set steps to 1 or more"
             )
-        with torch.inference_mode(False):
-            self.status = text.recording_line(self._recording.finish())
+        self.status = text.recording_line(self._recording.finish())
         self._has_written = True
         self._announce(self.status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,9 +18,16 @@ import qmill
 
 class NodeTest(ComfyTest):
     def convert(self, **values: Any) -> tuple[Path, str]:
-        """Path and summary of a run of the node, in inference mode as in ComfyUI."""
-        with torch.inference_mode():
-            answer = self.pack.NODE_CLASS_MAPPINGS["QmillConvert"]().convert(**{**self.widgets(), **values})
+        """Path and summary of a run of the node, in inference mode and in a thread of its own, as in ComfyUI."""
+
+        def run() -> dict[str, Any]:
+            with torch.inference_mode():
+                result: dict[str, Any] = node.convert(**{**self.widgets(), **values})
+            return result
+
+        node = self.pack.NODE_CLASS_MAPPINGS["QmillConvert"]()
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            answer = thread.submit(run).result()
         path, summary = answer["result"]
         self.assertEqual(answer["ui"], {"text": [summary]})
         return Path(path), summary

@@ -119,10 +119,13 @@ class Untouched(ComfyTest):
     def test_a_call_outside_of_sampling_is_not_recorded(self) -> None:
         model, _ = self.record()
         noise = self.noise()
+        during: list[int] = []
+        self.model.diffusion_model.register_forward_hook(lambda *_: during.append(self.hooks() - 1))
         with torch.inference_mode():
             self.model.apply_model(
                 noise["x"], torch.ones(1), noise["positive"], transformer_options={"wrappers": model.wrappers}
             )
+        self.assertEqual(during, [0])
         self.assertFalse(self.rows_file.exists())
 
     def test_the_switch_off_gives_back_the_model_itself(self) -> None:
