@@ -14,6 +14,7 @@ from ..errors import InputError
 from ._checkpoint import Checkpoint, open_checkpoint
 from ._collectors import RowCollectors, StratumCount, SumCollector, SumCollectors
 from ._inputs import InputTable
+from ._rows import finite_rows
 from ._sampling import keys_of_sample
 from ._statistics import Sums
 
@@ -135,7 +136,7 @@ def _load_rows(
             "it has statistics instead of rows, or is damaged; choose another file, or pass overwrite=True"
         )
     rows = file.tensor(key)
-    if not bool(torch.isfinite(rows).all()):
+    if not bool(finite_rows(rows).all()):
         raise InputError(f"entry '{key}' of '{path}' has values that are not finite: record again with overwrite=True")
     collector = collectors.new(leader, shape[1], torch.device("cpu"))
     begin = 0

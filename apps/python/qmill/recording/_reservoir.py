@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._rows import RowStore, capacity_for
+from ._rows import RowStore, capacity_for, finite_rows
 from ._sampling import even_shares, generator
 
 _BOOK_BYTES = 24  # of a row beside its values: its key, its stratum and its call
@@ -107,7 +107,7 @@ class Reservoir:
         stays, comes = self._cut(limit, stratum, key)
         numbers = candidates[comes]
         rows = gather(numbers)
-        finite = torch.isfinite(rows).all(dim=1)
+        finite = finite_rows(rows)
         bad = len(numbers) - int(finite.sum())
         key = key[comes]
         if bad:

@@ -21,6 +21,12 @@ def capacity_for(rows: int) -> int:
     return capacity
 
 
+def finite_rows(rows: Tensor) -> Tensor:
+    """Which rows [n, K] BF16 have only finite values: a mask [n]. Reads the exponents, which is fast on any CPU."""
+    magnitudes = rows.view(torch.int16) & 0x7FFF
+    return magnitudes.amax(dim=1) < 0x7F80 if rows.shape[1] else torch.ones(len(rows), dtype=torch.bool, device="cpu")
+
+
 class RowStore:
     """Rows [capacity, K] BF16 on the CPU, in pieces. Not safe for threads."""
 
@@ -46,7 +52,12 @@ class RowStore:
     def put(self, numbers: Tensor, rows: Tensor) -> None:
         """Stores rows [n, K] BF16 under their numbers [n], which ascend."""
         for piece, first, part in self._parts(numbers):
-            piece.index_copy_(0, numbers[part] - first, rows[part])
+            own = numbers[part]
+            begin, count = int(own[0]) - first, len(own)
+            if int(own[-1]) - first - begin + 1 == count:
+                piece[begin : begin + count] = rows[part]
+            else:
+                piece.index_copy_(0, own - first, rows[part])
 
     def get(self, numbers: Tensor) -> Tensor:
         """The rows [n, K] of ascending numbers [n], as a copy."""

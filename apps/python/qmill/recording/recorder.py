@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -120,9 +119,8 @@ class Recording:
             if self._table is None:
                 self._prepare(self._model)
             assert self._matching is not None
-            if "torch._dynamo" in sys.modules:
-                # Compiled code ignores hooks that it was not compiled with.
-                self._eager = torch.compiler.set_stance("force_eager")
+            # Compiled code ignores hooks that it was not compiled with.
+            self._eager = torch.compiler.set_stance("force_eager")
             for linear in self._modules:
                 layers = self._matching.layers.get(linear.name)
                 if layers:
