@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 _SMALLEST_PIECE = 16  # rows
-_LARGEST_PIECE = 256  # rows
+_LARGEST_PIECE = 512  # rows
 
 
 def capacity_for(rows: int) -> int:
