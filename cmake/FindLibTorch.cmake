@@ -16,6 +16,15 @@ string(REPLACE ":" ";" _torch_environment "$ENV{CMAKE_PREFIX_PATH}")
 foreach(_path IN LISTS _torch_environment)
   list(APPEND _torch_hints "${_path}" "${_path}/../..")
 endforeach()
+# The Python that builds a wheel does not see the packages of its own environment: that is where torch is.
+if(SKBUILD AND Python3_EXECUTABLE)
+  execute_process(COMMAND "${Python3_EXECUTABLE}" -c
+    "import site, sys, sysconfig
+places = [sysconfig.get_path('platlib'), sysconfig.get_path('platlib', vars={'platbase': sys.base_prefix}), site.getusersitepackages()]
+print(';'.join(place + '/torch' for place in places))"
+    OUTPUT_VARIABLE _torch_places OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  list(APPEND _torch_hints ${_torch_places})
+endif()
 
 find_path(LibTorch_INCLUDE_DIR ATen/core/Tensor.h HINTS ${_torch_hints} PATH_SUFFIXES include NO_DEFAULT_PATH)
 find_library(LibTorch_CPU_LIBRARY torch_cpu HINTS ${_torch_hints} PATH_SUFFIXES lib NO_DEFAULT_PATH)
@@ -42,7 +51,7 @@ include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(LibTorch
   REQUIRED_VARS LibTorch_CPU_LIBRARY LibTorch_C10_LIBRARY LibTorch_INCLUDE_DIR
   VERSION_VAR LibTorch_VERSION
-  REASON_FAILURE_MESSAGE "${LibTorch_NOT_FOUND_MESSAGE} (set CMAKE_PREFIX_PATH to the torch.utils.cmake_prefix_path of your Python)")
+  REASON_FAILURE_MESSAGE "${LibTorch_NOT_FOUND_MESSAGE} (set CMAKE_PREFIX_PATH to the torch.utils.cmake_prefix_path of your Python. Before `pip install`, install torch)")
 
 if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
   add_library(LibTorch::LibTorch INTERFACE IMPORTED)

@@ -22,6 +22,6 @@ endif()
 # Library or program of the project: shared flags, RPATHs for the built and the installed tree.
 function(qmill_target name)
   target_link_libraries(${name} PRIVATE $<BUILD_INTERFACE:qmill_flags>)
-  set_target_properties(${name} PROPERTIES
-    INSTALL_RPATH "$ORIGIN;$ORIGIN/../${CMAKE_INSTALL_LIBDIR};${LibTorch_LIBRARY_DIR}")
+  file(RELATIVE_PATH libraries "/${CMAKE_INSTALL_BINDIR}" "/${CMAKE_INSTALL_LIBDIR}")
+  set_target_properties(${name} PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/${libraries};${QMILL_TORCH_RPATH}")
 endfunction()

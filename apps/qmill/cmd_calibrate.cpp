@@ -1,27 +1,14 @@
 #include "commands.h"
-#include "json_output.h"
 #include "simple_command.h"
 #include "text.h"
 
-#include <qmill/core/calibration.h>
+#include <qmill/core/json.h>
 #include <qmill/core/process.h>
 #include <qmill/error.h>
 
 #include <fmt/format.h>
 
 namespace qmill::app {
-namespace {
-
-Json statistics_json(const StatisticsOptions& options, const StatisticsReport& report) {
-  Json layers = Json::array();
-  for (const CalibratedRows& layer : report.layers) layers.push_back({{"name", layer.layer}, {"rows", layer.rows}});
-  return {{"output", options.output.string()},     {"output_bytes", report.bytes_written},
-          {"distinct_inputs", report.distinct},    {"layers", layers},
-          {"unmatched", report.unmatched_entries}, {"empty", report.empty_entries}};
-}
-
-}  // namespace
-
 int run_calibrate(const Words& words) {
   const SimpleCommand command("calibrate", words);
   if (command.shows_help()) return kDone;
@@ -40,7 +27,7 @@ int run_calibrate(const Words& words) {
   options.threads = static_cast<int>(arguments.integer("threads", 0, 1024));
   const StatisticsReport report = write_statistics(command.host(), options, &watch_interrupts());
   if (arguments.on("json")) {
-    print_json(statistics_json(options, report));
+    fmt::print("{}\n", statistics_json(options, report));
     return kDone;
   }
   fmt::print("{}\n  {} ({} distinct), {}\n", options.output.string(), count_text(report.layers.size(), "layer"), report.distinct,

@@ -5,7 +5,7 @@
 #include "text.h"
 
 #include <qmill/core/decoded_source.h>
-#include <qmill/core/dequantize.h>
+#include <qmill/core/json.h>
 #include <qmill/core/process.h>
 #include <qmill/error.h>
 
@@ -32,15 +32,6 @@ DequantizeOptions dequantize_options(const Arguments& arguments) {
   return options;
 }
 
-Json dequantize_json(const DequantizeOptions& options, const DequantizeReport& report) {
-  Json layers = Json::array();
-  for (const StoredLayerEntry& layer : report.layers)
-    layers.push_back({{"name", layer.info.base}, {"format", layer.label.name}, {"layout", layer.label.summary}});
-  return {{"output", options.output.string()}, {"output_bytes", report.run.bytes_written}, {"dtype", dtype_name(options.dtype)},
-          {"seconds", report.run.seconds},     {"peak_memory_bytes", peak_memory_bytes()}, {"layers", layers},
-          {"warnings", report.run.warnings}};
-}
-
 }  // namespace
 
 int run_dequantize(const Words& words) {
@@ -58,7 +49,7 @@ int run_dequantize(const Words& words) {
   }
   for (const std::string& warning : report.run.warnings) fmt::print(stderr, "qmill: warning: {}\n", as_flags(warning));
   if (arguments.on("json")) {
-    print_json(dequantize_json(options, report));
+    print_json(spoken(dequantize_json(options, report)));
     return kDone;
   }
   fmt::print("{}\n  decoded    {} into {}\n  size       {}\n  note       what quantization lost stays lost\n", options.output.string(),

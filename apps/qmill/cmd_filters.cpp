@@ -1,7 +1,7 @@
 #include "commands.h"
-#include "json_output.h"
 #include "simple_command.h"
 
+#include <qmill/core/json.h>
 #include <qmill/error.h>
 #include <qmill/pattern_filter.h>
 
@@ -19,27 +19,6 @@ std::vector<std::string> architectures(const ModelFilter& filter) {
   for (const Fingerprint& fingerprint : filter.fingerprints())
     if (std::find(names.begin(), names.end(), fingerprint.architecture) == names.end()) names.push_back(fingerprint.architecture);
   return names;
-}
-
-Json fingerprint_json(const Fingerprint& fingerprint) {
-  Json dimensions = Json::array();
-  for (const TensorDimension& each : fingerprint.dimensions)
-    dimensions.push_back({{"tensor", each.tensor}, {"axis", each.axis}, {"equals", each.equals}});
-  return {{"name", fingerprint.architecture}, {"order", fingerprint.order}, {"all", fingerprint.all},
-          {"none", fingerprint.none},         {"dimensions", dimensions},   {"renamed_by_readers", fingerprint.renamed_by_readers}};
-}
-
-Json filter_json(const ModelFilter& filter) {
-  Json json = {{"name", filter.info().name}, {"category", filter.info().category}, {"summary", filter.info().summary}};
-  if (const auto* patterns = dynamic_cast<const PatternFilter*>(&filter)) {
-    json["keep"] = patterns->data().keep;
-    json["remove"] = patterns->data().remove;
-  }
-  const bool is_detected = !filter.fingerprints().empty();
-  json["fingerprint"] = is_detected ? filter.fingerprints().front().all : std::vector<std::string>();
-  json["architectures"] = Json::array();
-  for (const Fingerprint& fingerprint : filter.fingerprints()) json["architectures"].push_back(fingerprint_json(fingerprint));
-  return json;
 }
 
 void print_info(const ModelFilter& filter) {
@@ -65,12 +44,11 @@ int run_filters(const Words& words) {
   const Host host = command.host();
   const bool as_json = arguments.on("json");
   if (operands.empty() || (operands.front() == "list" && operands.size() == 1)) {
-    Json list = Json::array();
-    for (const ModelFilter* filter : host.filters()) {
-      list.push_back(filter_json(*filter));
-      if (!as_json) fmt::print("{:<18} {:<6} {}\n", filter->info().name, filter->info().category, filter->info().summary);
-    }
-    if (as_json) print_json(list);
+    if (as_json)
+      fmt::print("{}\n", filters_json(host));
+    else
+      for (const ModelFilter* filter : host.filters())
+        fmt::print("{:<18} {:<6} {}\n", filter->info().name, filter->info().category, filter->info().summary);
     return kDone;
   }
   if (operands.front() != "info" || operands.size() != 2)
@@ -78,7 +56,7 @@ int run_filters(const Words& words) {
                 "qmill filters list, or qmill filters info NAME");
   const ModelFilter& filter = host.filter(operands[1]);
   if (as_json)
-    print_json(filter_json(filter));
+    fmt::print("{}\n", filter_json(filter));
   else
     print_info(filter);
   return kDone;

@@ -1,11 +1,11 @@
 #include "commands.h"
-#include "json_output.h"
 #include "simple_command.h"
 #include "text.h"
 
 #include <qmill/core/architecture.h>
 #include <qmill/core/decoded_source.h>
 #include <qmill/core/foreign_quantizers.h>
+#include <qmill/core/json.h>
 #include <qmill/error.h>
 #include <qmill/source_details.h>
 
@@ -57,22 +57,13 @@ int run_inspect(const Words& words) {
   const Host host = command.host();
   const std::string& file = arguments.operands().front();
   const std::unique_ptr<TensorSource> source = host.open(file);
-  std::vector<StoredLayerEntry> layers;
   try {
-    layers = stored_layers(host, *source);
+    if (arguments.on("json"))
+      fmt::print("{}\n", inspect_json(host, *source));
+    else
+      print_text(file, *source, stored_layers(host, *source), recognise(host, *source), find_foreign_quantizer(source->tensors()));
   } catch (Error& error) {
     throw error.in(fmt::format("'{}'", file));
-  }
-  const std::optional<Architecture> architecture = recognise(host, *source);
-  const std::optional<ForeignQuantizer> quantizer = find_foreign_quantizer(source->tensors());
-  if (arguments.on("json")) {
-    Json json = {{"architecture", architecture ? Json(architecture->name) : Json(nullptr)},
-                 {"filter", architecture ? Json(architecture->filter->info().name) : Json(nullptr)},
-                 {"quantized_by", quantizer ? Json(quantizer->tool) : Json(nullptr)}};
-    json.update(inspect_json(*source, layers));
-    print_json(json);
-  } else {
-    print_text(file, *source, layers, architecture, quantizer);
   }
   return kDone;
 }

@@ -1,7 +1,7 @@
 #include "commands.h"
-#include "json_output.h"
 #include "simple_command.h"
 
+#include <qmill/core/json.h>
 #include <qmill/error.h>
 #include <qmill/names.h>
 
@@ -79,7 +79,7 @@ int print_info(const Host& host, const std::string& name, bool as_json) {
     for (const PluginOffer& offer : candidate.offers) known.push_back(offer.name);
     if (!is_this && !offers_it) continue;
     if (as_json)
-      print_json(plugin_json(host, candidate));
+      fmt::print("{}\n", plugin_json(host, candidate));
     else
       print_plugin(host, candidate);
     return kDone;
@@ -102,7 +102,7 @@ int run_plugins(const Words& words) {
   const Host host = command.host();
   if (operands.empty() || (operands.front() == "list" && operands.size() == 1)) {
     if (arguments.on("json"))
-      print_json(plugins_json(host));
+      fmt::print("{}\n", plugins_json(host));
     else
       print_list(host);
     return kDone;

@@ -3,35 +3,14 @@
 #include "simple_command.h"
 #include "text.h"
 
+#include <qmill/core/json.h>
 #include <qmill/core/process.h>
-#include <qmill/core/verify.h>
 #include <qmill/error.h>
 
 #include <fmt/format.h>
 
 namespace qmill::app {
 namespace {
-
-const char* effect_name(Effect effect) { return effect == Effect::stops ? "stops" : effect == Effect::doubt ? "doubt" : "none"; }
-
-Json verify_json(const std::string& file, const VerifyReport& report) {
-  Json findings = Json::array();
-  for (const Finding& finding : report.findings)
-    findings.push_back({{"level", finding.is_error() ? "error" : "remark"},
-                        {"rule", finding.rule},
-                        {"tensor", finding.tensor},
-                        {"text", as_flags(finding.text)},
-                        {"comfyui", effect_name(finding.comfyui)},
-                        {"stable_diffusion_cpp", effect_name(finding.sdcpp)}});
-  Json readers = Json::array();
-  for (const ReaderVerdict& verdict : report.readers)
-    readers.push_back({{"name", verdict.reader},
-                       {"loads", verdict.loads ? Json(*verdict.loads) : Json(nullptr)},
-                       {"since", verdict.since},
-                       {"because", as_flags(verdict.because)}});
-  return {{"file", file},       {"loads", report.loads()}, {"tensors", report.tensors}, {"layers", report.layers},
-          {"readers", readers}, {"findings", findings}};
-}
 
 std::string verdict_text(const ReaderVerdict& verdict) {
   if (verdict.loads == true) return verdict.since.empty() ? "loads it" : fmt::format("loads it, from {}", verdict.since);
@@ -62,7 +41,7 @@ int run_verify(const Words& words) {
   const std::unique_ptr<TensorSource> source = host.open(file);
   const VerifyReport report = verify_model(host, *source, {.read_data = arguments.on("data")}, &watch_interrupts());
   if (arguments.on("json"))
-    print_json(verify_json(file, report));
+    print_json(spoken(verify_json(file, report)));
   else
     print_text(file, report);
   return report.loads() ? kDone : kFailed;

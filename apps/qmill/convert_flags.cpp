@@ -37,13 +37,6 @@ Flag flag_of(const OptionRow& row) {
   return flag;
 }
 
-// The command's default is the filter of the model; keyword arguments have none.
-bool chooses_filters(const OptionTable& table, const std::vector<GivenOption>& given) {
-  return std::any_of(given.begin(), given.end(), [&](const GivenOption& each) {
-    return each.name == "filter" || (table.find(each.name)->is_filter && each.value != OptionValue(std::string("off")));
-  });
-}
-
 // What the command does besides converting.
 void add_own_flags(std::vector<Flag>& flags) {
   const auto place = [&](const char* name) {
@@ -95,7 +88,7 @@ ConvertOptions convert_options(const Arguments& arguments, const Host& host) {
                                                 arguments.text(kOperands[i]), operands[i]));
     given.push_back({kOperands[i], operands[i], true});
   }
-  if (!chooses_filters(table, given)) given.push_back({"filter", std::string(kAutomaticFilter), true});
+  table.add_automatic_filter(given);
   if (operands.empty() && !arguments.given("input"))
     throw Error(ErrorKind::usage, "no input is given", "qmill -i MODEL.safetensors [-o OUTPUT.safetensors]");
   ConvertOptions options = table.read(given);

@@ -3,21 +3,15 @@
 
 #include "arguments.h"
 
-#include <qmill/core/stored_layers.h>
-
 #include <nlohmann/json.hpp>
 
 namespace qmill::app {
 
 using Json = nlohmann::ordered_json;
 
-Json inspect_json(const TensorSource& source, const std::vector<StoredLayerEntry>& layers);
-Json plugins_json(const Host& host);
-Json plugin_json(const Host& host, const PluginCandidate& plugin);  // with the options of its quantizers
-
 Json flags_json(const Command& command);  // --help --json
 
-// What core says as JSON of a plan or a run, its remarks and warnings as a command line spells options.
+// What core says as JSON, with options in its texts as a command line spells them.
 Json spoken(const std::string& json);
 
 std::string json_text(const Json& json);  // indented; what is not UTF-8 is replaced

@@ -19,12 +19,6 @@
 #include <set>
 
 namespace qmill {
-namespace {
-
-constexpr std::int64_t kMostKeptRows = 1024;  // handed out: more would cost time and tell little more
-
-}  // namespace
-
 struct Calibration::State {
   // What a layer's inputs are known by.
   enum class Source { none, rows, hessian, smoothed, lora, channels };
@@ -319,6 +313,8 @@ Calibration::Calibration(const Host& host, const TensorSource& model, const Cali
 Calibration::~Calibration() = default;
 
 const CalibrationAccount& Calibration::account() const { return state_->account; }
+
+std::string Calibration::recorded_model() const { return state_->file ? state_->file->recorded_model() : std::string(); }
 
 std::string Calibration::identity() const {
   std::string text;

@@ -21,6 +21,9 @@ class Calibration {
 
   const CalibrationAccount& account() const;
 
+  // Identity (model_identity) of the model that the inputs were recorded from; empty: the data do not say.
+  std::string recorded_model() const;
+
   // Tells the headers of the files from those of others.
   std::string identity() const;
 

@@ -11,6 +11,7 @@
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -19,6 +20,9 @@ namespace qmill {
 namespace {
 
 constexpr std::uint64_t kMaxJsonBytes = 256 << 20;
+
+// Keys of the file's metadata.
+constexpr const char* kSharedInputs = "shared_inputs";  // {"LAYER": "the layer that has its entries", ...}
 
 struct KindName {
   InputKind kind;
@@ -92,6 +96,15 @@ CalibrationFile::CalibrationFile(const Host& host, const std::filesystem::path& 
   }
   source_ = host.open(path);
   read_tensors();
+  reading([&] { read_shared_inputs(); });
+}
+
+std::string CalibrationFile::recorded_model() const {
+  if (source_ == nullptr) return {};
+  const std::map<std::string, std::string>& metadata = source_->metadata();
+  const auto format = metadata.find("format");
+  const auto model = metadata.find("checkpoint");
+  return format == metadata.end() || format->second != kRecordingFormat || model == metadata.end() ? std::string() : model->second;
 }
 
 Error CalibrationFile::located(Error error) const { return error.in(fmt::format("'{}'", path_.string())); }
@@ -121,6 +134,31 @@ void CalibrationFile::read_tensors() {
     const auto [entry, is_new] = index.emplace(layer, entries_.size());
     if (is_new) entries_.push_back({layer, {}, {}});
     entries_[entry->second].tensors[kind->kind] = i;
+  }
+}
+
+void CalibrationFile::read_shared_inputs() {
+  const auto text = source_->metadata().find(kSharedInputs);
+  if (text == source_->metadata().end()) return;
+  const auto refuse = [](const std::string& what, const char* expected) {
+    throw Error(ErrorKind::input, fmt::format("'{}' in the metadata {}, expected {}", kSharedInputs, what, expected), "record the inputs again");
+  };
+  const nlohmann::ordered_json shared = parse_json(text->second);
+  if (!shared.is_object()) refuse(fmt::format("is {}", excerpt(shared)), "an object with a member per layer");
+  std::map<std::string, std::size_t> index;
+  for (std::size_t i = 0; i < entries_.size(); ++i) index.emplace(entries_[i].layer, i);
+  for (const auto& [layer, other] : shared.items()) {
+    if (!other.is_string()) refuse(fmt::format("has {} for '{}'", excerpt(other), layer), "the name of a layer");
+    const auto found = index.find(other.get<std::string>());
+    if (index.contains(layer)) refuse(fmt::format("names '{}', which has entries of its own", layer), "one or the other");
+    if (found == index.end()) {
+      // A layer without rows may share them, too.
+      if (std::find(empty_.begin(), empty_.end(), other.get<std::string>() + ".input") == empty_.end())
+        refuse(fmt::format("says that '{}' has the inputs of '{}', which has no entries", layer, other.get<std::string>()), "a layer that has some");
+      empty_.push_back(layer + ".input");
+      continue;
+    }
+    entries_.push_back({layer, entries_[found->second].tensors, {}});
   }
 }
 

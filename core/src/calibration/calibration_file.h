@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace qmill {
@@ -24,6 +25,9 @@ struct CalibrationEntry {
   bool has(InputKind kind) const { return tensors.contains(kind) || values.contains(kind); }
 };
 
+// What recordings have as "format" in their metadata. They also have the model's identity, as "checkpoint".
+inline constexpr std::string_view kRecordingFormat = "qmill_recording";
+
 class CalibrationFile {
  public:
   // A ".json" is JSON, anything else what the host opens. Headers only (JSON: the values). Throws Error(input, io) that names the file.
@@ -34,6 +38,8 @@ class CalibrationFile {
   const std::vector<CalibrationEntry>& entries() const { return entries_; }
   const std::vector<std::string>& unknown() const { return unknown_; }  // tensors that are no such entry
   const std::vector<std::string>& empty() const { return empty_; }      // tensors with 0 rows: no entries
+  // Identity (model_identity) of the model that the inputs were recorded from; empty: the file does not say.
+  std::string recorded_model() const;
 
   // Throws Error(input) that names entry and file for a type or shape that does not fit inputs of `columns`, which is unknown if it is
   // absent, and for entries that contradict each other.
@@ -59,6 +65,7 @@ class CalibrationFile {
 
  private:
   void read_tensors();
+  void read_shared_inputs();
   void read_json();
   at::Tensor values(std::size_t tensor) const;
 

@@ -7,6 +7,9 @@
 
 namespace qmill {
 
+// Of those that are kept apart, as many are handed out at most: more would cost time and tell little more.
+inline constexpr std::int64_t kMostKeptRows = 1024;
+
 // Of each run of five consecutive rows one, chosen by the seed and the number of the run alone: the same rows of every tensor.
 // Rows that fill no run are all fitted to.
 class RowSplit {

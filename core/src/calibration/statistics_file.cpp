@@ -110,7 +110,10 @@ class Writer {
       for (const char* name : {".mean", ".channel_max", ".channel_mean"}) tensors.push_back({layer.name + name, DType::f32, {columns}});
       tensors.push_back({layer.name + ".input_scale", DType::f32, {}});
     }
-    const OutputPlan plan = plan_output(std::move(tensors), {{"qmill.version", QMILL_VERSION}});
+    std::map<std::string, std::string> metadata = {{"qmill.version", QMILL_VERSION}};
+    if (std::string model = file_.recorded_model(); !model.empty())
+      metadata.insert({{"format", std::string(kRecordingFormat)}, {"checkpoint", std::move(model)}});
+    const OutputPlan plan = plan_output(std::move(tensors), metadata);
     OutputFile output(destination_, plan.file_bytes);
     output.write(0, std::as_bytes(std::span(plan.header)));
     for (const std::vector<SampledLayer>& group : groups) {

@@ -138,7 +138,7 @@ void log_result(const ConvertToInt8Options& given, const Plan& plan, const Conve
 
 ConvertReport convert_to_int8(const ConvertToInt8Options& options) { return convert_to_int8(default_host(), options); }
 
-ConvertReport convert_to_int8(const Host& host, const ConvertToInt8Options& given, const RunHooks& hooks) {
+ConvertReport convert_to_int8(const Host& host, const ConvertToInt8Options& given, const RunHooks& hooks, std::string* json) {
   Conversion conversion(host, options_of(given, host));
   conversion.check_destination();  // before a heuristic reads everything
   const Plan& plan = conversion.plan(hooks.cancel);
@@ -148,6 +148,7 @@ ConvertReport convert_to_int8(const Host& host, const ConvertToInt8Options& give
   }
   const ConvertReport report = conversion.run(hooks);
   log_result(given, plan, report);
+  if (json != nullptr) *json = report_json(plan, report);
   return report;
 }
 

@@ -1,22 +1,15 @@
 #include <qmill/compat/converters.h>
 
-#include "compat/finite.h"
-#include "calibration/known_inputs.h"
+#include "calibration/memory_rows.h"
 #include "calibration/substitute_hessian.h"
 #include "plan/option_checks.h"
 #include "plan/target.h"
-#include "host/guard.h"
-#include "run/choose_codes.h"
-#include "host/resource_context.h"
 
 #include <qmill/core/logging.h>
-#include <qmill/core/process.h>
+#include <qmill/core/quantize_weight.h>
 #include <qmill/error.h>
 
-#include <ATen/ops/empty.h>
 #include <fmt/format.h>
-
-#include <cmath>
 
 namespace qmill {
 namespace {
@@ -44,41 +37,6 @@ void note_device(const std::string& device, bool use_triton) {
   if (use_triton) log(LogLevel::normal, "use_triton is for GPUs: it changes nothing on a CPU");
 }
 
-// What the caller says of the inputs.
-class GivenInputs final : public KnownInputs {
- public:
-  explicit GivenInputs(at::Tensor hessian) : KnownInputs("given"), hessian_(std::move(hessian)) {}
-  at::Tensor hessian() const override { return hessian_.clone(); }
-
- private:
-  const at::Tensor hessian_;
-};
-
-class GivenContext final : public ResourceContext {
- public:
-  GivenContext(const TensorInfo& weight, const LayerTarget& target, const LayerCalibration* calibration, std::uint64_t seed,
-               const RunResources& resources)
-      : ResourceContext(weight, target, resources), calibration_(calibration), seed_(seed) {}
-  const LayerCalibration* calibration() const override { return calibration_; }
-  std::uint64_t seed() const override { return seed_; }
-  void note(std::string text) override { log(LogLevel::verbose, text); }
-
- private:
-  const LayerCalibration* calibration_;
-  const std::uint64_t seed_;
-};
-
-// F32, contiguous, of this shape.
-at::Tensor given_tensor(const char* name, const at::Tensor& tensor, std::vector<std::int64_t> shape) {
-  if (!tensor.device().is_cpu() || !at::isFloatingType(tensor.scalar_type()) || tensor.sizes() != at::IntArrayRef(shape))
-    throw Error(ErrorKind::usage,
-                fmt::format("{} is {} {}, expected a floating {} on the CPU", name, c10::toString(tensor.scalar_type()),
-                            TensorInfo{"", DType::f32, tensor.sizes().vec()}.shape_text(), TensorInfo{"", DType::f32, shape}.shape_text()));
-  at::Tensor values = tensor.to(at::kFloat).contiguous();
-  if (!is_finite(values)) throw Error(ErrorKind::numeric, fmt::format("{} has values that are not finite", name));
-  return values;
-}
-
 }  // namespace
 
 struct Int8Converter::State {
@@ -97,9 +55,9 @@ struct Int8Converter::State {
     const std::int64_t columns = weight.size(1);
     if (!(inputs.smoothquant_alpha >= 0 && inputs.smoothquant_alpha <= 1))
       throw Error(ErrorKind::usage, fmt::format("smoothquant_alpha is {}; allowed: a number from 0 to 1", inputs.smoothquant_alpha));
-    if (inputs.H.defined()) return given_tensor("H", inputs.H, {columns, columns});
+    if (inputs.H.defined()) return given_inputs("H", inputs.H, {columns, columns});
     if (!inputs.activation_scales.defined()) return {};
-    const at::Tensor largest = given_tensor("activation_scales", inputs.activation_scales, {columns});
+    const at::Tensor largest = given_inputs("activation_scales", inputs.activation_scales, {columns});
     return diagonal_hessian(smoothing_factors(largest, largest_of_columns(weight, tasks), inputs.smoothquant_alpha));
   }
 };
@@ -115,31 +73,17 @@ ConvertedWeight Int8Converter::convert(const WeightTensor& given, const Converte
   const at::Tensor weight = given.detach().contiguous();
   const TensorInfo info = info_of({kWeight, weight});
   const ResolvedTarget resolved = TargetResolver(*state_->host, options.target).resolve({}, info);
-  const auto& [format, layout, values] = resolved.target;
-  if (state_->tiles_must_fit && resolved.wanted_scaling == Scaling::block && layout.scaling != Scaling::block)
+  if (state_->tiles_must_fit && resolved.wanted_scaling == Scaling::block && resolved.target.layout.scaling != Scaling::block)
     throw Error(ErrorKind::usage,
                 fmt::format("block_size {} does not divide the weight's {}", options.target.storage.block_size.value_or(0), info.shape_text()),
                 "choose another block size, or scaling_mode row");
 
   TaskPool tasks(options.run.threads);
-  const auto buffers = std::make_shared<BufferPool>(0);
-  const RunResources resources{tasks, *buffers, nullptr, nullptr, options.run.memory.thresholds};
   const at::Tensor hessian = state_->hessian(weight, inputs, tasks);
-  std::optional<GivenInputs> known;
-  if (hessian.defined()) known.emplace(hessian);
-  GivenContext context(info, resolved.target, known ? &*known : nullptr, static_cast<std::uint64_t>(options.seed), resources);
-  const Quantizer& quantizer = *resolved.quantizer;
-  const StoredLayer stored = guard(quantizer.info().name, "quantize", "", [&] {
-    StoredLayer made = quantizer.quantize(weight, context);
-    require_as_planned(quantizer.plan(info, resolved.target), made);
-    return made;
-  });
-  std::vector<at::Tensor> tensors;
-  for (const StoredTensor& tensor : stored.tensors) tensors.push_back(tensor.data);
-  ConvertedWeight result{tensors.at(0), tensors.at(1), at::empty(weight.sizes(), at::kFloat)};
-  guard(format->info().name, "decode", "",
-        [&] { format->decode_rows(tensors, layout, 0, weight.size(0), result.dequantized.mutable_data_ptr<float>()); });
-  return result;
+  const std::unique_ptr<LayerCalibration> known = hessian.defined() ? memory_hessian(hessian) : nullptr;
+  QuantizedWeight quantized = quantize_weight(*state_->host, options, kWeight, weight, known.get());
+  for (const std::string& note : quantized.report.notes) log(LogLevel::verbose, note);
+  return {quantized.tensors.at(0).data, quantized.tensors.at(1).data, quantized.dequantized};
 }
 
 QuIPInt8Converter::QuIPInt8Converter(const QuIPInt8ConverterOptions& given, const Host& host)

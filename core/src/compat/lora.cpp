@@ -1,7 +1,7 @@
 // The public functions about LoRA files and single tensors.
 #include <qmill/compat/lora.h>
 
-#include "compat/finite.h"
+#include "model/finite.h"
 #include "lora/lora_alpha.h"
 #include "lora/merge.h"
 #include "lora/weight_change.h"

@@ -1,3 +1,5 @@
+#include "conversion/report_json.h"
+
 #include "io/json_text.h"
 #include "plan/plan_json.h"
 #include "report/quality_json.h"
@@ -7,17 +9,19 @@
 
 namespace qmill {
 
+nlohmann::ordered_json layer_report(const LayerReport& layer) {
+  nlohmann::ordered_json entry = layer_json(layer.quality);
+  entry["quantizer"] = layer.quantizer;
+  entry["seconds"] = layer.seconds;
+  entry["notes"] = layer.notes;
+  if (!layer.statistics.empty()) entry["statistics"] = layer.statistics;
+  return entry;
+}
+
 std::string report_json(const Plan& plan, const ConvertReport& report) {
   using Json = nlohmann::ordered_json;
   Json layers = Json::array();
-  for (const LayerReport& layer : report.layers) {
-    Json entry = layer_json(layer.quality);
-    entry["quantizer"] = layer.quantizer;
-    entry["seconds"] = layer.seconds;
-    entry["notes"] = layer.notes;
-    if (!layer.statistics.empty()) entry["statistics"] = layer.statistics;
-    layers.push_back(std::move(entry));
-  }
+  for (const LayerReport& layer : report.layers) layers.push_back(layer_report(layer));
   Json json = {{"output", plan.options.output.string()},
                {"output_bytes", report.bytes_written},
                {"input_bytes", report.bytes_read},

@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <cstdio>
+#include <mutex>
 #include <utility>
 
 namespace qmill {
@@ -16,6 +17,9 @@ constexpr std::array<std::pair<std::string_view, LogLevel>, 4> kLevels = {
     {{"DEBUG", LogLevel::debug}, {"VERBOSE", LogLevel::verbose}, {"NORMAL", LogLevel::normal}, {"MINIMAL", LogLevel::minimal}}};
 
 std::atomic<LogLevel> current = LogLevel::normal;
+
+std::mutex sink_mutex;
+std::function<void(LogLevel, std::string_view)> sink;  // guarded by sink_mutex
 
 }  // namespace
 
@@ -29,9 +33,18 @@ void setup_logging(std::string_view level) { setup_logging(parse_log_level(level
 void setup_logging(LogLevel level) { current = level; }
 LogLevel log_level() { return current; }
 
+void set_log_sink(std::function<void(LogLevel, std::string_view)> wanted) {
+  const std::lock_guard lock(sink_mutex);
+  sink = std::move(wanted);
+}
+
 void log(LogLevel level, std::string_view text) {
-  // One call per line: lines of several threads do not mix.
-  if (logs(level)) fmt::print(stderr, "{}", fmt::format("qmill: {}\n", text));
+  if (!logs(level)) return;
+  const std::lock_guard lock(sink_mutex);
+  if (sink)
+    sink(level, text);
+  else
+    fmt::print(stderr, "{}", fmt::format("qmill: {}\n", text));  // one call: lines of several processes do not mix
 }
 
 }  // namespace qmill

@@ -239,4 +239,14 @@ ConvertOptions OptionTable::read(const std::vector<GivenOption>& given) const {
   return options;
 }
 
+void OptionTable::add_automatic_filter(std::vector<GivenOption>& given) const {
+  const auto chooses_filters = [&](const GivenOption& each) {
+    const OptionRow* row = find(each.name);
+    if (row == nullptr) return false;
+    const bool is_off = each.value == OptionValue(std::string("off")) || each.value == OptionValue(false);
+    return same_name(row->spec.name, "filter") || (row->is_filter && !is_off);
+  };
+  if (std::none_of(given.begin(), given.end(), chooses_filters)) given.push_back({"filter", std::string(kAutomaticFilter), true});
+}
+
 }  // namespace qmill

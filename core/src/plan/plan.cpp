@@ -91,7 +91,7 @@ class Planner {
     if (layers_without_input_scale_ != 0)
       plan_.warnings.push_back(fmt::format("the calibration data have no input_scale for {} quantized layers: their .scale_input is 1",
                                            layers_without_input_scale_));
-    add_calibration_warnings(plan_);
+    add_calibration_warnings(plan_, source_);
     add_merge_warnings(plan_);
     plan_.read_data = analysis_.has_read();
     plan_.inputs_identity = identity_of_inputs(source_, options_);

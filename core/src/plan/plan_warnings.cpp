@@ -1,11 +1,13 @@
 #include "plan/plan_warnings.h"
 
+#include "calibration/calibration.h"
 #include "model/source_checks.h"
 #include "plan/input_files.h"
 #include "plan/option_checks.h"
 #include "plan/words.h"
 
 #include <qmill/core/decoded_source.h>
+#include <qmill/core/model_identity.h>
 #include <qmill/source_details.h>
 
 #include <fmt/format.h>
@@ -59,8 +61,13 @@ void add_remarks(Plan& plan, const TensorSource& source) {
                                        plan.calibration_account->unused_rows, plan.options.calibration.samples));
 }
 
-void add_calibration_warnings(Plan& plan) {
+void add_calibration_warnings(Plan& plan, const TensorSource& source) {
   if (!plan.calibration_account) return;
+  // A source that is renamed or decoded has other names and types than the file that the inputs were recorded from.
+  const std::string recorded = plan.options.rename || !decoded_layers(source).empty() ? std::string() : plan.calibration->recorded_model();
+  if (!recorded.empty())
+    if (const std::string difference = identity_difference(recorded, model_identity(source)); !difference.empty())
+      plan.warnings.push_back(fmt::format("'{}' was recorded from another model: {}", plan.options.calibration.data.string(), difference));
   const CalibrationAccount& account = *plan.calibration_account;
   if (const std::vector<std::string>& entries = account.unmatched_entries; !entries.empty()) {
     const std::string names = first_names(entries);

@@ -8,7 +8,7 @@ namespace qmill {
 // Each adds to plan.warnings or plan.remarks, from what the plan holds already.
 void add_source_warnings(Plan& plan, const TensorSource& source);
 void add_remarks(Plan& plan, const TensorSource& source);
-void add_calibration_warnings(Plan& plan);
+void add_calibration_warnings(Plan& plan, const TensorSource& source);
 void add_merge_warnings(Plan& plan);
 
 }  // namespace qmill

@@ -69,7 +69,8 @@ struct ConvertToInt8Options {
 // As the command convert does, with the default host. Warnings, and with report_quality the quality of every layer, are logged
 // (qmill/core/logging.h). Throws Error; then nothing is at output_file that was not there before.
 QMILL_CORE_API ConvertReport convert_to_int8(const ConvertToInt8Options& options);
-// With plugins of another host, and to be followed or ended on the way.
-QMILL_CORE_API ConvertReport convert_to_int8(const Host& host, const ConvertToInt8Options& options, const RunHooks& hooks = {});
+// With plugins of another host, and to be followed or ended on the way. `json`: gets the result as report_json() has it; may be null.
+QMILL_CORE_API ConvertReport convert_to_int8(const Host& host, const ConvertToInt8Options& options, const RunHooks& hooks = {},
+                                             std::string* json = nullptr);
 
 }  // namespace qmill

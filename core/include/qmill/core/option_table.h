@@ -86,6 +86,9 @@ class QMILL_CORE_API OptionTable {
   // quantizer that no layer would use; Error(io, input) for the layer configuration.
   ConvertOptions read(const std::vector<GivenOption>& given) const;
 
+  // Adds `filter` `auto`, unless `given` says something of filters: what front ends for people do.
+  void add_automatic_filter(std::vector<GivenOption>& given) const;
+
  private:
   OptionValues check(const std::vector<GivenOption>& given) const;
   void stand_for(OptionValues& values) const;

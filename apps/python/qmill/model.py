@@ -1,0 +1,71 @@
+"""Tensors of a model file by name, for any file that qmill reads."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from qmill._native import call
+from qmill.errors import UsageError
+
+
+class Model:
+    """An open model: .safetensors, an index.json, a folder of shards, .gguf, .pt. [any-thread, one at a time]
+
+    Tensors are read when they are asked for. Close it, or use it in a `with` statement.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Reads the header. Raises QmillError that names the file."""
+        self.path = os.fspath(path)
+        reply = call("open_model", {"path": self.path}).json
+        self._handle: int | None = reply["handle"]
+        self._tensors: dict[str, Any] = {tensor["name"]: tensor for tensor in reply["tensors"]}
+        self.metadata: dict[str, str] = reply["metadata"]
+
+    def keys(self) -> list[str]:
+        """The names of all tensors, in the order of the file."""
+        return list(self._tensors)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._tensors
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+        return tuple(self._info(key)["shape"])
+
+    def dtype(self, key: str) -> str:
+        """The element type of a tensor by its safetensors name, such as "BF16"."""
+        return str(self._info(key)["dtype"])
+
+    def tensor(self, key: str) -> torch.Tensor:
+        """A tensor, on the CPU, in its own type. Raises UnsupportedError for types that torch lacks."""
+        self._info(key)
+        return call("read_model_tensor", {"handle": self._handle or 0, "name": key}).tensors[0]
+
+    def close(self) -> None:
+        """Gives back the file. A second call does nothing."""
+        if self._handle is not None:
+            call("close_model", {"handle": self._handle})
+        self._handle = None
+
+    def _info(self, key: str) -> Any:
+        if self._handle is None:
+            raise UsageError(f"'{self.path}' is closed; open it again")
+        if key not in self._tensors:
+            raise UsageError(f"'{self.path}' has no tensor '{key}'")
+        return self._tensors[key]
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,38 @@
+"""A bar for people who watch: tqdm, if it is installed and standard error is a terminal."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from qmill._native import Progress
+
+ProgressCallback = Callable[[Progress], object]
+
+
+@contextmanager
+def shown(progress: ProgressCallback | None, title: str) -> Iterator[ProgressCallback | None]:
+    """What to call: `progress` as it is; a bar if it is None and somebody watches; else nothing."""
+    bar = _bar(title) if progress is None and sys.stderr.isatty() else None
+    if bar is None:
+        yield progress
+        return
+
+    def update(state: Progress) -> None:
+        bar.total = state.bytes
+        bar.set_postfix_str(f"{state.layers_done}/{state.layers} layers", refresh=False)
+        bar.update(state.bytes_done - bar.n)
+
+    with bar:
+        yield update
+
+
+def _bar(title: str) -> Any:
+    try:
+        tqdm = importlib.import_module("tqdm.auto").tqdm
+    except ImportError:
+        return None
+    return tqdm(desc=title, unit="B", unit_scale=True, leave=False)

@@ -1,0 +1,25 @@
+// Inputs of a layer that a program holds in memory.
+#pragma once
+
+#include "engine/resources.h"
+
+#include <qmill/layer_context.h>
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+namespace qmill {
+
+// What a caller gives as `name`, as contiguous F32 of this shape (-1: any number of rows). Throws Error(usage) for another type, shape or
+// device, Error(numeric) for values that are not finite.
+at::Tensor given_inputs(const char* name, const at::Tensor& tensor, const std::vector<std::int64_t>& shape);
+
+// `rows` [T,K], F32. `seed` decides which of five are kept apart. Borrows `resources`.
+std::unique_ptr<LayerCalibration> memory_rows(const at::Tensor& rows, std::int64_t seed, const RunResources& resources);
+
+// Of a Hessian [K,K] of any scale, symmetric and finite, F32.
+std::unique_ptr<LayerCalibration> memory_hessian(const at::Tensor& hessian);
+
+}  // namespace qmill
