@@ -36,10 +36,11 @@ class Block(nn.Module):
         y = nn.functional.layer_norm(x, x.shape[-1:])
         heads = [part(y).unflatten(-1, (-1, 64)).transpose(1, 2) for part in (self.q, self.k, self.v)]
         x = x + self.out(nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
-        return x + self.down(nn.functional.gelu(self.up(nn.functional.layer_norm(x, x.shape[-1:]))))
+        result: Tensor = x + self.down(nn.functional.gelu(self.up(nn.functional.layer_norm(x, x.shape[-1:]))))
+        return result
 
 
-def seconds(run: Callable[[], None]) -> float:
+def seconds(run: Callable[[], object]) -> float:
     """CPU time of a call, in seconds."""
     begin = time.process_time()
     run()
@@ -65,7 +66,7 @@ def main() -> None:
         plain, recorded, writing = [], [], []
         model(inputs)
         for _ in range(_ROUNDS):
-            plain.append(seconds(lambda: [model(inputs) for _ in range(2 * _STEPS)] and None))
+            plain.append(seconds(lambda: [model(inputs) for _ in range(2 * _STEPS)]))
             recording = record(
                 model, Path(folder) / "rows.safetensors", overwrite=True, statistics=arguments.mode == "statistics"
             )
@@ -79,7 +80,7 @@ def main() -> None:
 
             recorded.append(seconds(run))
             recording.pause()
-            writing.append(seconds(lambda: recording.finish() and None))
+            writing.append(seconds(lambda: recording.finish()))
     account = recording.account
     print(f"{account.layers} layers, {account.inputs} inputs, {account.row_limit} rows, {account.bytes / 1e6:.0f} MB")
     print(f"model alone {min(plain):.2f} s, with recording {min(recorded):.2f} s, file {min(writing):.2f} s (CPU time)")

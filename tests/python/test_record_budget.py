@@ -94,7 +94,7 @@ class Budget(RecordCase):
 
     def test_a_budget_that_is_too_small_is_refused_before_the_model_runs(self) -> None:
         recording = Recording(Attention(64), self.path, budget=10_000)
-        with self.assertRaisesRegex(UsageError, "budget of 10000 bytes is too small for 6 layers: pass at least [0-9]+"):
+        with self.assertRaisesRegex(UsageError, "budget of 10000 bytes is too small for 6 layers: pass at least"):
             recording.start()
         with self.assertRaises(UsageError):
             Recording(Attention(4), self.path, rows=0)

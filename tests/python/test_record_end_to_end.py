@@ -52,8 +52,9 @@ class EndToEnd(RecordCase):
         self.mixing = torch.randn(24, _WIDTH)
         self.checkpoint = self.folder / "model.safetensors"
         state = self.model.state_dict()
-        save_file({f"model.diffusion_model.{name}": tensor.bfloat16() for name, tensor in state.items()}, self.checkpoint)
-        self.model.load_state_dict({name: tensor.bfloat16().float() for name, tensor in state.items()})
+        stored = {name: tensor.bfloat16() for name, tensor in state.items()}
+        save_file({f"model.diffusion_model.{name}": tensor for name, tensor in stored.items()}, self.checkpoint)
+        self.model.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
 
     def command(self, *arguments: str | Path) -> str:
         done = subprocess.run([_COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=300)
@@ -62,9 +63,15 @@ class EndToEnd(RecordCase):
 
     def record(self, share: bool = True, statistics: bool = False) -> None:
         options = {"rows": 1500, "overwrite": True, "share": share, "statistics": statistics}
-        with torch.inference_mode(), record(
-            self.model, self.path, checkpoint=self.checkpoint, **options  # type: ignore[arg-type]
-        ) as recording:
+        with (
+            torch.inference_mode(),
+            record(
+                self.model,
+                self.path,
+                checkpoint=self.checkpoint,
+                **options,  # type: ignore[arg-type]
+            ) as recording,
+        ):
             for step in range(6):
                 recording.step = step
                 self.model(tokens(self.mixing, step))

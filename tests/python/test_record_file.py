@@ -102,7 +102,7 @@ class Writing(RecordCase):
 
     def test_interrupted_while_writing(self) -> None:
         for failure in (KeyboardInterrupt, MemoryError):
-            with mock.patch.object(writer.os, "fsync", side_effect=failure), self.assertRaises(failure):
+            with mock.patch("qmill.recording._writer.os.fsync", side_effect=failure), self.assertRaises(failure):
                 with torch.no_grad(), record(self.model, self.path):
                     self.model(torch.randn(5, 4))
             self.assert_nothing_left()

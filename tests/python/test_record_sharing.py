@@ -22,9 +22,9 @@ class Three(nn.Module):
 
 
 class Sharing(RecordCase):
-    def run_calls(self, calls: Callable[[Three], None], **options: bool) -> RecordingAccount:
+    def run_calls(self, calls: Callable[[Three], object]) -> RecordingAccount:
         model = Three()
-        with torch.no_grad(), record(model, self.path, overwrite=True, rows=64, **options) as recording:
+        with torch.no_grad(), record(model, self.path, overwrite=True, rows=64) as recording:
             calls(model)
         return recording.account
 
@@ -54,7 +54,7 @@ class Sharing(RecordCase):
 
     def test_views_of_one_tensor_are_one_input(self) -> None:
         x = numbered_rows(10, 4)
-        account = self.run_calls(lambda m: [m.a(x), m.b(x.view(2, 5, 4)), m.c(x.detach())] and None)
+        account = self.run_calls(lambda m: [m.a(x), m.b(x.view(2, 5, 4)), m.c(x.detach())])
         self.assertEqual(account.shared_inputs, {"b": "a", "c": "a"})
 
     def test_equal_values_in_other_memory_are_two_inputs(self) -> None:
@@ -67,7 +67,7 @@ class Sharing(RecordCase):
 
     def test_a_part_of_a_tensor_is_another_input(self) -> None:
         x = numbered_rows(10, 4)
-        account = self.run_calls(lambda m: [m.a(x), m.b(x[:5]), m.c(x[5:])] and None)
+        account = self.run_calls(lambda m: [m.a(x), m.b(x[:5]), m.c(x[5:])])
         self.assertEqual(account.shared_inputs, {})
         self.assertEqual(self.numbers("c"), [5, 6, 7, 8, 9])
 
@@ -140,7 +140,7 @@ class Sharing(RecordCase):
 
     def test_a_layer_that_begins_later_does_not_join(self) -> None:
         x = numbered_rows(10, 4)
-        account = self.run_calls(lambda m: [m.a(x), m.a(x), m.b(x), m.b(x)] and None)
+        account = self.run_calls(lambda m: [m.a(x), m.a(x), m.b(x), m.b(x)])
         self.assertEqual(account.shared_inputs, {})
 
     def test_the_same_context_in_every_block_is_stored_once(self) -> None:
@@ -150,7 +150,8 @@ class Sharing(RecordCase):
                 self.k, self.v = nn.Linear(4, 4), nn.Linear(4, 4)
 
             def forward(self, context: Tensor) -> Tensor:
-                return self.k(context) + self.v(context)
+                result: Tensor = self.k(context) + self.v(context)
+                return result
 
         blocks = nn.ModuleList(Block() for _ in range(3))
         context = numbered_rows(9, 4)

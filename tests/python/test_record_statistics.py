@@ -18,7 +18,9 @@ class Statistics(RecordCase):
         found = load_file(self.path)
         x = x.double()
         hessian = found[f"{layer}.hessian"]
-        self.assertEqual({found[f"{layer}.{kind}"].dtype for kind in ("hessian", "mean", "channel_max")}, {torch.float32})
+        self.assertEqual(
+            {found[f"{layer}.{kind}"].dtype for kind in ("hessian", "mean", "channel_max")}, {torch.float32}
+        )
         self.assertTrue(torch.equal(hessian, hessian.T))
         expected = x.T @ x / len(x)
         error = (hessian.double() - expected).norm() / expected.norm()

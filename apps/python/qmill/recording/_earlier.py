@@ -35,17 +35,15 @@ class SeenRows:
         return {"calls": self.calls, "strata": [[s.label, s.seen, s.rows] for s in self.strata]}
 
 
-def write_metadata(
-    table: InputTable, identity: str | None, options: Mapping[str, object], shared: Mapping[str, str]
-) -> dict[str, str]:
-    """The text pairs of the file's header. `shared` is layer: the layer whose entry it shares."""
+def write_metadata(table: InputTable, identity: str | None, options: Mapping[str, object]) -> dict[str, str]:
+    """The text pairs of the file's header."""
     seen = {i.layers[0]: SeenRows(i.calls, i.collector.counts()).as_json() for i in table.inputs()}
     texts = {
         "format": FORMAT,
         "version": VERSION,
         "options": _compact(options),
         "rows_seen": _compact(seen),
-        "shared_inputs": _compact(shared),
+        "shared_inputs": _compact(table.shared_inputs()),
     }
     if identity is not None:
         texts["checkpoint"] = identity
@@ -88,12 +86,13 @@ def _check_origin(path: str | os.PathLike[str], metadata: Mapping[str, str], ide
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
         raise InputError(
             f"'{path}' is no recording of this version (format {metadata.get('format')!r}, version "
-            f"{metadata.get('version')!r}, expected {FORMAT!r}, {VERSION!r}): choose another file, or pass overwrite=True"
+            f"{metadata.get('version')!r}, expected {FORMAT!r}, {VERSION!r}): "
+            "choose another file, or pass overwrite=True"
         )
     if metadata.get("checkpoint") != identity:
         raise InputError(
-            f"'{path}' was recorded with another checkpoint, or with none: pass the checkpoint that it was recorded with, "
-            "or choose another file"
+            f"'{path}' was recorded with another checkpoint, or with none: "
+            "pass the checkpoint that it was recorded with, or choose another file"
         )
 
 
@@ -169,8 +168,8 @@ def _load_sums(
         key = f"{leader}.{kind}"
         if key not in keys or tuple(file.shape(key)) != shape or file.dtype(key) != "F32":
             raise InputError(
-                f"'{path}' has no entry '{key}' of type F32 and shape {list(shape)}: it has rows instead of statistics, "
-                "or is damaged; choose another file, or pass overwrite=True"
+                f"'{path}' has no entry '{key}' of type F32 and shape {list(shape)}: "
+                "it has rows instead of statistics, or is damaged; choose another file, or pass overwrite=True"
             )
     collector = collectors.new(leader, columns, torch.device("cpu"))
     if collector is None:

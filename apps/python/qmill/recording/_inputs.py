@@ -85,6 +85,10 @@ class InputTable:
         found = {id(state.input): state.input for state in self.layers.values() if state.input is not None}
         return list(found.values())
 
+    def shared_inputs(self) -> dict[str, str]:
+        """Layer: the layer whose entry of the file it shares."""
+        return {layer: shared.layers[0] for shared in self.inputs() for layer in shared.layers[1:]}
+
     def load(self, layers: list[str], calls: int, collector: Collector) -> None:
         """Starts with the data of an earlier recording: an input and the layers that share it."""
         shared = DistinctInput(layers[0], collector, calls, None, list(layers))
@@ -111,7 +115,13 @@ class InputTable:
             self._first_calls[identity.key] = state.input
 
     def _collect(
-        self, shared: DistinctInput, layer: str, state: LayerState, x: Tensor, identity: InputIdentity | None, label: Label
+        self,
+        shared: DistinctInput,
+        layer: str,
+        state: LayerState,
+        x: Tensor,
+        identity: InputIdentity | None,
+        label: Label,
     ) -> None:
         call = shared.calls
         shared.calls += 1

@@ -50,7 +50,9 @@ def match(modules: Sequence[LinearModule], others: Sequence[str], checkpoint: Ch
     named = {layer for layers in result.layers.values() for layer in layers}
     no_layers = {core_name(name) for name in others}
     result.layers_without_module = [n for n in shapes if n not in named and core_name(n) not in no_layers]
-    result.modules_without_layer = [m.name for m in modules if m.name not in result.layers and m.name not in result.parts]
+    result.modules_without_layer = [
+        m.name for m in modules if m.name not in result.layers and m.name not in result.parts
+    ]
     return result
 
 

@@ -25,6 +25,21 @@ Label = str | int | float | None
 Gather = Callable[[Tensor], Tensor]
 
 
+def label_of(value: object) -> Label:
+    """A stratum as text, a number or None: what equal values have in common, and JSON can store."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if value.is_integer() and abs(value) < 2**53:
+            return int(value)
+        return value if abs(value) < float("inf") else repr(value)
+    return repr(value)
+
+
 @dataclass
 class StratumState:
     """What a reservoir knows of one stratum. Every row that it holds has a key below `threshold`."""
@@ -151,7 +166,7 @@ class Reservoir:
         self._replace(torch.ones(self.held, dtype=torch.bool, device="cpu"), keys, index, -1, rows)
 
     def blocks(self) -> Iterator[Tensor]:
-        """The rows in the order of the file, in parts [n, K] BF16: stratum by stratum, each in the order of the keys."""
+        """The rows in parts [n, K] BF16, in the order of the file: by stratum, and there by key."""
         by_key = torch.argsort(self._key)
         order = by_key[torch.argsort(self._stratum[by_key], stable=True)]
         for part in torch.split(order, _BLOCK_ROWS):

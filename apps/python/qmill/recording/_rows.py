@@ -68,7 +68,9 @@ class RowStore:
 
     def move(self, sources: Tensor, targets: Tensor) -> None:
         """Copies rows to other numbers, a piece's worth at a time. Both ascend and have no number in common."""
-        for source, target in zip(torch.split(sources, _LARGEST_PIECE), torch.split(targets, _LARGEST_PIECE), strict=True):
+        for source, target in zip(
+            torch.split(sources, _LARGEST_PIECE), torch.split(targets, _LARGEST_PIECE), strict=True
+        ):
             self.put(target, self.get(source))
 
     def _parts(self, numbers: Tensor) -> Iterator[tuple[Tensor, int, slice]]:

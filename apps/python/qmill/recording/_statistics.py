@@ -75,7 +75,11 @@ class Sums:
         if kind == "hessian":
             hessian = self.products.cpu() / self.rows
             return torch.triu(hessian) + torch.triu(hessian, 1).t()
-        values = {"mean": self.total / self.rows, "channel_max": self.largest, "channel_mean": self.magnitude / self.rows}
+        values = {
+            "mean": self.total / self.rows,
+            "channel_max": self.largest,
+            "channel_mean": self.magnitude / self.rows,
+        }
         return values[kind].to("cpu", torch.float32)
 
     @classmethod

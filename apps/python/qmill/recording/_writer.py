@@ -51,7 +51,11 @@ def header_of(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
 
 
 def write_file(
-    path: Path, entries: Sequence[Entry], metadata: Mapping[str, str], check_destination: Callable[[], None], replace: bool
+    path: Path,
+    entries: Sequence[Entry],
+    metadata: Mapping[str, str],
+    check_destination: Callable[[], None],
+    replace: bool,
 ) -> int:
     """Writes a file beside `path` and gives it that name once it is on the disk. Returns its size in bytes.
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import InputError, UsageError
+from ._accounting import some_names, take_account, warn_of_gaps
 from ._checkpoint import identity_of, open_checkpoint
 from ._collectors import RowCollectors, SumCollectors
 from ._destination import Destination
@@ -23,7 +24,7 @@ from ._earlier import load_earlier, write_metadata
 from ._inputs import InputTable
 from ._mapping import Matching, match
 from ._modules import LinearModule, linear_modules, other_weights
-from ._reservoir import Label
+from ._reservoir import Label, label_of
 from ._statistics import statistics_bytes
 from ._writer import Entry, header_of, write_file
 from .account import RecordingAccount
@@ -87,12 +88,12 @@ class Recording:
 
     @step.setter
     def step(self, value: object) -> None:
-        self._label = _label_of(value)
+        self._label = label_of(value)
 
     @contextmanager
     def stratum(self, value: object) -> Iterator[None]:
         """Names the stratum of the calls inside a `with`, and restores the one before."""
-        before, self._label = self._label, _label_of(value)
+        before, self._label = self._label, label_of(value)
         try:
             yield
         finally:
@@ -148,16 +149,20 @@ class Recording:
             if self._final is not None:
                 raise UsageError("this recording is finished already")
             if self._torn:
-                raise InputError("a call was interrupted while it was recorded, so the rows are not consistent: record again")
+                raise InputError(
+                    "a call was interrupted while it was recorded, so the rows are not consistent; record again"
+                )
             if self._table is None or not self._contents()[0]:
-                raise InputError(f"nothing was recorded for '{self._destination.path}': no layer was called; run the model")
+                raise InputError(
+                    f"nothing was recorded for '{self._destination.path}': no layer was called; run the model"
+                )
             self._table.finish()
             entries, metadata = self._fit()
             self._file_bytes = write_file(
                 self._destination.path, entries, metadata, self._destination.check, self._destination.replaces
             )
             self._final = self._count()
-            self._warn(self._final)
+            warn_of_gaps(self._final)
             self._model = self._table = self._collectors = None
             self._modules = []
             return self._final
@@ -166,7 +171,9 @@ class Recording:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Finishes the recording. After an exception, nothing is written; finish() still can write what there is."""
         if kind is None:
             self.finish()
@@ -217,9 +224,9 @@ class Recording:
                 "%s: %d linear modules match no layer and are not recorded%s; %d layers match no module%s",
                 self._checkpoint,
                 len(matching.modules_without_layer),
-                _some_names(matching.modules_without_layer),
+                some_names(matching.modules_without_layer),
                 len(matching.layers_without_module),
-                _some_names(matching.layers_without_module),
+                some_names(matching.layers_without_module),
             )
 
     def _hook(self, layers: list[str]) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
@@ -264,49 +271,12 @@ class Recording:
             "statistics": self._statistics,
             "share": self._share,
         }
-        return entries, write_metadata(self._table, self._identity, options, self._shared_inputs())
-
-    def _shared_inputs(self) -> dict[str, str]:
-        assert self._table is not None
-        return {layer: i.layers[0] for i in self._table.inputs() for layer in i.layers[1:]}
+        return entries, write_metadata(self._table, self._identity, options)
 
     def _count(self) -> RecordingAccount:
-        layers = {} if self._table is None else self._table.layers
-        counts = {name: s.input.collector.counts() for name, s in layers.items() if s.input is not None}
-        inputs = [] if self._table is None else self._table.inputs()
-        matching = self._matching or Matching()
-        expected = [layer for names in matching.layers.values() for layer in names]
-        data = sum(entry.bytes for i in inputs for entry in i.collector.entries(i.layers[0]))
         limit = self._collectors.budget.limit if isinstance(self._collectors, RowCollectors) else self._rows
-        rows = {name: sum(s.rows for s in strata) for name, strata in counts.items()}
-        return RecordingAccount(
-            path=self._destination.path,
-            layers=sum(1 for number in rows.values() if number),
-            inputs=len(inputs),
-            rows=rows,
-            rows_seen={name: sum(s.seen for s in strata) for name, strata in counts.items()},
-            row_limit=limit,
-            shared_inputs={} if self._table is None else self._shared_inputs(),
-            layers_without_input=tuple(name for name in dict.fromkeys(expected) if name not in layers),
-            modules_not_in_checkpoint=tuple(matching.modules_without_layer),
-            checkpoint_layers_without_module=tuple(matching.layers_without_module),
-            parts_of_layers=dict(matching.parts),
-            non_finite_rows={name: s.non_finite_rows for name, s in layers.items() if s.non_finite_rows},
-            skipped={name: s.skipped for name, s in layers.items() if s.skipped},
-            left_out=tuple(name for name, s in layers.items() if s.left_out),
-            bytes=data if self._file_bytes is None else self._file_bytes,
-            finished=self._file_bytes is not None,
-        )
-
-    def _warn(self, account: RecordingAccount) -> None:
-        for names, text in (
-            (account.layers_without_input, "layers of the model were not called and have no data"),
-            (account.non_finite_rows, "layers had rows with values that are not finite; these rows were left out"),
-            (account.skipped, "layers had calls that cannot be recorded"),
-            (account.left_out, "layers were left out because their statistics do not fit the budget"),
-        ):
-            if names:
-                _log.warning("%s: %d %s%s", account.path, len(names), text, _some_names(names))
+        table = self._table or InputTable(RowCollectors(0, 0, 0), self._share)
+        return take_account(self._destination.path, table, self._matching or Matching(), limit, self._file_bytes)
 
 
 def record(
@@ -361,25 +331,3 @@ def record(
         statistics=statistics,
         share=share,
     )
-
-
-def _label_of(value: object) -> Label:
-    """A stratum as text, a number or None: what equal values have in common, and JSON can store."""
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        if value.is_integer() and abs(value) < 2**53:
-            return int(value)
-        return value if abs(value) < float("inf") else repr(value)
-    return repr(value)
-
-
-def _some_names(names: object) -> str:
-    listed = list(names) if isinstance(names, (list, tuple, dict)) else []
-    if not listed:
-        return ""
-    return f" ({', '.join(listed[:5])}{', ...' if len(listed) > 5 else ''})"
