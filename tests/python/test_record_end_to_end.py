@@ -138,18 +138,10 @@ class EndToEnd(RecordCase):
         entries = load_file(self.path)
         copies = self.folder / "copies.safetensors"
         save_file({**entries, **{f"{a}.input": entries[f"{b}.input"].clone() for a, b in shared.items()}}, copies)
-        if not self.reads_shared_inputs(list(shared)):
-            self.skipTest(f"{_COMMAND} does not know the metadata `shared_inputs` yet")
         found = self.converted("shared", "--optimizer", "gptq", "--calibration-data", self.path)
         expected = self.converted("copies", "--optimizer", "gptq", "--calibration-data", copies)
         for name, tensor in expected.items():
             self.assertTrue(torch.equal(found[name], tensor), name)
-
-    def reads_shared_inputs(self, layers: list[str]) -> bool:
-        """Whether the command plans with data for any of these layers."""
-        options = ("--format", "int4", "--filter", "none", "--calibration-data", self.path, "--json")
-        plan = json.loads(self.command("plan", self.checkpoint, *options))
-        return any(entry["quantizer"] == "gptq" for entry in plan["layers"] if entry["name"] in layers)
 
 
 if __name__ == "__main__":

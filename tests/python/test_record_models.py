@@ -107,6 +107,24 @@ class Models(RecordCase):
                 self.assertEqual(recording.account.rows, {name: 12 for name in names})
                 self.assertEqual(recording.account.layers_without_input, ())
 
+    def test_recordings_of_compiled_models_may_overlap(self) -> None:
+        models = [Attention(4), Attention(4)]
+        compiled: list[Any] = [torch.compile(model, backend="eager") for model in models]
+        x = torch.randn(6, 4)
+        with torch.no_grad():
+            for model in compiled:
+                model(x)
+            recordings = [Recording(model, self.folder / f"{i}.safetensors") for i, model in enumerate(models)]
+            recordings[0].start()
+            recordings[1].start()
+            compiled[0](x)
+            recordings[0].finish()
+            compiled[1](x)
+            self.assertEqual(recordings[1].finish().rows_seen["down"], 6)
+        from torch._dynamo import eval_frame
+
+        self.assertEqual(eval_frame._stance.stance, "default")
+
     def test_layers_without_input_are_named(self) -> None:
         model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
         with self.assertLogs("qmill", "WARNING") as logs, record(model, self.path) as recording:

@@ -20,6 +20,7 @@ from ._accounting import some_names, take_account, warn_of_gaps
 from ._checkpoint import identity_of, open_checkpoint
 from ._collectors import RowCollectors, SumCollectors
 from ._destination import Destination
+from ._eager import hold_eager, release_eager
 from ._earlier import load_earlier, write_metadata
 from ._inputs import InputTable
 from ._mapping import Matching, match
@@ -71,7 +72,7 @@ class Recording:
         self._lock = threading.RLock()
         self._label: Label = None
         self._handles: list[RemovableHandle] = []
-        self._eager: Any = None
+        self._running = False
         self._matching: Matching | None = None
         self._modules: list[LinearModule] = []
         self._identity: str | None = None
@@ -115,18 +116,22 @@ class Recording:
         with self._lock:
             if self._model is None:
                 raise UsageError("this recording is finished: make another one")
-            if self._handles:
+            if self._running:
                 raise UsageError("this recording runs: call pause() or finish() first")
             if self._table is None:
                 self._prepare(self._model)
             assert self._matching is not None
-            # Compiled code ignores hooks that it was not compiled with.
-            self._eager = torch.compiler.set_stance("force_eager")
-            for linear in self._modules:
-                layers = self._matching.layers.get(linear.name)
-                if layers:
-                    handle = linear.module.register_forward_pre_hook(self._hook(layers), with_kwargs=True)
-                    self._handles.append(handle)
+            hold_eager()
+            self._running = True
+            try:
+                for linear in self._modules:
+                    layers = self._matching.layers.get(linear.name)
+                    if layers:
+                        handle = linear.module.register_forward_pre_hook(self._hook(layers), with_kwargs=True)
+                        self._handles.append(handle)
+            except BaseException:
+                self.pause()
+                raise
 
     def pause(self) -> None:
         """Takes the hooks away. What is recorded stays in memory."""
@@ -134,9 +139,9 @@ class Recording:
             for handle in self._handles:
                 handle.remove()
             self._handles.clear()
-            if self._eager is not None:
-                self._eager.__exit__(None, None, None)
-                self._eager = None
+            if self._running:
+                release_eager()
+            self._running = False
 
     def finish(self) -> RecordingAccount:
         """Takes the hooks away and writes the file. Returns the account.
@@ -301,7 +306,7 @@ def record(
 
     The model is the unquantized one. Layers are modules with `in_features` and a weight [N, K], on any device. An
     exception inside the `with` leaves no file; `recording.finish()` still can write what was recorded until then.
-    Compiled modules run without compilation while a recording runs.
+    Compiled code of this process runs uncompiled while a recording runs.
 
     Args:
         checkpoint: the file that the model was loaded from; layers get its names. Without it, names of modules.
