@@ -1,0 +1,195 @@
+"""The file is complete or absent, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import torch
+from record_support import RecordCase
+from torch import nn
+
+import qmill.recording._writer as writer
+from qmill.errors import FileError, InputError, UsageError
+from qmill.recording import Recording, record
+
+_CHILD = """
+import os, signal, sys, resource
+import torch
+import qmill.recording._writer as writer
+from qmill.recording import record
+path, how = sys.argv[1:]
+torch.set_num_threads(1)
+if how == "kill":
+    write, count = writer._write_entry, 0
+    def stop(file, entry):
+        global count
+        write(file, entry)
+        file.flush()
+        count += 1
+        if count == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+    writer._write_entry = stop
+model = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(4)))
+recording = record(model, path)
+recording.start()
+with torch.no_grad():
+    model(torch.randn(500, 64))
+if how == "full":
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        recording.finish()
+    except OSError as error:
+        print(type(error).__name__, error)
+        print(sorted(os.listdir(os.path.dirname(path))))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+print(recording.finish().rows)
+"""
+
+
+class Writing(RecordCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
+
+    def run_child(self, how: str) -> subprocess.CompletedProcess[str]:
+        packages = str(Path(writer.__file__).parents[2])
+        environment = {**os.environ, "PYTHONPATH": packages}
+        command = [sys.executable, "-c", _CHILD, str(self.path), how]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+    def test_the_bytes_are_a_safetensors_file(self) -> None:
+        """Against the format itself: size, padded JSON, offsets without gaps, nothing behind the last tensor."""
+        with torch.no_grad(), record(self.model, self.path):
+            self.model(torch.randn(5, 4))
+        data = self.path.read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        self.assertEqual(size % 8, 0)
+        header = json.loads(data[8 : 8 + size])
+        self.assertTrue(all(isinstance(value, str) for value in header.pop("__metadata__").values()))
+        end = 0
+        for name, entry in header.items():
+            self.assertEqual(entry["dtype"], "BF16", name)
+            self.assertEqual(entry["shape"], [5, 4])
+            self.assertEqual(entry["data_offsets"], [end, end + 40])
+            end += 40
+        self.assertEqual(len(data), 8 + size + end)
+
+    def test_killed_while_writing(self) -> None:
+        child = self.run_child("kill")
+        self.assertEqual(child.returncode, -signal.SIGKILL, child.stderr)
+        self.assertFalse(self.path.exists())
+        left = list(self.folder.iterdir())
+        self.assertEqual([item.suffix for item in left], [".part"], "the test killed it in the middle")
+        self.assertGreater(left[0].stat().st_size, 1000)
+
+    def test_disk_full_then_finished(self) -> None:
+        child = self.run_child("full")
+        self.assertEqual(child.returncode, 0, child.stderr)
+        error, listing, rows = child.stdout.strip().splitlines()
+        self.assertIn("FileError cannot write", error)
+        self.assertIn("File too large", error)
+        self.assertEqual(listing, "[]")
+        self.assertEqual(rows, "{'0': 500, '1': 500, '2': 500, '3': 500}")
+        self.assertEqual(len(self.file().keys()), 4)
+
+    def test_interrupted_while_writing(self) -> None:
+        for failure in (KeyboardInterrupt, MemoryError):
+            with mock.patch("qmill.recording._writer.os.fsync", side_effect=failure), self.assertRaises(failure):
+                with torch.no_grad(), record(self.model, self.path):
+                    self.model(torch.randn(5, 4))
+            self.assert_nothing_left()
+
+    def test_an_exception_inside_leaves_nothing_and_takes_the_hooks_away(self) -> None:
+        recording = Recording(self.model, self.path)
+        with self.assertRaises(KeyboardInterrupt), torch.no_grad(), recording:
+            self.model(torch.randn(5, 4))
+            raise KeyboardInterrupt
+        self.assert_nothing_left()
+        self.assertFalse(self.model[0]._forward_pre_hooks)
+        self.assertEqual(recording.account.rows, {"0": 5, "1": 5})
+        recording.finish()
+        self.assertEqual(self.file().shape("1.input"), (5, 4))
+
+    def test_an_interruption_inside_a_hook_makes_the_rows_useless(self) -> None:
+        recording = Recording(self.model, self.path)
+        with self.assertRaises(KeyboardInterrupt), torch.no_grad(), recording:
+            self.model(torch.randn(5, 4))
+            with mock.patch("qmill.recording._reservoir.Reservoir._replace", side_effect=KeyboardInterrupt):
+                self.model(torch.randn(5, 4))
+        with self.assertRaisesRegex(InputError, "interrupted while it was recorded"):
+            recording.finish()
+        self.assert_nothing_left()
+
+    def test_an_existing_file_is_refused_before_the_model_runs(self) -> None:
+        self.path.write_bytes(b"precious")
+        with self.assertRaisesRegex(FileError, "exists: choose another name, or pass overwrite=True or append=True"):
+            record(self.model, self.path)
+        self.assertEqual(self.path.read_bytes(), b"precious")
+        with torch.no_grad(), record(self.model, self.path, overwrite=True):
+            self.model(torch.randn(5, 4))
+            self.assertEqual(self.path.read_bytes(), b"precious")
+        self.assertEqual(self.file().shape("0.input"), (5, 4))
+
+    def test_a_file_that_appears_meanwhile_is_kept(self) -> None:
+        recording = Recording(self.model, self.path)
+        recording.start()
+        self.model(torch.randn(5, 4))
+        self.path.write_bytes(b"precious")
+        with self.assertRaisesRegex(FileError, "exists"):
+            recording.finish()
+        self.assertEqual(self.path.read_bytes(), b"precious")
+        check = recording._destination.check
+        with mock.patch.object(recording._destination, "check"), self.assertRaisesRegex(FileError, "exists"):
+            recording.finish()  # it appears after the last look
+        self.assertEqual(self.path.read_bytes(), b"precious")
+        self.path.unlink()
+        check()
+        recording.finish()
+        self.assertEqual([item.name for item in self.folder.iterdir()], [self.path.name])
+
+    def test_paths_that_cannot_be_are_refused_at_once(self) -> None:
+        with self.assertRaisesRegex(FileError, "folder of .* does not exist"):
+            record(self.model, self.folder / "none" / "rows.safetensors")
+        with self.assertRaisesRegex(FileError, "is a folder"):
+            record(self.model, self.folder)
+        self.path.write_bytes(b"a model")
+        with self.assertRaisesRegex(UsageError, "is the checkpoint"):
+            record(self.model, self.path, checkpoint=self.path, overwrite=True)
+
+    def test_a_model_that_never_ran_writes_nothing(self) -> None:
+        with self.assertRaisesRegex(InputError, "no layer was called"), record(self.model, self.path):
+            pass
+        self.assert_nothing_left()
+
+    def test_starts_add_up_and_pauses_record_nothing(self) -> None:
+        recording = Recording(self.model, self.path)
+        for count in (3, 4):
+            recording.start()
+            with self.assertRaises(UsageError):
+                recording.start()
+            self.model(torch.randn(count, 4))
+            recording.pause()
+            self.assertFalse(self.model[0]._forward_pre_hooks)
+            self.model(torch.randn(100, 4))
+        self.assertEqual(recording.account.rows_seen, {"0": 7, "1": 7})
+        self.assertFalse(recording.account.finished)
+        recording.start()
+        account = recording.finish()
+        self.assertFalse(self.model[0]._forward_pre_hooks)
+        self.assertEqual(account.rows_seen, {"0": 7, "1": 7})
+        self.assertEqual(recording.account, account)
+        for method in (recording.start, recording.finish):
+            with self.assertRaisesRegex(UsageError, "finished"):
+                method()
+
+
+if __name__ == "__main__":
+    unittest.main()
