@@ -39,6 +39,7 @@ from qmill.errors import (
     UsageError,
 )
 from qmill.model import Model
+from qmill.recording import Recording, RecordingAccount, record
 
 try:
     __version__ = importlib.metadata.version("qmill")
@@ -56,6 +57,8 @@ __all__ = [
     "Progress",
     "QmillError",
     "QualityError",
+    "Recording",
+    "RecordingAccount",
     "UnsupportedError",
     "UsageError",
     "calibrate",
@@ -70,5 +73,6 @@ __all__ = [
     "plan",
     "plugins",
     "quantize",
+    "record",
     "verify",
 ]
