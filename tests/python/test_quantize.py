@@ -107,8 +107,8 @@ class Quantize(FolderTest):
     def test_refusals(self):
         x = torch.randn(10, 200)
         cases = [
-            (dict(rows=torch.randn(10, 100)), r"rows is Float \[10, 100\], expected a floating \[rows, 200\]"),
-            (dict(hessian=torch.eye(100)), r"hessian is Float \[100, 100\], expected a floating \[200, 200\]"),
+            (dict(rows=torch.randn(10, 100)), r"rows is Float 10 x 100, expected a floating rows x 200"),
+            (dict(hessian=torch.eye(100)), r"hessian is Float 100 x 100, expected a floating 200 x 200"),
             (dict(hessian=torch.eye(200), rows=x), "give one of them"),
             (dict(rows=x.to(torch.int32)), "rows is Int"),
             (dict(rows="x"), "rows is a str"),

@@ -24,9 +24,9 @@ from qmill.errors import UsageError, error_of
 _INTERFACE_VERSION = 1
 
 logger = logging.getLogger("qmill")
-_TRACE = 5  # below logging.DEBUG: what the libraries say of every tensor
-_PYTHON_LEVELS = (_TRACE, logging.DEBUG, logging.INFO, logging.WARNING)  # by the level of the libraries
-_LEVEL_NAMES = ("DEBUG", "VERBOSE", "NORMAL", "MINIMAL")
+# The levels of the libraries, in their order, as levels of `logging`. What they say of every tensor is below logging.DEBUG.
+LEVELS = {"DEBUG": 5, "VERBOSE": logging.DEBUG, "NORMAL": logging.INFO, "MINIMAL": logging.WARNING}
+_PYTHON_LEVELS = tuple(LEVELS.values())
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class _Run:
 
 
 def _set_level() -> None:
-    for level, name in zip(_PYTHON_LEVELS, _LEVEL_NAMES):
+    for name, level in LEVELS.items():
         if logger.isEnabledFor(level):
             break
     request = json.dumps({"level": name}).encode()
@@ -263,4 +263,4 @@ def call(
     return result[0]
 
 
-__all__ = ["Progress", "Reply", "SupportsDLPack", "as_tensor", "call", "logger"]
+__all__ = ["LEVELS", "Progress", "Reply", "SupportsDLPack", "as_tensor", "call", "logger"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import weakref
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +25,7 @@ class Model:
         self.path = os.fspath(path)
         reply = call("open_model", {"path": self.path}).json
         self._handle: int | None = reply["handle"]
+        self._finalizer = weakref.finalize(self, _close, reply["handle"])
         self._tensors: dict[str, Any] = {tensor["name"]: tensor for tensor in reply["tensors"]}
         self.metadata: dict[str, str] = reply["metadata"]
 
@@ -51,15 +54,16 @@ class Model:
 
     def close(self) -> None:
         """Gives back the file. A second call does nothing."""
-        if self._handle is not None:
-            call("close_model", {"handle": self._handle})
+        self._finalizer()
         self._handle = None
 
     def _info(self, key: str) -> Any:
         if self._handle is None:
             raise UsageError(f"'{self.path}' is closed; open it again")
         if key not in self._tensors:
-            raise UsageError(f"'{self.path}' has no tensor '{key}'")
+            near = difflib.get_close_matches(key, self._tensors, n=1)
+            advice = f"; did you mean '{near[0]}'?" if near else ""
+            raise UsageError(f"'{self.path}' has no tensor '{key}'{advice}")
         return self._tensors[key]
 
     def __enter__(self) -> Model:
@@ -69,3 +73,7 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _close(handle: int) -> None:
+    call("close_model", {"handle": handle})

@@ -15,12 +15,12 @@ namespace qmill {
 namespace {
 
 std::string tensor_text(const at::Tensor& tensor) {
-  return tensor.defined() ? fmt::format("{} [{}]", c10::toString(tensor.scalar_type()), fmt::join(tensor.sizes(), ", ")) : "no tensor";
+  return tensor.defined() ? fmt::format("{} {}", c10::toString(tensor.scalar_type()), fmt::join(tensor.sizes(), " x ")) : "no tensor";
 }
 
 std::string axes_text(const std::vector<std::int64_t>& shape) {
   std::string text;
-  for (const std::int64_t size : shape) text += fmt::format("{}{}", text.empty() ? "" : ", ", size < 0 ? std::string("rows") : std::to_string(size));
+  for (const std::int64_t size : shape) text += fmt::format("{}{}", text.empty() ? "" : " x ", size < 0 ? std::string("rows") : std::to_string(size));
   return text;
 }
 
@@ -80,7 +80,7 @@ at::Tensor given_inputs(const char* name, const at::Tensor& tensor, const std::v
               tensor.dim() == static_cast<std::int64_t>(shape.size());
   for (std::size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] < 0 ? tensor.size(static_cast<std::int64_t>(i)) > 0 : tensor.size(static_cast<std::int64_t>(i)) == shape[i];
   if (!fits)
-    throw Error(ErrorKind::usage, fmt::format("{} is {}, expected a floating [{}] on the CPU", name, tensor_text(tensor), axes_text(shape)));
+    throw Error(ErrorKind::usage, fmt::format("{} is {}, expected a floating {} on the CPU", name, tensor_text(tensor), axes_text(shape)));
   at::Tensor values = tensor.detach().to(at::kFloat).contiguous();
   if (!is_finite(values)) throw Error(ErrorKind::numeric, fmt::format("{} has values that are not finite", name));
   return values;

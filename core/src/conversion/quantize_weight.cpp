@@ -21,7 +21,7 @@ at::Tensor checked_weight(const at::Tensor& weight) {
   if (!weight.defined() || weight.dim() != 2 || weight.numel() == 0 || !weight.device().is_cpu() || !at::isFloatingType(weight.scalar_type()))
     throw Error(ErrorKind::usage,
                 fmt::format("the weight is {}, expected a floating matrix with values on the CPU",
-                            weight.defined() ? fmt::format("{} [{}]", c10::toString(weight.scalar_type()), fmt::join(weight.sizes(), ", "))
+                            weight.defined() ? fmt::format("{} {}", c10::toString(weight.scalar_type()), fmt::join(weight.sizes(), " x "))
                                              : "no tensor"));
   return weight.detach().contiguous();
 }

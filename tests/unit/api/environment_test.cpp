@@ -141,6 +141,19 @@ TEST(Logging, SetupLogging) {
   expect_error(ErrorKind::usage, {"LOUD", "DEBUG, VERBOSE, NORMAL, MINIMAL"}, [] { setup_logging("LOUD"); });
 }
 
+TEST(Logging, AProgramMayTakeTheMessages) {
+  std::vector<std::pair<LogLevel, std::string>> seen;
+  set_log_sink([&](LogLevel level, std::string_view text) { seen.emplace_back(level, text); });
+  ::testing::internal::CaptureStderr();
+  log(LogLevel::minimal, "shown");
+  log(LogLevel::debug, "below the level");
+  set_log_sink({});
+  log(LogLevel::minimal, "to stderr");
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "qmill: to stderr\n");
+  ASSERT_EQ(seen.size(), 1u);
+  EXPECT_EQ(seen[0], std::pair(LogLevel::minimal, std::string("shown")));
+}
+
 TEST(Logging, LevelsSayMoreOfAConversion) {
   Int8Conversion job;
   setup_logging("DEBUG");

@@ -1,0 +1,1 @@
+"""Quantizers of single weights: one module per algorithm."""

@@ -1,0 +1,1 @@
+"""Loading tensors, LoRA arithmetic, quality and logging."""
