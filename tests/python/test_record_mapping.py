@@ -6,15 +6,14 @@ import json
 import unittest
 
 import torch
-from record_support import Attention, RecordCase
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import qmill
 from qmill.errors import UsageError
 from qmill.recording import RecordingAccount, record
-from qmill.recording._checkpoint import open_checkpoint
 from qmill.recording._mapping import core_name, first_row
+from record_support import Attention, RecordCase
 
 
 class Split(nn.Module):
@@ -170,7 +169,7 @@ class Mapping(RecordCase):
         model = Attention(8)
         self.recorded(model, model.state_dict())
         text = self.file().metadata["checkpoint"]
-        with open_checkpoint(self.checkpoint) as checkpoint:
+        with qmill.open_model(self.checkpoint) as checkpoint:
             self.assertEqual(len(checkpoint.keys()), 12)
         self.assertEqual(
             json.loads(text), qmill._native.call("model_identity", {"path": str(self.checkpoint)}).json["identity"]

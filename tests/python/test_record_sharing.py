@@ -7,10 +7,10 @@ import unittest
 from collections.abc import Callable
 
 import torch
-from record_support import Attention, RecordCase, numbered_rows, numbers_of
 from torch import Tensor, nn
 
 from qmill.recording import RecordingAccount, record
+from record_support import Attention, RecordCase, numbered_rows, numbers_of
 
 
 class Three(nn.Module):
