@@ -7,12 +7,12 @@ from collections import defaultdict
 from typing import Any
 
 import torch
-from comfy_stand_in import management
-from comfy_stand_in.case import ComfyTest, sorted_rows, stored
-from comfy_stand_in.patching import sample
 from torch import Tensor, nn
 
 import qmill
+from comfy_stand_in import management
+from comfy_stand_in.case import ComfyTest, sorted_rows, stored
+from comfy_stand_in.patching import sample
 
 SIGMAS = [1.0, 0.75, 0.3, 0.0]
 LAYERS = ["time", *(f"blocks.{i}.{name}" for i in (0, 1) for name in ("q", "k", "v", "out"))]

@@ -7,12 +7,12 @@ import unittest
 from collections import Counter
 
 import torch
-from record_support import Attention, RecordCase, chi_square, numbered_rows, numbers_of
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from qmill.errors import InputError, UsageError
 from qmill.recording import Recording, record
+from record_support import Attention, RecordCase, chi_square, numbered_rows, numbers_of
 
 
 class Append(RecordCase):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import unittest
 
 import torch
-from record_support import Attention, RecordCase, chi_square, numbered_rows, numbers_of
 from torch import nn
 
 from qmill.errors import UsageError
 from qmill.recording import Recording, record
+from record_support import Attention, RecordCase, chi_square, numbered_rows, numbers_of
 
 
 class Budget(RecordCase):

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from record_support import Attention, RecordCase
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qmill.recording import record
+from record_support import Attention, RecordCase
 
 _WIDTH = 128
 _COMMAND = os.environ.get("QMILL_COMMAND", "")

@@ -12,12 +12,12 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from record_support import RecordCase
 from torch import nn
 
 import qmill.recording._writer as writer
 from qmill.errors import FileError, InputError, UsageError
 from qmill.recording import Recording, record
+from record_support import RecordCase
 
 _CHILD = """
 import os, signal, sys, resource

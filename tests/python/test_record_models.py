@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from record_support import Attention, RecordCase, numbered_rows, numbers_of
 from torch import Tensor, nn
 
 from qmill.errors import UnsupportedError, UsageError
 from qmill.recording import Recording, record
+from record_support import Attention, RecordCase, numbered_rows, numbers_of
 
 
 class OwnLinear(nn.Module):

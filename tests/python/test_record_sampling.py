@@ -7,13 +7,13 @@ import unittest
 from collections import Counter
 
 import torch
-from record_support import RecordCase, chi_square, numbered_rows, numbers_of
 from torch import nn
 
 from qmill.recording import record
 from qmill.recording._reservoir import Reservoir
 from qmill.recording._rows import RowStore, capacity_for, finite_rows
 from qmill.recording._sampling import even_shares, keys_of_sample, row_keys
+from record_support import RecordCase, chi_square, numbered_rows, numbers_of
 
 
 def offer(

@@ -7,10 +7,10 @@ import unittest
 from collections.abc import Callable
 
 import torch
-from record_support import Attention, RecordCase, numbered_rows, numbers_of
 from torch import Tensor, nn
 
 from qmill.recording import RecordingAccount, record
+from record_support import Attention, RecordCase, numbered_rows, numbers_of
 
 
 class Three(nn.Module):
@@ -142,6 +142,9 @@ class Sharing(RecordCase):
         x = numbered_rows(10, 4)
         account = self.run_calls(lambda m: [m.a(x), m.a(x), m.b(x), m.b(x)])
         self.assertEqual(account.shared_inputs, {})
+        account = self.run_calls(lambda m: [[m.a(x), m.b(x)] for _ in range(3)] + [m.c(x)])
+        self.assertEqual(account.shared_inputs, {"b": "a"})
+        self.assertEqual((account.rows["a"], account.rows["c"]), (30, 10))
 
     def test_the_same_context_in_every_block_is_stored_once(self) -> None:
         class Block(nn.Module):

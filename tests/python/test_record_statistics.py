@@ -6,11 +6,11 @@ import json
 import unittest
 
 import torch
-from record_support import Attention, RecordCase
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from qmill.recording import record
+from record_support import Attention, RecordCase
 
 
 class Statistics(RecordCase):

@@ -1,50 +1,21 @@
-"""The checkpoint that a recording is about: its layers, and its identity. All access to qmill's reader is here."""
+"""The checkpoint that a recording is about: its layers, and its identity."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-from contextlib import AbstractContextManager
-from typing import Protocol, cast
 
-from torch import Tensor
-
-
-class Checkpoint(Protocol):
-    """What the recorder needs of an open model."""
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The text pairs of the file's header."""
-
-    def keys(self) -> list[str]:
-        """Names of the tensors."""
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
-
-    def dtype(self, key: str) -> str:
-        """Type of a tensor, such as BF16."""
-
-    def tensor(self, key: str) -> Tensor:
-        """A tensor, on the CPU."""
-
-
-def open_checkpoint(path: str | os.PathLike[str]) -> AbstractContextManager[Checkpoint]:
-    """Opens any model that qmill reads."""
-    qmill = importlib.import_module("qmill")
-    return cast("AbstractContextManager[Checkpoint]", qmill.open_model(os.fspath(path)))
+from qmill._native import call
+from qmill.model import Model
 
 
 def identity_of(path: str | os.PathLike[str]) -> str:
     """JSON text that is the same for the same model: a digest of names, types, shapes and samples of the data."""
-    native = importlib.import_module("qmill._native")
-    reply = native.call("model_identity", {"path": os.fspath(path)})
-    return json.dumps(reply.json["identity"], separators=(",", ":"), sort_keys=True)
+    identity = call("model_identity", {"path": os.fspath(path)}).json["identity"]
+    return json.dumps(identity, separators=(",", ":"), sort_keys=True)
 
 
-def layer_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
+def layer_shapes(checkpoint: Model) -> dict[str, tuple[int, int]]:
     """The layers of a checkpoint, named without `.weight`, with the shapes [N, K] of their weights."""
     shapes = {}
     for key in checkpoint.keys():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import FileError, InputError, UsageError
+from qmill.errors import FileError, InputError, UsageError
+
 from ._writer import already_there
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from ..errors import InputError
-from ._checkpoint import Checkpoint, open_checkpoint
+from qmill.errors import InputError
+from qmill.model import Model
+
 from ._collectors import RowCollectors, StratumCount, SumCollector, SumCollectors
 from ._inputs import InputTable
 from ._rows import finite_rows
@@ -63,7 +64,7 @@ def load_earlier(
     Raises InputError if the file is no recording, is damaged, is about another checkpoint, or has data of the other
     kind (rows and statistics cannot be added).
     """
-    with open_checkpoint(path) as file:
+    with Model(path) as file:
         _check_origin(path, file.metadata, identity)
         try:
             seen = _read_seen(file.metadata)
@@ -116,7 +117,7 @@ def _int(value: Any) -> int:
 
 def _load_rows(
     path: str | os.PathLike[str],
-    file: Checkpoint,
+    file: Model,
     leader: str,
     layers: list[str],
     seen: SeenRows,
@@ -151,7 +152,7 @@ def _load_rows(
 
 def _load_sums(
     path: str | os.PathLike[str],
-    file: Checkpoint,
+    file: Model,
     leader: str,
     layers: list[str],
     seen: SeenRows,

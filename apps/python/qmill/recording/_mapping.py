@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ._checkpoint import Checkpoint, layer_shapes
+from qmill.model import Model
+
+from ._checkpoint import layer_shapes
 from ._modules import LinearModule
 
 _WRAPPERS = frozenset(
@@ -37,7 +39,7 @@ def core_name(name: str) -> str:
     return ".".join(parts)
 
 
-def match(modules: Sequence[LinearModule], others: Sequence[str], checkpoint: Checkpoint) -> Matching:
+def match(modules: Sequence[LinearModule], others: Sequence[str], checkpoint: Model) -> Matching:
     """Matches the linear modules of a model with the layers of its checkpoint.
 
     `others` names modules with 2-D weights that are no linear layers; the layers with their names are not missed.
@@ -79,7 +81,7 @@ def _match_values(
     modules: Sequence[LinearModule],
     shapes: dict[str, tuple[int, int]],
     taken: set[str],
-    checkpoint: Checkpoint,
+    checkpoint: Model,
     result: Matching,
 ) -> None:
     widths = {module.shape[1] for module in modules}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import UnsupportedError, UsageError
+from qmill.errors import UnsupportedError, UsageError
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Attributes of weights and modules whose values are quantized, though their type may be a float type.

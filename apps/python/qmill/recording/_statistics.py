@@ -96,14 +96,13 @@ class Sums:
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Products in F32, whatever the caller allows: no autocast, no TF32."""
-    with torch.autocast(device.type, enabled=False):
-        if device.type != "cuda":
-            yield
-            return
-        allowed = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = False
-        try:
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = allowed
+    """Products in F32 without TF32, whatever the caller allows. Autocast leaves products in place alone."""
+    if device.type != "cuda":
+        yield
+        return
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allowed

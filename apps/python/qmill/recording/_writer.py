@@ -14,7 +14,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from ..errors import FileError
+from qmill.errors import FileError
 
 _DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32"}
 

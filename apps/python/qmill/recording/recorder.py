@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..errors import InputError, UsageError
+from qmill.errors import InputError, UsageError
+from qmill.model import Model
+
 from ._accounting import some_names, take_account, warn_of_gaps
-from ._checkpoint import identity_of, open_checkpoint
+from ._checkpoint import identity_of
 from ._collectors import RowCollectors, SumCollectors
 from ._destination import Destination
 from ._eager import hold_eager, release_eager
@@ -191,7 +193,7 @@ class Recording:
             self._matching = Matching({linear.name: [linear.name] for linear in self._modules})
         else:
             self._identity = identity_of(self._checkpoint)
-            with open_checkpoint(self._checkpoint) as checkpoint:
+            with Model(self._checkpoint) as checkpoint:
                 self._matching = match(self._modules, other_weights(model), checkpoint)
             self._report_matching(self._matching)
         left = self._budget - self._header_bytes()
