@@ -22,6 +22,7 @@ function(qmill_add_plugin name)
   set_target_properties(${target} PROPERTIES
     CXX_VISIBILITY_PRESET hidden
     VISIBILITY_INLINES_HIDDEN ON
+    INSTALL_RPATH "$ORIGIN/../.."  # the libraries, where the plugin is installed beside them
     LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib/qmill/plugins")
   if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     target_link_options(${target} PRIVATE "-Wl,--version-script=${_qmill_plugin_cmake_dir}/plugin.map")
