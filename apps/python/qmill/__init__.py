@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from qmill._installation import cmake_prefix_path
+from qmill_command.installation import cmake_prefix_path
 from qmill._native import Progress
 from qmill.api import (
     calibrate,

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils import dlpack
 
-from qmill._installation import prefix
+from qmill_command.installation import prefix
 from qmill.errors import UsageError, error_of
 
 _INTERFACE_VERSION = 1

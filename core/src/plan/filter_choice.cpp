@@ -72,7 +72,7 @@ std::string guess_hint(const FilterChoice& choice, const std::vector<Decision>& 
                        kStructuralFilter);
   return fmt::format(
       "the architecture is not recognised: `filter {}` keeps {} (embeddings, first and last layers, modulation, norms); "
-      "`dry_run` shows them, `filter none` keeps none, `filter NAME` chooses another",
+      "the plan shows them, `filter none` keeps none, `filter NAME` chooses another",
       kStructuralFilter, counted(kept, "layer"));
 }
 

@@ -287,7 +287,7 @@ void require_selection(const Plan& plan) {
     throw Error(ErrorKind::input, fmt::format("0 layers selected ({}): {}", why, unread->reason),
                 "`target any` quantizes it for other readers");
   throw Error(ErrorKind::input, fmt::format("0 layers selected ({})", why),
-              "a layer is a floating matrix named *.weight; `dry_run` shows which rule keeps it");
+              "a layer is a floating matrix named *.weight; the plan shows which rule keeps it");
 }
 
 std::string layer_config_template(const TensorSource& source, std::string_view format) {

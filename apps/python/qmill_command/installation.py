@@ -1,8 +1,7 @@
-"""Where the libraries and the command are.
+"""Where the libraries and the program are.
 
 A wheel has one folder per minor version of torch that it was built for: `torch-2.13/`, with `bin`, `lib`, `include` and
-`share`. The libraries work only with the LibTorch that they were built for. This module does not import torch: the
-command starts faster without it.
+`share`. The libraries work only with the LibTorch that they were built for.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ def prefix(torch_version: str) -> Path:
     """
     if override := os.environ.get(PREFIX_VARIABLE):
         return Path(override)
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1] / "qmill"
     minor = ".".join(torch_version.split(".")[:2])
     found = here / f"torch-{minor}"
     if found.is_dir():
