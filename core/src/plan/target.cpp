@@ -64,7 +64,15 @@ std::string TargetResolver::automatic() {
   const std::vector<const Quantizer*> calibrated = calibrated_quantizers(host_);
   const auto found = std::find_if(calibrated.begin(), calibrated.end(),
                                   [&](const Quantizer* quantizer) { return writes(*quantizer, *run_format_); });
+  std::string refused;  // of which it is not known what it offers
+  for (const PluginCandidate& candidate : host_.candidates())
+    if (refused.empty() && candidate.status == PluginCandidate::Status::refused)
+      refused = fmt::format("'{}' was refused: {}", candidate.file.string(), candidate.reason);
   if (calibrated.empty()) {
+    // Data that were recorded for such a plugin would be of no use, and nobody would notice.
+    if (!refused.empty())
+      throw Error(ErrorKind::plugin, fmt::format("no quantizer that was found uses calibration data, and {}", refused),
+                  "repair that plugin, or ask for plain rounding with `optimizer rtn`");
     why_ = "no plugin that was found uses calibration data";
   } else if (found == calibrated.end()) {
     why_ = fmt::format("quantizer '{}' does not write format '{}'", calibrated.front()->info().name, run_format_->info().name);
@@ -72,6 +80,7 @@ std::string TargetResolver::automatic() {
     const CalibrationAccount& account = calibration_->account();
     why_ = fmt::format("there is calibration data of {} of {} layers", account.informed(), account.layers);
     if (account.informed() < account.layers) why_ += fmt::format("; {} for the others", plain);
+    if (!refused.empty()) why_ += fmt::format("; {}", refused);
     return (*found)->info().name;
   }
   return plain;

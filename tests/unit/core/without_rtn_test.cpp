@@ -1,4 +1,5 @@
 // Core names no plugin: without one that rounds to nearest everything still plans and runs.
+#include "expect_error.h"
 #include "model_file.h"
 #include "temp_dir.h"
 
@@ -75,6 +76,22 @@ TEST_F(WithoutRtn, CalibrationDataThatNoPluginUsesAreNoReasonToFail) {
   const Plan plan = Conversion(host, given).plan();
   EXPECT_EQ(plan.chosen_quantizer, "rtn");
   EXPECT_EQ(plan.chosen_because, "no plugin that was found uses calibration data");
+}
+
+TEST_F(WithoutRtn, ADamagedPluginIsNoReasonToRoundInSilence) {
+  const fs::path folder = folder_with({"safetensors", "gptq"});
+  fs::resize_file(folder / "libqmill_gptq.so", 1000);
+  ConvertOptions given = options();
+  add_calibration(given);
+  {
+    const Host host({folder});
+    testing::expect_error(ErrorKind::plugin, {"libqmill_gptq.so' was refused", "`optimizer rtn`"}, [&] { Conversion(host, given).plan(); });
+  }
+  folder_with({"quip"});
+  const Host host({folder});
+  const Plan plan = Conversion(host, given).plan();
+  EXPECT_EQ(plan.chosen_quantizer, "quip");
+  EXPECT_NE(plan.chosen_because.find("libqmill_gptq.so' was refused"), std::string::npos) << plan.chosen_because;
 }
 
 TEST_F(WithoutRtn, TheCheapestQuantizerThatUsesThemIsTaken) {
