@@ -192,7 +192,7 @@ class Refusals(FolderTest):
         self.refused(qmill.UsageError, "no option 'optimzer'; did you mean 'optimizer'", qmill.convert, model, optimzer="gptq")
         self.refused(ValueError, "`scaling_mode` is 'rows'", qmill.convert, model, scaling_mode="rows")
         self.refused(ValueError, "`manual_seed` is 'x'", qmill.convert, model, manual_seed="x")
-        self.refused(qmill.UsageError, "`optimizer` is a object", qmill.convert, model, optimizer=object())
+        self.refused(qmill.UsageError, "`optimizer` is of type object", qmill.convert, model, optimizer=object())
         self.refused(qmill.UsageError, "plugin_dirs is one path", qmill.plugins, plugin_dirs="plugins")
         self.refused(OSError, "no such file", qmill.convert, self.folder / "absent.safetensors")
         self.refused(qmill.FileError, "no such file", qmill.inspect, self.folder / "absent.safetensors")

@@ -6,10 +6,9 @@ from typing import Any, Dict, Final, List, Union
 
 import torch
 from qmill import _native
+from qmill._tensors import on_cpu
+from qmill._values import Json, json_value
 from qmill.errors import UsageError
-
-from .._request import Json, json_value
-from .._tensors import on_cpu
 
 _MATRICES: Final = ("lora_A", "lora_B")
 _NUMBERS: Final = {"alpha": float, "rank": int, "scale": float}
