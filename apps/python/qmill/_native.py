@@ -198,17 +198,18 @@ class _Worker:
         self._has_ended = threading.Event()
         self._reply: Reply | None = None
         self._failure: BaseException | None = None
+        self._interruption: BaseException | None = None
 
     def result(self) -> Reply:
         """Runs it. An exception of a signal handler ends the run, and is raised when the run has ended."""
-        interruption: BaseException | None = None
         while True:
             try:
-                interruption = self._wait(interruption)
+                self._wait()
                 break
             except BaseException as error:
-                interruption = error if interruption is None else interruption
-        failure, self._failure = interruption or self._failure, None
+                self._interruption = self._interruption or error
+        failure = self._interruption or self._failure
+        self._interruption = self._failure = None
         try:
             if failure is not None:
                 raise failure
@@ -217,21 +218,21 @@ class _Worker:
         assert self._reply is not None
         return self._reply
 
-    def _wait(self, interruption: BaseException | None) -> BaseException | None:
-        """Returns when nothing runs: the first exception that came meanwhile. One that comes between two is raised."""
+    def _wait(self) -> None:
+        """Returns when nothing runs any more. Raises only if a signal comes while another one is taken note of."""
         while True:
             try:
-                if interruption is None:
+                if self._interruption is None:
                     self._thread.start()
                 else:
                     self._is_abandoned = True
                     self._run.cancel()
                 # A thread that begins only after it was abandoned does nothing.
-                if interruption is None or self._has_begun:
+                if self._interruption is None or self._has_begun:
                     self._has_ended.wait()
-                return interruption
+                return
             except BaseException as error:
-                interruption = error if interruption is None else interruption
+                self._interruption = self._interruption or error
 
     def _work(self) -> None:
         self._has_begun = True
