@@ -258,7 +258,7 @@ int run_batch(const Words& words) {
   const bool is_dry = arguments.given("dry-run") || arguments.on("dry-run-batch");
   std::vector<std::string> remarks;
   const std::vector<Job> jobs = jobs_of(arguments, command, host, remarks);
-  for (const std::string& remark : remarks) fmt::print(stderr, "qmill: warning: {}\n", remark);
+  for (const std::string& remark : remarks) say(fmt::format("qmill: warning: {}\n", remark));
   Json models = Json::array();
   std::map<Outcome::Status, std::size_t> counts;
   const bool as_json = arguments.on("json");
@@ -269,7 +269,7 @@ int run_batch(const Words& words) {
     if (as_json) continue;
     fmt::print("{:<7}  {}: {}\n", status_name(outcome.status), job.options.input.string(), outcome.text);
     for (const std::string& warning : outcome.warnings)
-      fmt::print(stderr, "qmill: warning: '{}': {}\n", job.options.input.string(), as_flags(warning));
+      say(fmt::format("qmill: warning: '{}': {}\n", job.options.input.string(), as_flags(warning)));
     std::fflush(stdout);
   }
   const std::size_t failed = counts.contains(Outcome::Status::failed) ? counts.at(Outcome::Status::failed) : 0;

@@ -14,6 +14,8 @@
 
 #include <fmt/format.h>
 
+#include <cstdio>
+
 namespace qmill::app {
 namespace {
 
@@ -71,9 +73,10 @@ int convert(Conversion& conversion, const Arguments& arguments) {
     print_json(spoken(report_json(plan, report)));
     return kDone;
   }
-  if (arguments.on("report-quality")) fmt::print("{}\n", quality_report_text(qualities(report), options.quality_threshold));
+  print_is_optional();
+  if (arguments.on("report-quality")) std::fputs((quality_report_text(qualities(report), options.quality_threshold) + "\n").c_str(), stdout);
   if (logs(LogLevel::normal))
-    fmt::print("{}", convert_summary(plan, report));
+    std::fputs(convert_summary(plan, report).c_str(), stdout);
   else
     for (const std::string& warning : warnings(plan, report)) log(LogLevel::minimal, "warning: " + as_flags(warning));
   return kDone;

@@ -47,7 +47,7 @@ int run_dequantize(const Words& words) {
     hooks.progress = [&](const Progress& progress) { bar.update(progress); };
     report = dequantize(command.host(), options, hooks);
   }
-  for (const std::string& warning : report.run.warnings) fmt::print(stderr, "qmill: warning: {}\n", as_flags(warning));
+  for (const std::string& warning : report.run.warnings) say(fmt::format("qmill: warning: {}\n", as_flags(warning)));
   if (arguments.on("json")) {
     print_json(spoken(dequantize_json(options, report)));
     return kDone;

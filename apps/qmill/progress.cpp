@@ -25,7 +25,7 @@ std::string bar(double done) {
 ProgressBar::ProgressBar() : on_terminal_(is_terminal(Stream::error)), start_(Clock::now()), shown_(start_) {}
 
 ProgressBar::~ProgressBar() {
-  if (is_visible_) fmt::print(stderr, "\r\x1b[K");
+  if (is_visible_) say("\r\x1b[K");
 }
 
 void ProgressBar::update(const Progress& progress) {
@@ -40,10 +40,10 @@ void ProgressBar::update(const Progress& progress) {
                                        bytes_text(progress.bytes_done), bytes_text(progress.bytes),
                                        bytes_text(static_cast<std::uint64_t>(static_cast<double>(progress.bytes_done) / seconds)), left);
   if (!on_terminal_) {
-    fmt::print(stderr, "qmill: {}\n", text);
+    say(fmt::format("qmill: {}\n", text));
     return;
   }
-  fmt::print(stderr, "\r{} {}\x1b[K", bar(done), text);
+  say(fmt::format("\r{} {}\x1b[K", bar(done), text));
   std::fflush(stderr);
   is_visible_ = true;
 }

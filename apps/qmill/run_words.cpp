@@ -91,12 +91,12 @@ int run_words(Words words) {
   try {
     return dispatch(std::move(words));
   } catch (const Error& error) {
-    fmt::print(stderr, "qmill: error: {}\n", printable(as_flags(error.what())));
+    say(fmt::format("qmill: error: {}\n", printable(as_flags(error.what()))));
     return status_of(error);
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "qmill: error: out of memory; use --in-flight with a smaller number\n");
+    say("qmill: error: out of memory; use --in-flight with a smaller number\n");
   } catch (const std::exception& error) {
-    fmt::print(stderr, "qmill: error: unexpected: {}\n", error.what());
+    say(fmt::format("qmill: error: unexpected: {}\n", error.what()));
   }
   return kFailed;
 }

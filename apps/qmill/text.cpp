@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdio>
 
 namespace qmill::app {
 
@@ -78,5 +79,14 @@ std::string as_flags(std::string_view text) {
   }
   return result + std::string(text);
 }
+
+void say(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); }
+
+namespace {
+bool print_optional = false;
+}  // namespace
+
+void print_is_optional() { print_optional = true; }
+bool is_print_optional() { return print_optional; }
 
 }  // namespace qmill::app

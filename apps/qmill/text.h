@@ -26,4 +26,11 @@ std::string hyphens(std::string name);
 // `calib_samples` -> --calib-samples.
 std::string as_flags(std::string_view text);
 
+// To stderr. Where that cannot be written (a full disk, a reader that is gone), the text is lost and the program goes on.
+void say(std::string_view text);
+
+// The command has published a file, and what it prints is only about that: it has not failed if stdout cannot be written.
+void print_is_optional();
+bool is_print_optional();
+
 }  // namespace qmill::app

@@ -1,13 +1,13 @@
 #include "header.h"
 
 #include <qmill/error.h>
+#include <qmill/json_check.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <limits>
-#include <set>
 
 namespace safetensors {
 namespace {
@@ -25,26 +25,14 @@ constexpr int kMaxDepth = 3;  // {"name": {"shape": [...]}}
 }
 
 json parse_json(std::string_view text) {
-  // The parser would end there and ignore what follows.
-  if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos)
-    reject(fmt::format("the header is not valid JSON at byte {}", zero + 1));
-  std::set<std::string> names;
-  const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
-    const bool opens = event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
-    if (opens && depth >= kMaxDepth) reject(fmt::format("the header is nested deeper than {} levels", kMaxDepth));
-    if (event == json::parse_event_t::key && depth == 1 && !names.insert(parsed.get<std::string>()).second)
-      reject(fmt::format("the header names '{}' twice", parsed.get<std::string>()));
-    return true;
-  };
   try {
-    json header = json::parse(text, check);
-    if (!header.is_object()) reject(fmt::format("the header is a JSON {}, expected an object", header.type_name()));
-    return header;
-  } catch (const json::parse_error& error) {
-    reject(fmt::format("the header is not valid JSON at byte {}", error.byte));
-  } catch (const json::out_of_range&) {
-    reject("the header holds a number that is too large");
+    qmill::check_json(text, "the header", kMaxDepth);
+  } catch (const Error& error) {
+    reject(error.message());
   }
+  json header = json::parse(text);
+  if (!header.is_object()) reject(fmt::format("the header is a JSON {}, expected an object", header.type_name()));
+  return header;
 }
 
 std::uint64_t unsigned_number(const json& value, std::string_view what) {

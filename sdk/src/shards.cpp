@@ -2,6 +2,7 @@
 
 #include <qmill/error.h>
 #include <qmill/file_reader.h>
+#include <qmill/json_check.h>
 #include <qmill/source_details.h>
 
 #include <fmt/format.h>
@@ -215,7 +216,9 @@ std::vector<fs::path> ShardIndex::files() const {
 }
 
 ShardIndex parse_shard_index(std::string_view text, const fs::path& path) {
-  const nlohmann::json parsed = nlohmann::json::parse(text, nullptr, false);
+  constexpr int kMaxDepth = 8;
+  check_json(text, "the index", kMaxDepth);
+  const nlohmann::json parsed = nlohmann::json::parse(text);
   if (!parsed.is_object() || !parsed.contains("weight_map") || !parsed["weight_map"].is_object())
     throw Error(ErrorKind::input, "the index is not a JSON object with a 'weight_map'", "get it again");
   ShardIndex index;

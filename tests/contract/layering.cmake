@@ -25,7 +25,7 @@ set(public_json json)
 
 # What the rooms below the models may know of the SDK, and the one exception: where the bytes of a tensor lie is an Extent of loader.h.
 set(rooms_below_models io engine)
-set(headers_below_models error export file_reader names tensor tensor_info version)
+set(headers_below_models error export file_reader json_check names tensor tensor_info version)
 set(exceptions_below_models "core/src/io/output_file.h: loader")
 
 set(posix_headers "<(unistd|fcntl|dlfcn|dirent|poll|pthread|termios|signal|glob|pwd|sys/[a-z_]+)\\.h>")

@@ -107,10 +107,10 @@ class Quantize(FolderTest):
     def test_refusals(self):
         x = torch.randn(10, 200)
         cases = [
-            (dict(rows=torch.randn(10, 100)), r"rows is Float 10 x 100, expected a floating rows x 200"),
-            (dict(hessian=torch.eye(100)), r"hessian is Float 100 x 100, expected a floating 200 x 200"),
+            (dict(rows=torch.randn(10, 100)), r"rows is F32 10 x 100, expected a floating rows x 200"),
+            (dict(hessian=torch.eye(100)), r"hessian is F32 100 x 100, expected a floating 200 x 200"),
             (dict(hessian=torch.eye(200), rows=x), "give one of them"),
-            (dict(rows=x.to(torch.int32)), "rows is Int"),
+            (dict(rows=x.to(torch.int32)), "rows is I32"),
             (dict(rows="x"), "rows is a str"),
             (dict(filter="t5xxl"), "`filter` is an option of whole models"),
             (dict(format="int3"), "int3"),

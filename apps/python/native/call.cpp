@@ -33,7 +33,15 @@ Type value_or(const Json& request, const char* key, Type absent) {
 std::string Call::text(const char* key) const { return value_of<std::string>(request, key); }
 std::string Call::text(const char* key, const std::string& absent) const { return value_or(request, key, absent); }
 bool Call::flag(const char* key, bool absent) const { return value_or(request, key, absent); }
-std::int64_t Call::integer(const char* key, std::int64_t absent) const { return value_or(request, key, absent); }
+
+std::int64_t Call::integer(const char* key, std::int64_t absent) const {
+  const auto found = request.find(key);
+  if (found == request.end() || found->is_null()) return absent;
+  // Not cut, and not wrapped around.
+  if (!found->is_number_integer() || (found->is_number_unsigned() && found->get<std::uint64_t>() >> 63 != 0)) refuse(key);
+  return found->get<std::int64_t>();
+}
+
 double Call::real(const char* key, double absent) const { return value_or(request, key, absent); }
 
 const Json& Call::member(const char* key) const {

@@ -157,8 +157,6 @@ std::unique_ptr<Int8Converter> learned_rounding_converter(const Json& given, con
   reader.read("top_p", options.top_p);
   reader.read("min_k", options.min_k);
   reader.read("max_k", options.max_k);
-  reader.read("scaling_mode", options.scaling_mode);
-  reader.read("options", options.options);
   reader.finish();
   return std::make_unique<LearnedRoundingConverter>(options, host);
 }
@@ -171,7 +169,6 @@ std::unique_ptr<Int8Converter> gptq_converter(const Json& given, const Host& hos
   reader.read("actorder", options.actorder);
   reader.read("lazy_updates", options.lazy_updates);
   reader.read("use_triton", options.use_triton);
-  reader.read("scaling_mode", options.scaling_mode);
   reader.finish();
   return std::make_unique<GPTQInt8Converter>(options, host);
 }
@@ -267,7 +264,7 @@ Answer merge_loras(const Call& call) {
                      lora.value("scale", 1.0)});
   }
   Outputs outputs;
-  outputs.add("weight", merge_multiple_loras(call.tensor(0), loras, call.flag("dampen", false)));
+  outputs.add("weight", merge_multiple_loras(call.tensor(0), loras));
   return outputs.answer(Json::object());
 }
 

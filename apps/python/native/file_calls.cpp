@@ -3,11 +3,13 @@
 #include "options.h"
 #include "tensors.h"
 
-#include <qmill/compat/unified_safetensors_loader.h>
 #include <qmill/core/compare.h>
 #include <qmill/core/json.h>
 #include <qmill/core/model_identity.h>
 #include <qmill/error.h>
+#include <qmill/tensor.h>
+
+#include <ATen/ops/empty.h>
 
 #include <mutex>
 
@@ -72,13 +74,11 @@ Answer identity(const Call& call) {
   return in_file(file, [&] { return Answer{Json{{"identity", Json::parse(model_identity(*source))}}.dump()}; });
 }
 
-// --- open models: one thread at a time each ---
+// --- open models ---
 
 struct OpenModel {
-  explicit OpenModel(const Host& host, const std::string& path) : source(host.open(path)), loader(host, path, true) {}
   std::unique_ptr<TensorSource> source;
-  UnifiedSafetensorsLoader loader;
-  std::mutex mutex;
+  std::map<std::string, std::size_t, std::less<>> index;  // of tensors, by name
 };
 
 std::mutex models_mutex;
@@ -92,23 +92,33 @@ std::shared_ptr<OpenModel> model_of(const Call& call) {
 }
 
 Answer open_model(const Call& call) {
-  static std::int64_t last = 0;
-  auto model = std::make_shared<OpenModel>(call.host(), call.text("path"));
+  static std::int64_t last = 0;  // guarded by models_mutex
+  auto model = std::make_shared<OpenModel>(OpenModel{call.host().open(call.text("path")), {}});
   Json tensors = Json::array();
-  for (const TensorInfo& tensor : model->source->tensors())
+  for (const TensorInfo& tensor : model->source->tensors()) {
+    model->index.emplace(tensor.name, model->index.size());
     tensors.push_back({{"name", tensor.name}, {"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}});
+  }
   Json metadata = Json::object();
   for (const auto& [key, value] : model->source->metadata()) metadata[key] = value;
+  Json files = Json::array();
+  for (const std::filesystem::path& file : model->source->files()) files.push_back(std::filesystem::absolute(file).string());
   const std::lock_guard lock(models_mutex);
   models[++last] = std::move(model);
-  return {Json{{"handle", last}, {"tensors", tensors}, {"metadata", metadata}}.dump(-1, ' ', false, Json::error_handler_t::replace)};
+  return {Json{{"handle", last}, {"tensors", tensors}, {"metadata", metadata}, {"files", files}}.dump(
+      -1, ' ', false, Json::error_handler_t::replace)};
 }
 
 Answer read_model_tensor(const Call& call) {
   const std::shared_ptr<OpenModel> model = model_of(call);
-  const std::lock_guard lock(model->mutex);
+  const std::string name = call.text("name");
+  const auto found = model->index.find(name);
+  if (found == model->index.end()) throw Error(ErrorKind::usage, "there is no tensor '" + name + "'");
+  const TensorInfo& info = model->source->tensors()[found->second];
+  const at::Tensor tensor = at::empty(info.shape, scalar_type(info.dtype));
+  model->source->read(found->second, {static_cast<std::byte*>(tensor.mutable_data_ptr()), tensor.nbytes()});
   Outputs outputs;
-  outputs.add("tensor", model->loader.get_tensor(call.text("name")));
+  outputs.add("tensor", tensor);
   return outputs.answer(Json::object());
 }
 

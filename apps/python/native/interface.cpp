@@ -48,10 +48,38 @@ std::string error_text(const Error& error, bool is_quality) {
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-void fail(QmillReply& reply, const Error& error, bool is_quality = false) {
+// Owned by this process until LibTorch takes them: a call that fails frees those that are left.
+class GivenTensors {
+ public:
+  GivenTensors(DLManagedTensor** tensors, std::size_t count) : tensors_(tensors, tensors + count) {}
+  ~GivenTensors() {
+    for (DLManagedTensor* tensor : tensors_)
+      if (tensor != nullptr && tensor->deleter != nullptr) tensor->deleter(tensor);
+  }
+  GivenTensors(const GivenTensors&) = delete;
+  GivenTensors& operator=(const GivenTensors&) = delete;
+
+  std::vector<at::Tensor> take() {
+    std::vector<at::Tensor> taken;
+    for (DLManagedTensor*& tensor : tensors_) {
+      taken.push_back(at::fromDLPack(tensor));
+      tensor = nullptr;
+    }
+    return taken;
+  }
+
+ private:
+  std::vector<DLManagedTensor*> tensors_;
+};
+
+void fail(QmillReply& reply, const Error& error, bool is_quality = false) noexcept {
   reply.is_error = true;
   reply.tensors.clear();
-  reply.text = error_text(error, is_quality);
+  try {
+    reply.text = error_text(error, is_quality);
+  } catch (const std::bad_alloc&) {
+    reply.text.clear();  // the caller takes it for what it is: no memory
+  }
 }
 
 void run(QmillReply& reply, const char* name, const char* request, Call call) {
@@ -76,7 +104,7 @@ QmillReply* qmill_call(const char* name, const char* request, DLManagedTensor** 
   if (reply == nullptr) return nullptr;
   try {
     python::Call call;
-    for (std::size_t i = 0; i < count; ++i) call.tensors.push_back(at::fromDLPack(tensors[i]));
+    call.tensors = python::GivenTensors(tensors, count).take();
     if (cancel != nullptr) call.hooks.cancel = &cancel->is_set;
     if (progress != nullptr)
       call.hooks.progress = [progress, context](const Progress& state) {
@@ -92,6 +120,8 @@ QmillReply* qmill_call(const char* name, const char* request, DLManagedTensor** 
     python::fail(*reply, Error(ErrorKind::io, "out of memory", "use fewer threads, or a machine with more memory"));
   } catch (const std::exception& error) {
     python::fail(*reply, Error(ErrorKind::internal, error.what()));
+  } catch (...) {
+    python::fail(*reply, Error(ErrorKind::internal, "something was thrown that is no exception"));
   }
   return reply;
 }
@@ -99,7 +129,13 @@ QmillReply* qmill_call(const char* name, const char* request, DLManagedTensor** 
 const char* qmill_reply_text(const QmillReply* reply) { return reply->text.c_str(); }
 int qmill_reply_is_error(const QmillReply* reply) { return reply->is_error ? 1 : 0; }
 std::size_t qmill_reply_tensor_count(const QmillReply* reply) { return reply->tensors.size(); }
-DLManagedTensor* qmill_take_tensor(QmillReply* reply, std::size_t index) { return at::toDLPack(reply->tensors[index]); }
+DLManagedTensor* qmill_take_tensor(QmillReply* reply, std::size_t index) {
+  try {
+    return at::toDLPack(reply->tensors[index]);
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}
 void qmill_free_reply(QmillReply* reply) { delete reply; }
 
 QmillCancel* qmill_new_cancel() { return new (std::nothrow) QmillCancel; }

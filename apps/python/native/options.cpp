@@ -2,6 +2,8 @@
 
 #include <qmill/error.h>
 
+#include <limits>
+
 namespace qmill::python {
 namespace {
 
@@ -20,6 +22,8 @@ void add(const std::string& name, const Json& value, const OptionTable& table, s
 
 OptionValue option_value(const std::string& name, const Json& value) {
   if (value.is_boolean()) return value.get<bool>();
+  if (value.is_number_unsigned() && value.get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max())
+    throw Error(ErrorKind::usage, "`" + name + "` is " + value.dump() + "; allowed: integers below 2^63");
   if (value.is_number_integer()) return value.get<std::int64_t>();
   if (value.is_number()) return value.get<double>();
   if (value.is_string()) return value.get<std::string>();

@@ -7,22 +7,15 @@
 #include <qmill/core/quantize_weight.h>
 #include <qmill/error.h>
 
-#include <set>
-
 namespace qmill::python {
 namespace {
-
-// Options of a conversion that mean something for one weight: those of quantizers, and these.
-const std::set<std::string> kGroups = {"Format", "Quantizer", "Memory"};
-const std::set<std::string> kOthers = {"full_precision_matrix_mult", "threads", "device"};
 
 ConvertOptions weight_options(const Call& call) {
   const OptionTable table(call.host());
   std::vector<GivenOption> given = given_options(call.request, table);
   for (const GivenOption& option : given) {
     const OptionRow& row = *table.find(option.name);
-    const bool is_of_weights = !row.sets.empty() || kGroups.contains(row.group) || kOthers.contains(row.spec.name);
-    if (!is_of_weights)
+    if (!row.is_of_weights())
       throw Error(ErrorKind::usage, "`" + row.spec.name + "` is an option of whole models", "leave it out, or use convert()");
   }
   return table.read(given);

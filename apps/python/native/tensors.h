@@ -10,7 +10,7 @@ class Outputs {
  public:
   void add(std::string name, const at::Tensor& tensor);
 
-  // `json` with "outputs": [{"name", "dtype"}, ...], and the tensors in that order.
+  // `json` with "outputs": [{"name", "dtype", "shape"}, ...], and the tensors in that order.
   Answer answer(Json json);
 
  private:

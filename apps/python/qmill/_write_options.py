@@ -14,8 +14,6 @@ from qmill.api import options
 from qmill.results import Option
 
 _TYPES = {"bool": "bool", "int": "int", "float": "float", "str": "str"}
-_OF_WEIGHTS = {"Format", "Quantizer", "Memory"}
-_OTHERS_OF_WEIGHTS = {"full_precision_matrix_mult", "threads", "device"}
 
 # What the functions take besides the type of the table.
 _ALSO = {"layer_config": " | Mapping[str, Any]", "convrot": " | int"}
@@ -38,16 +36,11 @@ def text() -> str:
     """The contents of options.py."""
     every = [option for option in options() if option.name not in ("input", "output") and option.name.isidentifier()]
     parts = [_HEAD]
-    weights = [option for option in every if _is_of_weights(option)]
+    weights = [option for option in every if option.to_dict()["is_of_weights"]]
     parts.append(_class("QuantizeOptions", "TypedDict", "Options of `quantize`.", weights))
-    others = [option for option in every if not _is_of_weights(option)]
+    others = [option for option in every if not option.to_dict()["is_of_weights"]]
     parts.append(_class("ConvertOptions", "QuantizeOptions", "Options of `convert` and `plan`.", others))
     return "\n\n".join(parts)
-
-
-def _is_of_weights(option: Option) -> bool:
-    of_quantizers = bool(option.to_dict()["of_quantizers"])
-    return of_quantizers or option.group in _OF_WEIGHTS or option.name in _OTHERS_OF_WEIGHTS
 
 
 def _class(name: str, base: str, purpose: str, rows: list[Option]) -> str:

@@ -7,16 +7,11 @@
 #include <qmill/error.h>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <cstring>
 
 namespace qmill {
 namespace {
-
-std::string tensor_text(const at::Tensor& tensor) {
-  return tensor.defined() ? fmt::format("{} {}", c10::toString(tensor.scalar_type()), fmt::join(tensor.sizes(), " x ")) : "no tensor";
-}
 
 std::string axes_text(const std::vector<std::int64_t>& shape) {
   std::string text;
@@ -74,6 +69,12 @@ class MemoryHessian final : public KnownInputs {
 };
 
 }  // namespace
+
+std::string tensor_text(const at::Tensor& tensor) {
+  if (!tensor.defined()) return "no tensor";
+  const TensorInfo info = info_of({"", tensor});
+  return fmt::format("{} {}", dtype_name(info.dtype), info.shape_text());
+}
 
 at::Tensor given_inputs(const char* name, const at::Tensor& tensor, const std::vector<std::int64_t>& shape) {
   bool fits = tensor.defined() && tensor.device().is_cpu() && at::isFloatingType(tensor.scalar_type()) &&

@@ -8,9 +8,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace qmill {
+
+// "F32 4 x 8", for messages about what a caller gives.
+std::string tensor_text(const at::Tensor& tensor);
 
 // What a caller gives as `name`, as contiguous F32 of this shape (-1: any number of rows). Throws Error(usage) for another type, shape or
 // device, Error(numeric) for values that are not finite.

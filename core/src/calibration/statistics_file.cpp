@@ -130,7 +130,7 @@ class Writer {
         put(".input_scale", std::as_bytes(std::span(&scale, 1)));
       }
     }
-    output.publish(options_.sync);
+    output.publish(options_.sync, options_.overwrite);
     return plan.file_bytes;
   }
 
@@ -152,7 +152,7 @@ class Writer {
     const std::string text = json.dump() + "\n";
     OutputFile output(destination_, text.size());
     output.write(0, std::as_bytes(std::span(text)));
-    output.publish(options_.sync);
+    output.publish(options_.sync, options_.overwrite);
     return text.size();
   }
 

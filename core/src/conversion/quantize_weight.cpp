@@ -3,6 +3,7 @@
 #include "calibration/memory_rows.h"
 #include "host/guard.h"
 #include "plan/automatic.h"
+#include "plan/option_checks.h"
 #include "plan/target.h"
 #include "run/choose_codes.h"
 #include "run/measure_layer.h"
@@ -12,17 +13,13 @@
 
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 namespace qmill {
 namespace {
 
 at::Tensor checked_weight(const at::Tensor& weight) {
   if (!weight.defined() || weight.dim() != 2 || weight.numel() == 0 || !weight.device().is_cpu() || !at::isFloatingType(weight.scalar_type()))
-    throw Error(ErrorKind::usage,
-                fmt::format("the weight is {}, expected a floating matrix with values on the CPU",
-                            weight.defined() ? fmt::format("{} {}", c10::toString(weight.scalar_type()), fmt::join(weight.sizes(), " x "))
-                                             : "no tensor"));
+    throw Error(ErrorKind::usage, fmt::format("the weight is {}, expected a floating matrix with values on the CPU", tensor_text(weight)));
   return weight.detach().contiguous();
 }
 
@@ -49,6 +46,7 @@ struct OwnResources {
 
 QuantizedWeight quantize(const Host& host, const ConvertOptions& options, const std::string& name, const at::Tensor& weight,
                          const LayerCalibration* inputs, const RunResources& resources) {
+  check_device(options.run.device);
   Decision decision;
   decision.source = decision.values = info_of({name, weight});
   decision.action = Action::quantize;

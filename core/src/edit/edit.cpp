@@ -58,7 +58,7 @@ class Editor {
       else
         copy(file, i, offset);
     }
-    file.publish(edit_.sync);
+    file.publish(edit_.sync, edit_.overwrite);
     report_.bytes_written = plan.file_bytes;
     return std::move(report_);
   }

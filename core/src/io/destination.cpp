@@ -21,12 +21,18 @@ namespace fs = std::filesystem;
 }  // namespace
 
 void require_file_name(const fs::path& output) {
-  std::error_code ignored;
-  if (fs::is_directory(output, ignored))
+  std::error_code error;
+  const fs::file_status status = fs::status(output, error);
+  if (status.type() == fs::file_type::none)  // a loop of links, a folder that may not be searched, a name that is too long
+    throw Error(ErrorKind::io, fmt::format("cannot look at it: {}", error.message()), "choose another name with `output`")
+        .in(fmt::format("'{}'", output.string()));
+  if (fs::is_symlink(fs::symlink_status(output, error)) && !fs::exists(status))
+    refuse(output, fmt::format("it is a link to '{}', which does not exist", fs::read_symlink(output, error).string()),
+           "make that file's folder and name it, or remove the link");
+  if (fs::is_directory(status))
     refuse(output, "it is a folder, expected a file name", "add a name ending in .safetensors");
   // A device or a pipe would be replaced by a file.
-  if (fs::exists(output, ignored) && !fs::is_regular_file(output, ignored))
-    refuse(output, "it is not a regular file", "choose another name");
+  if (fs::exists(status) && !fs::is_regular_file(status)) refuse(output, "it is not a regular file", "choose another name");
 }
 
 void require_safetensors_name(const fs::path& output) {
@@ -42,9 +48,10 @@ void require_safetensors_name(const fs::path& output) {
 }
 
 void require_replaceable(const fs::path& output, const std::vector<fs::path>& inputs, bool overwrite) {
-  std::error_code ignored;
+  std::error_code ignored, unknown;
+  const fs::path place = fs::weakly_canonical(output, unknown);
   for (const fs::path& input : inputs)
-    if (fs::equivalent(input, output, ignored) || fs::weakly_canonical(input, ignored) == fs::weakly_canonical(output, ignored))
+    if (fs::equivalent(input, output, ignored) || (!unknown && fs::weakly_canonical(input, ignored) == place))
       refuse(output, fmt::format("it is the same file as the input '{}'", input.string()), "choose another name");
   if (fs::exists(output, ignored) && !overwrite)
     refuse(output, "the file exists already", "add `overwrite` to replace it, or choose another name");

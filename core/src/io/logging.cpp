@@ -44,7 +44,7 @@ void log(LogLevel level, std::string_view text) {
   if (sink)
     sink(level, text);
   else
-    fmt::print(stderr, "{}", fmt::format("qmill: {}\n", text));  // one call: lines of several processes do not mix
+    std::fputs(fmt::format("qmill: {}\n", text).c_str(), stderr);  // one call: lines do not mix. A full disk must not end the run
 }
 
 }  // namespace qmill

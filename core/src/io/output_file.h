@@ -9,31 +9,56 @@
 
 namespace qmill {
 
+// "model.safetensors.qmill-part"
+std::filesystem::path part_of(const std::filesystem::path& destination);
+
+// Whether a run that goes on has this part open.
+bool is_in_use(const std::filesystem::path& part);
+
 // Written under a temporary name beside its destination; publish() renames it there, the destructor removes it if
 // publish() was not reached. Writes to different places may come from different threads; copy() from one at a time.
 class OutputFile {
  public:
-  // Reserves the space. Throws Error(io) when the folder is missing or cannot be written, or there is too little space.
-  OutputFile(std::filesystem::path destination, std::uint64_t bytes);
+  enum class Part {
+    own,       // a name that nothing else uses
+    fresh,     // part_of(destination), which must not exist: a later run may go on with it
+    existing,  // the one that is there, which stays if this run ends early
+  };
+
+  // Reserves the space. Throws Error(io) when the folder is missing or cannot be written, there is too little space, or another run writes
+  // this part.
+  OutputFile(std::filesystem::path destination, std::uint64_t bytes, Part part = Part::own);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
 
   void write(std::uint64_t offset, std::span<const std::byte> bytes);
+  void read(std::uint64_t offset, std::span<std::byte> out) const;
 
   // From file to file, without passing through this process where the system can do that.
   void copy(const Extent& from, std::uint64_t offset);
 
-  // `sync`: the data is on the disk before the name is.
-  void publish(bool sync);
+  // What was written so far is on the disk.
+  void sync();
+
+  // `sync`: the data is on the disk before the name is. Throws Error(io) when a file is there that was not when the run began, unless
+  // `overwrite` replaces it, keeping its permissions.
+  void publish(bool sync, bool overwrite);
+
+  // The destructor leaves the part where it is.
+  void keep() { kept_ = true; }
+  const std::filesystem::path& part() const { return part_; }
 
  private:
+  void lock();
+  void reserve(std::uint64_t bytes);
+  void rename(bool overwrite);
   int input_handle(const std::filesystem::path& file);
 
   std::filesystem::path destination_;
-  std::filesystem::path temporary_;
+  std::filesystem::path part_;
   int handle_ = -1;
-  bool published_ = false;
+  bool kept_ = false;  // or published
   std::map<std::filesystem::path, int> inputs_;  // open for copy()
 };
 

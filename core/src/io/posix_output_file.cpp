@@ -12,6 +12,9 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace qmill {
@@ -32,6 +35,14 @@ fs::path temporary_beside(const fs::path& destination) {
   return destination.parent_path() / fmt::format(".{}.{:08x}.part", destination.filename().string(), random());
 }
 
+// A signal may end a call before it did anything.
+template <class Call>
+auto retried(Call call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
+
 void require_space(const fs::path& destination, std::uint64_t bytes) {
   std::error_code error;
   const fs::space_info space = fs::space(destination.parent_path(), error);
@@ -43,15 +54,46 @@ void require_space(const fs::path& destination, std::uint64_t bytes) {
 
 }  // namespace
 
-OutputFile::OutputFile(fs::path destination, std::uint64_t bytes) : destination_(std::move(destination)) {
+fs::path part_of(const fs::path& destination) { return destination.string() + ".qmill-part"; }
+
+bool is_in_use(const fs::path& part) {
+  const int handle = ::open(part.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (handle < 0) return false;
+  const bool is_locked = ::flock(handle, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  ::close(handle);
+  return is_locked;
+}
+
+OutputFile::OutputFile(fs::path destination, std::uint64_t bytes, Part part)
+    : destination_(std::move(destination)), kept_(part == Part::existing) {
   if (!fs::is_directory(destination_.parent_path()))
     throw Error(ErrorKind::io, fmt::format("the folder '{}' does not exist", destination_.parent_path().string()),
                 "make it, or choose another with `output`")
         .in(fmt::format("'{}'", destination_.string()));
-  require_space(destination_, bytes);
-  temporary_ = temporary_beside(destination_);
-  handle_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (handle_ < 0) fail(destination_, "write there", errno);
+  if (part != Part::existing) require_space(destination_, bytes);
+  part_ = part == Part::own ? temporary_beside(destination_) : part_of(destination_);
+  const int flags = part == Part::existing ? O_RDWR | O_CLOEXEC : O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
+  handle_ = retried([&] { return ::open(part_.c_str(), flags, 0666); });
+  if (handle_ < 0) fail(part == Part::own ? destination_ : part_, "write there", errno);
+  try {
+    if (part != Part::own) lock();
+    reserve(bytes);
+    if (part == Part::existing && ::ftruncate(handle_, static_cast<off_t>(bytes)) != 0) fail(part_, "write it", errno);
+  } catch (...) {
+    ::close(handle_);
+    if (part != Part::existing) ::unlink(part_.c_str());
+    throw;
+  }
+}
+
+// Until this process ends or closes it. A file system that knows no locks has none.
+void OutputFile::lock() {
+  if (::flock(handle_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+  throw Error(ErrorKind::io, "another run writes it now", "wait for that run, or choose another name with `output`")
+      .in(fmt::format("'{}'", part_.string()));
+}
+
+void OutputFile::reserve(std::uint64_t bytes) {
 #if defined(__linux__)
   int code = 0;
   do
@@ -61,17 +103,22 @@ OutputFile::OutputFile(fs::path destination, std::uint64_t bytes) : destination_
 #else
   const int code = ::ftruncate(handle_, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
 #endif
-  if (code != 0) {
-    ::close(handle_);
-    ::unlink(temporary_.c_str());
-    fail(destination_, "reserve space for it", code);
-  }
+  if (code != 0) fail(destination_, "reserve space for it", code);
 }
 
 OutputFile::~OutputFile() {
   for (const auto& [file, handle] : inputs_) ::close(handle);
   if (handle_ >= 0) ::close(handle_);
-  if (!published_) ::unlink(temporary_.c_str());
+  if (!kept_) ::unlink(part_.c_str());
+}
+
+void OutputFile::read(std::uint64_t offset, std::span<std::byte> out) const {
+  while (!out.empty()) {
+    const ssize_t done = retried([&] { return ::pread(handle_, out.data(), out.size(), static_cast<off_t>(offset)); });
+    if (done <= 0) fail(part_, "read it", done < 0 ? errno : EIO);
+    offset += static_cast<std::uint64_t>(done);
+    out = out.subspan(static_cast<std::size_t>(done));
+  }
 }
 
 void OutputFile::write(std::uint64_t offset, std::span<const std::byte> bytes) {
@@ -87,7 +134,7 @@ void OutputFile::write(std::uint64_t offset, std::span<const std::byte> bytes) {
 int OutputFile::input_handle(const fs::path& file) {
   const auto known = inputs_.find(file);
   if (known != inputs_.end()) return known->second;
-  const int handle = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  const int handle = retried([&] { return ::open(file.c_str(), O_RDONLY | O_CLOEXEC); });
   if (handle < 0) fail(file, "open it", errno);
   inputs_.emplace(file, handle);
   return handle;
@@ -109,7 +156,9 @@ void OutputFile::copy(const Extent& from, std::uint64_t offset) {
     auto out = static_cast<off_t>(offset);
     const ssize_t done = ::copy_file_range(input, &in, handle_, &out, left, 0);
     if (done < 0 && errno == EINTR) continue;
-    if (done < 0 && (errno == EXDEV || errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP)) break;  // other file systems: below
+    if (done < 0 && (errno == EXDEV || errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP || errno == EPERM ||
+                     errno == EIO))
+      break;  // other file systems; and by parts it is known which of the two files cannot be used
     if (done < 0) fail(destination_, "copy into it", errno);
     require_progress(done);
     source += static_cast<std::uint64_t>(done);
@@ -131,10 +180,39 @@ void OutputFile::copy(const Extent& from, std::uint64_t offset) {
   }
 }
 
-void OutputFile::publish(bool sync) {
-  if (sync && ::fsync(handle_) != 0) fail(destination_, "write it to the disk", errno);
-  if (::rename(temporary_.c_str(), destination_.c_str()) != 0) fail(destination_, "rename the finished file", errno);
-  published_ = true;
+void OutputFile::sync() {
+  if (retried([&] { return ::fsync(handle_); }) != 0) fail(destination_, "write it to the disk", errno);
+}
+
+// Gives the part its name, in one step that other programs see whole.
+void OutputFile::rename(bool overwrite) {
+  struct stat replaced = {};
+  if (overwrite) {
+    if (::stat(destination_.c_str(), &replaced) == 0 && ::fchmod(handle_, replaced.st_mode & 07777) != 0)
+      fail(destination_, "keep the permissions of the file that is replaced", errno);
+    if (::rename(part_.c_str(), destination_.c_str()) != 0) fail(destination_, "rename the finished file", errno);
+    return;
+  }
+  int code = EINVAL;
+#if defined(RENAME_NOREPLACE)
+  code = ::renameat2(AT_FDCWD, part_.c_str(), AT_FDCWD, destination_.c_str(), RENAME_NOREPLACE) == 0 ? 0 : errno;
+#endif
+  if (code == EINVAL || code == ENOSYS) {  // file systems without it: a second name, which never replaces either
+    code = ::link(part_.c_str(), destination_.c_str()) == 0 ? 0 : errno;
+    if (code == 0) ::unlink(part_.c_str());
+    if (code == EPERM || code == EOPNOTSUPP || code == EMLINK)  // nor links: the moment between these two calls remains
+      code = ::access(destination_.c_str(), F_OK) == 0 ? EEXIST : ::rename(part_.c_str(), destination_.c_str()) == 0 ? 0 : errno;
+  }
+  if (code == EEXIST)
+    throw Error(ErrorKind::io, "another program made a file of this name during the run", "move that file, or add `overwrite` to replace it")
+        .in(fmt::format("'{}'", destination_.string()));
+  if (code != 0) fail(destination_, "rename the finished file", code);
+}
+
+void OutputFile::publish(bool sync, bool overwrite) {
+  if (sync) this->sync();
+  rename(overwrite);
+  kept_ = true;
   if (!sync) return;
   const int folder = ::open(destination_.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder < 0) return;  // the file is complete; its name is merely not certain to survive a power cut

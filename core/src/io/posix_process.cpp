@@ -1,10 +1,12 @@
 #include <qmill/core/process.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <fstream>
 #include <string>
 
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -64,8 +66,21 @@ std::uint64_t free_memory_bytes() {
 }
 
 const std::atomic<bool>& watch_interrupts() {
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) std::signal(signal, note_interrupt);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction inherited = {};
+    // nohup ignores SIGHUP, a shell SIGINT for what it runs in the background.
+    if (::sigaction(signal, nullptr, &inherited) == 0 && inherited.sa_handler != SIG_IGN) std::signal(signal, note_interrupt);
+  }
   return interrupted;
+}
+
+void prepare_streams() {
+  // A file that is opened while one of the three is closed gets its number, and messages are written into it.
+  for (int stream = STDIN_FILENO; stream <= STDERR_FILENO; ++stream)
+    if (::fcntl(stream, F_GETFD) < 0 && errno == EBADF) ::open("/dev/null", O_RDWR);
+  // A reader that is gone, or a limit of the size of files: errors of the call, not the end of the process.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 bool is_terminal(Stream stream) { return ::isatty(stream == Stream::output ? STDOUT_FILENO : STDERR_FILENO) == 1; }

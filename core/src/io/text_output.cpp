@@ -16,7 +16,7 @@ void publish_text(const fs::path& output, std::string_view text, const std::vect
   check_text_output(output, inputs, overwrite);
   OutputFile file(fs::weakly_canonical(fs::absolute(output)), text.size());
   file.write(0, std::as_bytes(std::span(text)));
-  file.publish(false);
+  file.publish(false, overwrite);
 }
 
 }  // namespace qmill

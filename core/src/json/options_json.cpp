@@ -35,6 +35,7 @@ Json row_json(const OptionRow& row) {
           {"is_list", row.is_list},
           {"is_path", row.is_path},
           {"is_filter", row.is_filter},
+          {"is_of_weights", row.is_of_weights()},
           {"changes_bytes", row.changes_bytes},
           {"of_quantizers", owners}};
 }

@@ -64,6 +64,11 @@ Error not_run(std::string_view name, const OptionRow& row, const OptionValues& v
 
 }  // namespace
 
+bool OptionRow::is_of_weights() const {
+  const bool is_of_run = spec.name == "threads" || spec.name == "device" || spec.name.starts_with("stream_");
+  return !sets.empty() || group == "Format" || group == "Quantizer" || is_of_run || spec.name == "full_precision_matrix_mult";
+}
+
 std::string OptionRow::initial_text() const { return has_default ? text_of(spec.initial) : ""; }
 
 const std::vector<OptionValue>& OptionValues::values(std::string_view name) const {

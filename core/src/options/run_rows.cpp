@@ -52,6 +52,11 @@ void add_run_rows(Rows& rows) {
   running.toggle("sync", true, "wait until the file is on the disk before it gets its name",
                  [](ConvertOptions& options, const OptionValues& values) { options.run.sync = values.on("sync"); });
 
+  running.toggle("resume", false, "go on with what a run that ended early has left beside the output, if there is something",
+                 [](ConvertOptions& options, const OptionValues& values) { options.run.resume = values.on("resume"); });
+  running.toggle("keep_part", true, "leave what is finished when a run ends early, for `resume`",
+                 [](ConvertOptions& options, const OptionValues& values) { options.run.keep_part = values.on("keep_part"); });
+
   RowGroup memory(rows, "Memory", false);
   OptionRow& mode =
       memory.value("streaming_mode", "MODE", std::string("balanced"),

@@ -1,8 +1,10 @@
 #include "plan/input_files.h"
 
+#include "io/file_identity.h"
 #include "model/content_hash.h"
 
 #include <qmill/core/decoded_source.h>
+#include <qmill/error.h>
 
 #include <fmt/format.h>
 
@@ -44,6 +46,24 @@ std::string identity_of_inputs(const TensorSource& source, const ConvertOptions&
   for (const StoredLayerEntry& layer : decoded_layers(source))
     text += fmt::format("{} {} {} {}\n", layer.info.base, dtype_name(layer.info.weight.dtype), layer.label.summary, layer.info.marker);
   return text;
+}
+
+std::vector<PlannedInput> planned_inputs(const TensorSource& source, const ConvertOptions& options) {
+  std::vector<PlannedInput> inputs;
+  std::set<std::filesystem::path> known;
+  for (const std::filesystem::path& file : input_files(source, options)) {
+    const std::optional<FileIdentity> identity = file_identity(file);
+    if (identity && known.insert(file).second)
+      inputs.push_back({file, identity->bytes, identity->modified, identity->device, identity->number});
+  }
+  return inputs;
+}
+
+void require_unchanged(const std::vector<PlannedInput>& inputs) {
+  for (const PlannedInput& input : inputs)
+    if (file_identity(input.file) != FileIdentity{input.device, input.number, input.bytes, input.modified})
+      throw Error(ErrorKind::input, "another program changed it during the run", "try again when nothing writes it")
+          .in(fmt::format("'{}'", input.file.string()));
 }
 
 }  // namespace qmill

@@ -1,7 +1,7 @@
 // The files that a conversion reads.
 #pragma once
 
-#include <qmill/core/convert_options.h>
+#include <qmill/core/plan.h>
 #include <qmill/loader.h>
 
 namespace qmill {
@@ -14,5 +14,11 @@ std::vector<std::filesystem::path> files_beside(const TensorSource& source, cons
 
 // What tells them from others without reading their values: sizes, the header of the source, and how its layers are stored if it is decoded.
 std::string identity_of_inputs(const TensorSource& source, const ConvertOptions& options);
+
+// As they are now; each once.
+std::vector<PlannedInput> planned_inputs(const TensorSource& source, const ConvertOptions& options);
+
+// Throws Error(input) that names a file which is not the one any more that was planned with: what was read of it may be of two versions.
+void require_unchanged(const std::vector<PlannedInput>& inputs);
 
 }  // namespace qmill

@@ -95,6 +95,7 @@ class Planner {
     add_merge_warnings(plan_);
     plan_.read_data = analysis_.has_read();
     plan_.inputs_identity = identity_of_inputs(source_, options_);
+    plan_.inputs = planned_inputs(source_, options_);
     if (merge_) plan_.inputs_identity += merge_->identity();
     if (calibration_) plan_.inputs_identity += calibration_->identity();
     std::vector<TensorInfo> outputs;

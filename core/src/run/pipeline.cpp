@@ -3,13 +3,16 @@
 #include "engine/channel.h"
 #include "engine/shared_values.h"
 #include "io/destination.h"
+#include "io/hash.h"
 #include "io/output_file.h"
 #include "lora/merged_values.h"
 #include "model/finite_values.h"
 #include "plan/input_files.h"
 #include "run/cast_tensor.h"
+#include "run/journal.h"
 #include "run/run_layer.h"
 
+#include <qmill/core/logging.h>
 #include <qmill/error.h>
 #include <qmill/names.h>
 
@@ -28,6 +31,7 @@ namespace fs = std::filesystem;
 
 // What the writer does next: write tensors, or copy one from file to file. `reserved` goes back to the budget after it.
 struct WriteJob {
+  std::optional<std::size_t> decision;  // that is finished with it, and noted in the journal
   std::vector<StoredTensor> tensors;
   std::optional<Extent> extent;
   std::string extent_name;
@@ -63,6 +67,21 @@ std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
+fs::path destination_of(const ConvertOptions& options) { return fs::weakly_canonical(fs::absolute(options.output)); }
+
+// Decoding takes seconds: it is not worth a second run's while.
+bool is_resumable(const ConvertOptions& options) { return options.run.keep_part && !options.decode_to; }
+
+OutputFile::Part part_kind(const ConvertOptions& options) {
+  if (!is_resumable(options)) return OutputFile::Part::own;
+  std::error_code ignored;
+  const bool is_there = options.run.resume && fs::exists(part_of(destination_of(options)), ignored);
+  return is_there ? OutputFile::Part::existing : OutputFile::Part::fresh;
+}
+
+// A run that ended so may be finished by another one: nothing is wrong with what it did.
+bool is_worth_keeping(const Error& error) { return error.kind() == ErrorKind::cancelled || error.kind() == ErrorKind::io; }
+
 class Pipeline {
  public:
   Pipeline(const TensorSource& source, const Plan& plan, const RunHooks& hooks)
@@ -71,7 +90,10 @@ class Pipeline {
         options_(plan.options),
         hooks_(hooks),
         values_(values_of(source, plan.merge)),
-        file_(fs::weakly_canonical(fs::absolute(options_.output)), plan.output.file_bytes),
+        part_(part_kind(options_)),
+        journal_(journal_of(destination_of(options_)), is_resumable(options_) ? conversion_identity(plan) : std::string(),
+                 part_ == OutputFile::Part::existing),
+        file_(destination_of(options_), plan.output.file_bytes, part_),
         buffers_(std::make_shared<BufferPool>(pool_bytes(plan, *values_))),
         budget_(plan.memory.bytes_in_flight) {
     reports_.resize(plan.decisions.size());
@@ -80,9 +102,22 @@ class Pipeline {
   }
 
   ConvertReport run() {
+    try {
+      return run_all();
+    } catch (const std::bad_alloc&) {
+      throw kept(Error(ErrorKind::io, "out of memory", "use fewer `threads`, or a machine with more memory"));
+    } catch (const Error& error) {
+      if (!is_resumable(options_) || !is_worth_keeping(error)) throw;
+      throw kept(error);
+    }
+  }
+
+ private:
+  ConvertReport run_all() {
     const auto start = std::chrono::steady_clock::now();
+    find_finished();
     file_.write(0, std::as_bytes(std::span(plan_.output.header)));
-    progress_.bytes_done = plan_.output.header.size();
+    progress_.bytes_done += plan_.output.header.size();
     {
       SharedValues shared;  // the jobs of the pool use it until that has waited for them
       std::optional<TaskPool> tasks(std::in_place, options_.run.threads);
@@ -97,12 +132,87 @@ class Pipeline {
     ConvertReport report = make_report();
     require_quality(report);
     throw_if_cancelled();
-    file_.publish(options_.run.sync);
+    require_unchanged(plan_.inputs);
+    file_.publish(options_.run.sync, options_.run.overwrite);
+    journal_.drop();
     report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return report;
   }
 
- private:
+  // --- what an earlier run has finished, and what this one leaves to the next ---
+
+  // Decisions whose tensors are in the part as the journal says. The others are done again.
+  void find_finished() {
+    finished_.resize(plan_.decisions.size());
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < plan_.decisions.size(); ++i) {
+      const auto entry = journal_.found().find(plan_.decisions[i].source.name);
+      if (entry == journal_.found().end() || !is_intact(plan_.decisions[i], entry->second)) continue;
+      finished_[i] = true;
+      ++count;
+      if (entry->second.report) {
+        reports_[i] = *entry->second.report;
+        ++progress_.layers_done;
+      }
+      for (const auto& [tensor, hash] : entry->second.hashes)
+        progress_.bytes_done += static_cast<std::uint64_t>(plan_.output.tensors.at(tensor).info.bytes());
+    }
+    if (part_ == OutputFile::Part::existing)
+      log(LogLevel::normal, fmt::format("resumed: {} of {} tensors to work on are finished", count,
+                                        std::count_if(plan_.decisions.begin(), plan_.decisions.end(), is_worked_on)));
+  }
+
+  bool is_intact(const Decision& decision, const JournalEntry& entry) const {
+    std::size_t expected = decision.outputs.size() + (decision.bias ? plan_.decisions[*decision.bias].outputs.size() : 0);
+    if (!is_worked_on(decision) || entry.hashes.size() != expected || entry.report.has_value() != (decision.action == Action::quantize))
+      return false;
+    std::vector<std::byte> bytes;
+    for (const auto& [name, hash] : entry.hashes) {
+      const auto placed = plan_.output.tensors.find(name);
+      if (placed == plan_.output.tensors.end()) return false;
+      bytes.resize(static_cast<std::size_t>(placed->second.info.bytes()));
+      file_.read(placed->second.offset, bytes);
+      if (hash_text(bytes) != hash) return false;
+    }
+    return true;
+  }
+
+  // After the writer has stored a decision's tensors.
+  void note_finished(const WriteJob& job) {
+    if (!is_resumable(options_) || !job.decision) return;
+    JournalEntry entry;
+    for (const StoredTensor& tensor : job.tensors) entry.hashes[tensor.name] = hash_text(bytes_of(tensor.data));
+    if (job.is_layer) entry.report = reports_[*job.decision];
+    journal_.add(plan_.decisions[*job.decision].source.name, entry);
+    constexpr std::chrono::seconds kInterval(2);  // of work that a crash may cost
+    if (std::chrono::steady_clock::now() - flushed_ >= kInterval) flush_journal();
+  }
+
+  void flush_journal() {
+    if (!journal_.has_pending()) return;
+    if (options_.run.sync) file_.sync();  // what the journal speaks of is on the disk first
+    journal_.flush(options_.run.sync);
+    flushed_ = std::chrono::steady_clock::now();
+  }
+
+  // The error, which says what is left for another run; nothing is if nothing is finished.
+  Error kept(const Error& error) {
+    if (journal_.count() == 0) return error;
+    file_.keep();
+    journal_.keep();
+    std::string left = fmt::format("'{}' keeps what is finished: `resume` goes on with it, or remove it", file_.part().string());
+    try {
+      flush_journal();
+    } catch (const Error& failed) {
+      left += fmt::format(" (what was finished last is lost: {})", failed.what());
+    }
+    Error told(error.kind(), error.message(), error.advice().empty() ? left : fmt::format("{}; {}", error.advice(), left));
+    // Where it was when it was interrupted is of no interest.
+    if (error.kind() != ErrorKind::cancelled)
+      for (const std::string& context : error.contexts()) told.in(context);
+    return told;
+  }
+
   // Runs one stage; what it throws stops the others.
   template <class Function>
   void stage(Function function) {
@@ -132,7 +242,7 @@ class Pipeline {
     if (plan_.memory.mode != StreamingMode::off) return values;
     for (std::size_t i = 0; i < values.size(); ++i) {
       throw_if_cancelled();
-      if (is_worked_on(plan_.decisions[i])) values[i] = read(plan_.decisions[i]);
+      if (is_worked_on(plan_.decisions[i]) && !finished_[i]) values[i] = read(plan_.decisions[i]);
     }
     return values;
   }
@@ -143,6 +253,7 @@ class Pipeline {
       throw_if_cancelled();
       const Decision& decision = plan_.decisions[i];
       if (decision.action == Action::remove || decision.action == Action::correct) continue;  // a bias goes with its layer
+      if (finished_[i]) continue;
       if (i + 1 < plan_.decisions.size()) source_.prefetch(plan_.decisions[i + 1].source_index);
       if (decision.action == Action::copy)
         copy(decision);
@@ -155,7 +266,7 @@ class Pipeline {
   void copy(const Decision& decision) {
     if (std::optional<Extent> extent = source_.extent(decision.source_index)) {
       note_not_finite(decision, count_in_file(decision));
-      writes_.push({{}, std::move(extent), decision.source.name, 0, false});
+      writes_.push({std::nullopt, {}, std::move(extent), decision.source.name, 0, false});
       return;
     }
     const auto bytes = static_cast<std::uint64_t>(decision.source.bytes());
@@ -163,7 +274,7 @@ class Pipeline {
     at::Tensor values = read_bytes(source_, decision.source_index, *buffers_, resources_->tasks);
     note_not_finite(decision,
                     count_not_finite({static_cast<const std::byte*>(values.const_data_ptr()), values.nbytes()}, decision.source.dtype));
-    writes_.push({{{decision.source.name, std::move(values)}}, std::nullopt, "", bytes, false});
+    writes_.push({std::nullopt, {{decision.source.name, std::move(values)}}, std::nullopt, "", bytes, false});
   }
 
   // The copy is made by the system, so nobody else sees these values.
@@ -208,6 +319,7 @@ class Pipeline {
     if (failure_.happened()) return budget_.release(reserved);
     try {
       WriteJob job;
+      job.decision = index;
       job.is_layer = decision.action == Action::quantize;
       if (job.is_layer) {
         FinishedLayer finished = run_layer(plan_, decision, values, *resources_);
@@ -248,6 +360,7 @@ class Pipeline {
       file_.copy(*job.extent, plan_.output.tensors.at(job.extent_name).offset);
       progress_.bytes_done += job.extent->bytes;
     }
+    note_finished(job);
     if (job.is_layer) ++progress_.layers_done;
     if (hooks_.progress) hooks_.progress(progress_);
   }
@@ -280,7 +393,11 @@ class Pipeline {
   const ConvertOptions& options_;
   const RunHooks& hooks_;
   const std::unique_ptr<ValueSource> values_;
+  const OutputFile::Part part_;
+  Journal journal_;
   OutputFile file_;
+  std::vector<bool> finished_;  // by index of the plan's decisions: by an earlier run
+  std::chrono::steady_clock::time_point flushed_ = std::chrono::steady_clock::now();
   std::shared_ptr<BufferPool> buffers_;
   ByteBudget budget_;
   std::optional<RunResources> resources_;
@@ -301,6 +418,15 @@ void check_destination(const TensorSource& source, const ConvertOptions& options
   require_file_name(options.output);
   require_replaceable(options.output, input_files(source, options), options.run.overwrite);
   require_safetensors_name(options.output);
+  const fs::path part = part_of(destination_of(options));
+  std::error_code ignored;
+  if (!is_resumable(options) || options.run.resume || !fs::exists(part, ignored)) return;
+  if (is_in_use(part))
+    throw Error(ErrorKind::io, "another run writes it now", "wait for that run, or choose another name with `output`")
+        .in(fmt::format("'{}'", options.output.string()));
+  throw Error(ErrorKind::usage, fmt::format("'{}' is left of a run that ended early", part.string()),
+              "add `resume` to go on with it, or remove it to begin anew")
+      .in(fmt::format("'{}'", options.output.string()));
 }
 
 ConvertReport run_plan(const TensorSource& source, const Plan& plan, const RunHooks& hooks) {

@@ -516,6 +516,7 @@ TEST(Run, CancelledBeforeItStartsItLeavesNothing) {
 TEST(Run, CancelledInTheMiddleItLeavesNothing) {
   for (const std::size_t after : {1u, 3u, 10u}) {
     Job job(mixed_model());
+    job.options.run.keep_part = false;
     std::atomic<bool> cancel = false;
     std::size_t calls = 0;
     expect_error(ErrorKind::cancelled, {"interrupted"}, [&] {
@@ -527,6 +528,7 @@ TEST(Run, CancelledInTheMiddleItLeavesNothing) {
 
 TEST(Run, CancelledAfterTheLastTensorItPublishesNothing) {
   Job job(mixed_model());
+  job.options.run.keep_part = false;
   std::atomic<bool> cancel = false;
   expect_error(ErrorKind::cancelled, {"interrupted"}, [&] {
     job.run({[&](const Progress& progress) { cancel = progress.bytes_done == progress.bytes; }, &cancel});

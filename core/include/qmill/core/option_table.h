@@ -45,6 +45,8 @@ struct OptionRow {
 
   // Of quantizers alone: nothing else reads it.
   bool is_of_plugins() const { return !sets.empty() && !apply; }
+  // Whether it means something for a weight in memory (quantize_weight), and not only for files.
+  QMILL_CORE_API bool is_of_weights() const;
   bool is_switch() const { return std::holds_alternative<bool>(spec.initial); }
   QMILL_CORE_API std::string initial_text() const;  // "on", "off", "128"; empty without a default
 };

@@ -40,6 +40,14 @@ struct Decision {
   std::vector<TensorInfo> outputs;       // empty: removed
 };
 
+// A file that is read, as it was when the plan was made.
+struct PlannedInput {
+  std::filesystem::path file;
+  std::uint64_t bytes = 0;
+  std::int64_t modified = 0;             // ns since 1970
+  std::uint64_t device = 0, number = 0;  // where it is
+};
+
 struct Plan {
   ConvertOptions options;           // that it was made with
   std::vector<Decision> decisions;  // in the order of the source
@@ -52,6 +60,7 @@ struct Plan {
   std::optional<MergeAccount> merge_account;              // of `merge`
   std::int64_t seed = 0;                                  // that is used
   std::vector<std::filesystem::path> source_files;        // that the source is read from
+  std::vector<PlannedInput> inputs;                       // all files that are read
   MemoryPolicy memory;
   std::string architecture;          // which model it is; empty: not known
   std::vector<std::string> filters;  // that decided; "auto" replaced by what it became

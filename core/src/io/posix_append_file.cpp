@@ -1,0 +1,43 @@
+#include "io/append_file.h"
+
+#include <qmill/error.h>
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <system_error>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+namespace qmill {
+namespace {
+
+[[noreturn]] void fail_to_append(const std::filesystem::path& path, int code) {
+  throw Error(ErrorKind::io, fmt::format("cannot write it: {}", std::generic_category().message(code))).in(fmt::format("'{}'", path.string()));
+}
+
+}  // namespace
+
+AppendFile::AppendFile(std::filesystem::path file, std::uint64_t keep) : path_(std::move(file)) {
+  handle_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  if (handle_ < 0) fail_to_append(path_, errno);
+  if (::ftruncate(handle_, static_cast<off_t>(keep)) == 0 && ::lseek(handle_, 0, SEEK_END) >= 0) return;
+  const int code = errno;
+  ::close(handle_);
+  fail_to_append(path_, code);
+}
+
+AppendFile::~AppendFile() { ::close(handle_); }
+
+void AppendFile::add(std::string_view text, bool sync) {
+  while (!text.empty()) {
+    const ssize_t done = ::write(handle_, text.data(), text.size());
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) fail_to_append(path_, errno);
+    text.remove_prefix(static_cast<std::size_t>(done));
+  }
+  if (sync && ::fsync(handle_) != 0) fail_to_append(path_, errno);
+}
+
+}  // namespace qmill
