@@ -120,7 +120,7 @@ def merge_multiple_loras(weight_tensor: torch.Tensor, lora_configs: Sequence[Map
         loras.append(
             {key: json_value(f"{where}['{key}']", config.get(key, 1.0), hint) for key, hint in _NUMBERS.items()}
         )
-    (merged,) = _native.call("merge_multiple_loras", {"loras": loras, "dampen": False}, tensors).tensors
+    (merged,) = _native.call("merge_multiple_loras", {"loras": loras}, tensors).tensors
     return merged.to(weight_tensor.device)
 
 

@@ -53,7 +53,7 @@ class Destination:
         if checkpoint.exists() and self.path.samefile(checkpoint):
             return True
         with Model(checkpoint) as model:
-            return any(self.path.samefile(file) for file in model.files)
+            return any(file.exists() and self.path.samefile(file) for file in model.files)
 
     def _state(self) -> tuple[int, int, int, int] | None:
         try:
