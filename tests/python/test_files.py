@@ -118,7 +118,7 @@ class Convert(FolderTest):
 
         output = self.folder / "o.safetensors"
         with self.assertRaisesRegex(LookupError, "enough"):
-            qmill.convert(self.model(), output, progress=stop)
+            qmill.convert(self.model(), output, progress=stop, keep_part=False)
         self.assertEqual([path.name for path in self.folder.iterdir()], ["model.safetensors"])
 
     def test_runs_in_other_threads(self):
@@ -160,7 +160,7 @@ class Interrupt(FolderTest):
             import sys, qmill
             try:
                 qmill.convert(sys.argv[1], sys.argv[2], optimizer="learned_rounding", num_iter=100000, filter="none",
-                              progress=lambda state: None)
+                              keep_part=False, progress=lambda state: None)
             except KeyboardInterrupt:
                 print("interrupted")
         """

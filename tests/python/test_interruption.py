@@ -31,7 +31,6 @@ def late(*_):
 
 signal.signal(signal.SIGTERM, leave)
 signal.signal(signal.SIGALRM, late)
-options = {"keep_part": False} if "keep_part" in [option.name for option in qmill.options()] else {}
 before = set(threading.enumerate())
 try:
     %s
@@ -40,7 +39,7 @@ except BaseException as error:
     time.sleep(0.2)
     print(type(error).__name__, len(set(threading.enumerate()) - before))
 """
-LONG = """qmill.convert(sys.argv[1], sys.argv[2], optimizer="learned_rounding", num_iter=100000, filter="none", **options,
+LONG = """qmill.convert(sys.argv[1], sys.argv[2], optimizer="learned_rounding", num_iter=100000, filter="none", keep_part=False,
                   progress=lambda state: None)"""
 
 

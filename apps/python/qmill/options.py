@@ -32,12 +32,6 @@ class QuantizeOptions(TypedDict, total=False):
     fp16_overflow: Literal['error', 'clamp']
     # Default: False. ask the reader to multiply in full precision.
     full_precision_matrix_mult: bool
-    # weights and results in memory at once, instead of `streaming_mode`.
-    in_flight: int
-    # Default: False. one layer at a time.
-    low_memory: bool
-    # Default: False. no limit at all.
-    no_memory_limits: bool
     # number of values above which a weight is rotated in pieces, with the same result.
     stream_hadamard_threshold: int
     # number of values above which sample rows are read in pieces, with the same result.
@@ -46,15 +40,6 @@ class QuantizeOptions(TypedDict, total=False):
     stream_ldlq_threshold: int
     # number of values above which a dense transform is applied in pieces, with the same result.
     stream_ortho_threshold: int
-    # Default: False. old name of `streaming_mode balanced`.
-    streaming: bool
-    # Default: False. old name of `streaming_mode aggressive`.
-    streaming_aggressive: bool
-    # Default: 'balanced'. off: read everything first; minimal, balanced, aggressive: 512, 128, 32 MiB of
-    # weights and results at once, but at most 1/2, 1/4, 1/16 of the free memory; auto: by the size of the
-    # model. The default is what STREAMING_AGGRESSIVENESS says (conservative, balanced, aggressive), if it is
-    # set.
-    streaming_mode: Literal['off', 'minimal', 'balanced', 'aggressive', 'auto']
     # Default: 0. passes over all columns afterwards: each value moves to where the others make it cheapest; an
     # integer from 0 to 1000.
     descent_passes: int
@@ -216,10 +201,29 @@ class ConvertOptions(QuantizeOptions, total=False):
     merge_lora_skip_mismatched: bool
     # merge several, in this order; `merge_lora` comes last.
     merge_loras: _Path | Sequence[_Path]
+    # weights and results in memory at once, instead of `streaming_mode`.
+    in_flight: int
+    # Default: False. one layer at a time.
+    low_memory: bool
+    # Default: False. no limit at all.
+    no_memory_limits: bool
+    # Default: False. old name of `streaming_mode balanced`.
+    streaming: bool
+    # Default: False. old name of `streaming_mode aggressive`.
+    streaming_aggressive: bool
+    # Default: 'balanced'. off: read everything first; minimal, balanced, aggressive: 512, 128, 32 MiB of
+    # weights and results at once, but at most 1/2, 1/4, 1/16 of the free memory; auto: by the size of the
+    # model. The default is what STREAMING_AGGRESSIVENESS says (conservative, balanced, aggressive), if it is
+    # set.
+    streaming_mode: Literal['off', 'minimal', 'balanced', 'aggressive', 'auto']
     # publish nothing and exit with 3 if a layer's SQNR is below this.
     fail_below: float
     # Default: 30.0. warn about layers with an SQNR below this.
     quality_threshold: float
+    # Default: True. leave what is finished when a run ends early, for `resume`.
+    keep_part: bool
+    # Default: False. go on with what a run that ended early has left beside the output, if there is something.
+    resume: bool
     # Default: True. wait until the file is on the disk before it gets its name.
     sync: bool
     # Default: False. Anima: keeps the language adapter, the embedders, the final layer, the first block, and

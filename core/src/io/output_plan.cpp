@@ -27,8 +27,11 @@ OutputPlan plan_output(std::vector<TensorInfo> tensors, const std::map<std::stri
   std::sort(tensors.begin(), tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
     return std::pair(-dtype_bits(a.dtype), std::string_view(a.name)) < std::pair(-dtype_bits(b.dtype), std::string_view(b.name));
   });
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
+  using Json = nlohmann::ordered_json;
+  Json header = Json::object();
+  // An ordered object looks through all of its members to find one: names are known to differ here.
+  auto& members = static_cast<Json::object_t::Container&>(header.get_ref<Json::object_t&>());
+  if (!metadata.empty()) members.emplace_back("__metadata__", Json(metadata));
   OutputPlan plan;
   std::uint64_t offset = 0;
   for (TensorInfo& tensor : tensors) {
@@ -37,7 +40,7 @@ OutputPlan plan_output(std::vector<TensorInfo> tensors, const std::map<std::stri
       throw Error(
           ErrorKind::input, fmt::format("the output would have two tensors '{}'", tensor.name),
           "the source has a tensor of that name beside a layer that is quantized; rename it or keep the layer with `exclude_layers`");
-    header[tensor.name] = {{"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
+    members.emplace_back(tensor.name, Json{{"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}});
     offset = end;
   }
   plan.header = framed(header.dump());
