@@ -3,14 +3,16 @@
 import collections
 import datetime
 import os
-import pathlib
 import types
 import unittest
+from pathlib import Path
+from unittest import mock
 
 import numpy
 import torch
 
 import qmill
+from qmill import _native
 from support import FolderTest, inside
 
 BAD_NAME = "\udcff.safetensors"  # how Python has a name that is not UTF-8
@@ -50,8 +52,9 @@ class Arguments(FolderTest):
             self.refused(found, qmill.plan, self.source, self.output, **options)
 
     def test_the_largest_seed_is_kept(self):
-        self.refused("`manual_seed` is '9223372036854775807'", qmill.convert, self.source, self.output, manual_seed=2**63 - 1)
-        result = qmill.convert(self.source, self.output, manual_seed=2**62, optimizer="quip", filter="none")
+        both = (self.source, self.output)
+        self.refused("`manual_seed` is '9223372036854775807'", qmill.convert, *both, manual_seed=2**63 - 1)
+        result = qmill.convert(*both, manual_seed=2**62, optimizer="quip", filter="none")
         self.assertEqual(result.seed, 2**62)
 
     def test_numbers_and_mappings_of_other_libraries(self):
@@ -62,7 +65,8 @@ class Arguments(FolderTest):
         config = {r"blocks\.1.*": {"format": "fp16"}}
         plain = qmill.convert(self.source, self.folder / "p.safetensors", layer_config=config, filter="none", **options)
         self.assertEqual(given.output.read_bytes(), plain.output.read_bytes())
-        self.assertEqual(qmill.compare(self.output, self.source, threads=numpy.int32(1)).mean_sqnr_db, plain.mean_sqnr_db)
+        comparison = qmill.compare(self.output, self.source, threads=numpy.int32(1))
+        self.assertEqual(comparison.mean_sqnr_db, plain.mean_sqnr_db)
 
     def test_arguments_of_another_type(self):
         model, output = self.source, self.output
@@ -80,16 +84,16 @@ class Arguments(FolderTest):
         for name in (3, None, b"a"):
             self.refused("name is", qmill.quantize, self.weight, name=name)
         self.refused("key is 3", qmill.open_model(model).tensor, 3)
-        for dirs in ("plugins", b"plugins", pathlib.Path("plugins"), None, 3):
+        for dirs in ("plugins", b"plugins", Path("plugins"), None, 3):
             self.refused("plugin_dirs is one path or of type", qmill.plugins, plugin_dirs=dirs)
         self.refused("plugin_dirs[1] is 3", qmill.plugins, plugin_dirs=["a", 3])
 
     def test_paths_that_the_libraries_do_not_have(self):
         model, output = self.source, self.output
-        for path in (b"model.safetensors", 3, None, datetime.date(2000, 1, 1), "a\0b", BAD_NAME, pathlib.Path(BAD_NAME)):
+        for path in (b"model.safetensors", 3, None, datetime.date(2000, 1, 1), "a\0b", BAD_NAME, Path(BAD_NAME)):
             for function, names in [
-                (qmill.convert, ("input",)), (qmill.plan, ("input",)), (qmill.inspect, ("path",)), (qmill.verify, ("path",)),
-                (qmill.open_model, ("path",)), (qmill.compare, ("quantized", "source")), (qmill.dequantize, ("input",)),
+                (qmill.convert, ("input",)), (qmill.plan, ("input",)), (qmill.inspect, ("path",)),
+                (qmill.verify, ("path",)), (qmill.open_model, ("path",)), (qmill.compare, ("quantized", "source")), (qmill.dequantize, ("input",)),
                 (qmill.calibrate, ("rows", "output")),
             ]:
                 for index, name in enumerate(names):
@@ -103,13 +107,16 @@ class Arguments(FolderTest):
                 self.refused("checkpoint is", qmill.record, torch.nn.Linear(4, 4), output, checkpoint=path)
             self.refused("path is", qmill.record, torch.nn.Linear(4, 4), path)
             self.refused("plugin_dirs[0] is", qmill.convert, model, output, plugin_dirs=[path])
-        for path in ("a\0b", BAD_NAME, pathlib.Path(BAD_NAME)):
+        for path in ("a\0b", BAD_NAME, Path(BAD_NAME)):
             self.refused("`calibration_data` is", qmill.convert, model, output, calibration_data=path)
             self.refused("`merge_lora` is", qmill.convert, model, output, merge_lora=path)
 
     def test_names_that_are_not_utf8_are_named(self):
-        self.refused(r"input is '\udcff.safetensors'; expected a text in UTF-8: rename the file", qmill.convert, BAD_NAME)
-        self.refused(r"input is 'model\x00.safetensors'; expected a text without NUL", qmill.convert, "model\0.safetensors")
+        for path, found in [
+            (BAD_NAME, r"input is '\udcff.safetensors'; expected a text in UTF-8: rename the file"),
+            ("model\0.safetensors", r"input is 'model\x00.safetensors'; expected a text without NUL"),
+        ]:
+            self.refused(found, qmill.convert, path)
         self.refused(r"name is '\udcff'", qmill.quantize, self.weight, name="\udcff")
         self.refused(r"key is '\udcff'", qmill.open_model(self.source).shape, "\udcff")
 
@@ -123,7 +130,7 @@ class Arguments(FolderTest):
         for made, found in [
             (self.weight.to("meta"), "on the device meta; expected a dense tensor"),
             (self.weight.to_sparse(), "torch.sparse_coo, torch.float32; expected a dense tensor"),
-            (torch.ones(32, 64, dtype=torch.float8_e8m0fnu), "of the type torch.float8_e8m0fnu; expected a floating tensor"),
+            (self.weight.to(torch.float8_e8m0fnu), "of the type torch.float8_e8m0fnu; expected a floating tensor"),
             (self.weight.numpy().astype(">f4"), "a ndarray that torch cannot read"),
             (numpy.array([["a"]]), "a ndarray that torch cannot read"),
         ]:
@@ -186,6 +193,10 @@ class Results(FolderTest):
             plan = qmill.plan(model)
         self.assertEqual([record.getMessage() for record in logs.records], plan.warnings)
         self.assertIn("the architecture is not recognised", plan.warnings[0])
+        found = {"output": "o", "output_bytes": 1, "dtype": "BF16", "seconds": 0.0, "warnings": ["a warning"]}
+        with mock.patch("qmill.api.call", return_value=_native.Reply(found, [])), self.assertLogs("qmill") as logs:
+            qmill.dequantize(model)
+        self.assertEqual([record.getMessage() for record in logs.records], ["a warning"])
 
 
 if __name__ == "__main__":

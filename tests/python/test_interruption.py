@@ -39,8 +39,8 @@ except BaseException as error:
     time.sleep(0.2)
     print(type(error).__name__, len(set(threading.enumerate()) - before))
 """
-LONG = """qmill.convert(sys.argv[1], sys.argv[2], optimizer="learned_rounding", num_iter=100000, filter="none", keep_part=False,
-                  progress=lambda state: None)"""
+LONG = """qmill.convert(sys.argv[1], sys.argv[2], optimizer="learned_rounding", num_iter=100000, filter="none",
+                  keep_part=False, progress=lambda state: None)"""
 
 
 class Signals(FolderTest):
@@ -80,7 +80,8 @@ class Signals(FolderTest):
 
     def test_a_signal_while_the_thread_starts(self):
         # Before the thread exists, and when it exists already.
-        for hit in ("signal.raise_signal(signal.SIGINT); start(thread)", "start(thread); signal.raise_signal(signal.SIGINT)"):
+        hit = "signal.raise_signal(signal.SIGINT)"
+        for hit in (f"{hit}; start(thread)", f"start(thread); {hit}"):
             with self.subTest(hit):
                 process = self.started(f"""start = threading.Thread.start
     def interrupted(thread):

@@ -46,7 +46,8 @@ def json_value(name: str, value: object, hint: Any = Any) -> Json:
         return None
     if isinstance(value, Mapping) and kind in (dict, Any):
         items = get_args(hint)[1] if kind is dict else Any
-        return {text_value(f"a key of {name}", key): json_value(f"{name}[{key!r}]", item, items) for key, item in value.items()}
+        keys = [text_value(f"a key of {name}", key) for key in value]
+        return {key: json_value(f"{name}[{key!r}]", value[key], items) for key in keys}
     if isinstance(value, (list, tuple)) and kind in (list, Any):
         items = get_args(hint)[0] if kind is list else Any
         return [json_value(f"{name}[{index}]", item, items) for index, item in enumerate(value)]
@@ -69,7 +70,7 @@ def text_value(name: str, value: object) -> str:
 def path_text(name: str, path: str | os.PathLike[str]) -> str:
     """A path as a text. `name` is the argument, for errors.
 
-    Raises UsageError for anything else, and for a path that has a NUL or is not UTF-8: the libraries have no such paths.
+    Raises UsageError for anything else, and for a path that has a NUL or is not UTF-8: the libraries have none.
     """
     found: object = os.fspath(path) if isinstance(path, os.PathLike) else path
     return _text(name, found) if isinstance(found, str) else _refuse(name, found, "a text or a path")

@@ -225,7 +225,9 @@ def options(*, plugin_dirs: Sequence[Path] = ()) -> list[results.Option]:
     return [results.Option.from_dict(each) for each in call("options", request).json]
 
 
-def _request(input: Path, output: Path | None, plugin_dirs: Sequence[Path], options: Mapping[str, Any]) -> dict[str, Any]:
+def _request(
+    input: Path, output: Path | None, plugin_dirs: Sequence[Path], options: Mapping[str, Any]
+) -> dict[str, Any]:
     values = _values_of(options)
     request = {"options": values, "plugin_dirs": path_texts("plugin_dirs", plugin_dirs)}
     if isinstance(values.get("layer_config"), dict):

@@ -26,7 +26,7 @@ class Destination:
         if self.path.is_dir():
             raise FileError(f"'{self.path}' is a folder: name a file")
         if checkpoint is not None and self.path.exists() and self._is_of(checkpoint):
-            raise UsageError(f"'{self.path}' is the checkpoint or one of its files: choose another path for the recording")
+            raise UsageError(f"'{self.path}' is the checkpoint or one of its files: record to another path")
         self._before = self._state()
         self.check()
 
