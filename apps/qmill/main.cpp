@@ -11,7 +11,7 @@
 #include <string_view>
 
 int main(int argc, char** argv) {
-  qmill::prepare_streams();
+  qmill::prepare_process();
   int status = qmill::app::run_words({argv + 1, argv + argc});
   // A full disk behind '>' is a failure.
   if ((std::fflush(stdout) != 0 || std::ferror(stdout) != 0) && status == 0) {

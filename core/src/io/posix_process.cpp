@@ -7,6 +7,9 @@
 #include <string>
 
 #include <fcntl.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -74,13 +77,15 @@ const std::atomic<bool>& watch_interrupts() {
   return interrupted;
 }
 
-void prepare_streams() {
-  // A file that is opened while one of the three is closed gets its number, and messages are written into it.
+void prepare_process() {
   for (int stream = STDIN_FILENO; stream <= STDERR_FILENO; ++stream)
     if (::fcntl(stream, F_GETFD) < 0 && errno == EBADF) ::open("/dev/null", O_RDWR);
-  // A reader that is gone, or a limit of the size of files: errors of the call, not the end of the process.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
+#if defined(__GLIBC__)
+  // A fixed threshold: the one that glibc adapts grows to 32 MiB, and Hessians below it leave holes in the heap.
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
 }
 
 bool is_terminal(Stream stream) { return ::isatty(stream == Stream::output ? STDOUT_FILENO : STDERR_FILENO) == 1; }
