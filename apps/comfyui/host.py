@@ -35,7 +35,8 @@ def qmill() -> ModuleType:
     if importlib.util.find_spec("qmill") is None:
         raise RuntimeError(
             f"the Python package 'qmill' is not installed in the Python that runs ComfyUI ({sys.executable}): "
-            f"install it there with '{sys.executable} -m pip install qmill' and start ComfyUI again"
+            "build a wheel of qmill with './dev wheel' in its sources, install that there with "
+            f"'{sys.executable} -m pip install dist/qmill-VERSION.whl' and start ComfyUI again (docs/comfyui.md)"
         )
     return importlib.import_module("qmill")
 

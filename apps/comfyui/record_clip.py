@@ -41,8 +41,8 @@ class RecordClip:
 
     def record(self, clip: Any, enabled: bool, node_id: str | None = None, **values: Any) -> tuple[Any, Any]:
         """Returns the CLIP to encode with, and its session. If the switch is off, it is the CLIP that came in."""
-        session = Session(widgets.settings(**values), lambda text: show_on_node(node_id, text))
-        if not enabled:
+        session = Session(widgets.settings(enabled=enabled, **values), lambda text: show_on_node(node_id, text))
+        if session.settings.checkpoint is None:
             return clip, session
         encoder = encoder_of(clip.cond_stage_model, session.settings.checkpoint)
         return recorded_clip(clip, session, encoder), session

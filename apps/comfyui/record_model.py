@@ -37,7 +37,7 @@ class RecordModel:
 
     def record(self, model: Any, enabled: bool, node_id: str | None = None, **values: Any) -> tuple[Any, Any]:
         """Returns the model to sample with, and its session. If the switch is off, it is the model that came in."""
-        session = Session(widgets.settings(**values), lambda text: show_on_node(node_id, text))
+        session = Session(widgets.settings(enabled=enabled, **values), lambda text: show_on_node(node_id, text))
         return (recorded_model(model, session) if enabled else model), session
 
 

@@ -21,13 +21,13 @@ _files_in_runs: set[Path] = set()  # of all sessions: two that write one file wo
 class Settings:
     """What the widgets of a record node say.
 
-    file: where the rows are stored. checkpoint: the file that will be converted. rows: the largest number per input.
-    budget: the largest size of the file, bytes. append: whether rows are added to a file that exists before the first
-    run.
+    file: where the rows are stored. checkpoint: the file that will be converted; None if the node is switched off.
+    rows: the largest number per input. budget: the largest size of the file, bytes. append: whether rows are added to a
+    file that exists before the first run.
     """
 
     file: Path
-    checkpoint: Path
+    checkpoint: Path | None
     rows: int
     budget: int
     append: bool

@@ -51,11 +51,14 @@ def recording(folders: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def settings(*, checkpoint: str, rows_file: str, rows: int, budget_mib: int, append: bool) -> Settings:
-    """What the widgets say. Raises what `files.model_path` and `files.new_rows_path` raise."""
+def settings(*, enabled: bool, checkpoint: str, rows_file: str, rows: int, budget_mib: int, append: bool) -> Settings:
+    """What the widgets say. Raises what `files.model_path` and `files.new_rows_path` raise.
+
+    With the switch off, no folder is created, and the checkpoint may be missing.
+    """
     return Settings(
-        file=files.new_rows_path(rows_file),
-        checkpoint=files.model_path(checkpoint),
+        file=files.new_rows_path(rows_file) if enabled else files.rows_path(rows_file),
+        checkpoint=files.model_path(checkpoint) if enabled else None,
         rows=rows,
         budget=budget_mib * _MIB,
         append=append,

@@ -112,6 +112,11 @@ class RecordClip(ComfyTest):
         self.assertIs(clip, self.clip)
         self.assertEqual(session.settings.file, self.rows_file)
 
+    def test_the_switch_off_needs_no_checkpoint_and_creates_no_folder(self) -> None:
+        clip, _ = self.record_clip(enabled=False, checkpoint="text_encoders/gone.safetensors")
+        self.assertIs(clip, self.clip)
+        self.assertFalse(self.rows_file.parent.exists())
+
     def test_nothing_keeps_the_encoder_alive(self) -> None:
         clip, session = self.record_clip()
         clip.encode_from_tokens(self.tokens())

@@ -89,7 +89,7 @@ class Nodes(ComfyTest):
     def test_without_qmill_a_node_says_how_to_install_it(self) -> None:
         with (
             mock.patch("importlib.util.find_spec", return_value=None),
-            self.assertRaisesRegex(RuntimeError, f"'qmill' is not installed .*{sys.executable} -m pip install qmill"),
+            self.assertRaisesRegex(RuntimeError, f"'qmill' is not installed .*wheel.*{sys.executable} -m pip install dist/qmill-.*docs/comfyui.md"),
         ):
             self.pack.NODE_CLASS_MAPPINGS["QmillInspect"]().ask("diffusion_models/tiny.safetensors", "inspect")
 

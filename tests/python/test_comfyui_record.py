@@ -133,6 +133,11 @@ class Untouched(ComfyTest):
         self.assertIs(model, self.patcher)
         self.assertEqual(session.settings.file, self.rows_file)
 
+    def test_the_switch_off_needs_no_checkpoint_and_creates_no_folder(self) -> None:
+        model, _ = self.record(enabled=False, checkpoint="diffusion_models/gone.safetensors")
+        self.assertIs(model, self.patcher)
+        self.assertFalse(self.rows_file.parent.exists())
+
 
 class EndsEarly(ComfyTest):
     def interrupted(self, model: Any) -> None:

@@ -474,6 +474,12 @@ class Conversions(InFolder):
     def test_values_that_json_lacks(self):
         self.wrong(UsageError, ["lr is of type complex"], optimizer="learned_rounding", lr=1j)
         self.wrong(UsageError, ["layer_config['a'] is of type set"], layer_config={"a": {"b"}})
+        self.wrong(UsageError, ["seed is an integer of 16610 bits"], seed=10**5000)
+
+    def test_paths_that_the_libraries_do_not_have(self):
+        for name in ("input_file", "output_file", "calibration_data_path"):
+            self.wrong(UsageError, [name, r"'a\x00b'", "without NUL"], **{name: "a\0b"})
+            self.wrong(UsageError, [name, r"'\udcff'", "rename the file"], **{name: "\udcff"})
 
 
 def expanded(scale, shape):
@@ -663,6 +669,7 @@ class Converters(InFolder):
             (UsageError, ["weight_tensor is of type NoneType"], (None,)),
             (UsageError, ["weight_tensor is on the device meta"], (torch.empty(4, 4, device="meta"),)),
             (UsageError, ["weight_tensor is torch.sparse_coo"], (torch.eye(4).to_sparse(),)),
+            (UsageError, ["weight_tensor", "float8_e8m0fnu"], (torch.ones(4, 4, dtype=torch.float8_e8m0fnu),)),
             (UsageError, ["weight", "matrix"], (torch.ones(4),)),
             (UsageError, ["weight", "matrix"], (torch.ones(4, 4, dtype=torch.int32),)),
             (UsageError, ["weight", "matrix"], (torch.ones(0, 4),)),

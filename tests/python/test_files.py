@@ -118,7 +118,7 @@ class Convert(FolderTest):
 
         output = self.folder / "o.safetensors"
         with self.assertRaisesRegex(LookupError, "enough"):
-            qmill.convert(self.model(), output, progress=stop)
+            qmill.convert(self.model(), output, progress=stop, keep_part=False)
         self.assertEqual([path.name for path in self.folder.iterdir()], ["model.safetensors"])
 
     def test_runs_in_other_threads(self):
@@ -160,7 +160,7 @@ class Interrupt(FolderTest):
             import sys, qmill
             try:
                 qmill.convert(sys.argv[1], sys.argv[2], optimizer="learned_rounding", num_iter=100000, filter="none",
-                              progress=lambda state: None)
+                              keep_part=False, progress=lambda state: None)
             except KeyboardInterrupt:
                 print("interrupted")
         """
@@ -192,7 +192,7 @@ class Refusals(FolderTest):
         self.refused(qmill.UsageError, "no option 'optimzer'; did you mean 'optimizer'", qmill.convert, model, optimzer="gptq")
         self.refused(ValueError, "`scaling_mode` is 'rows'", qmill.convert, model, scaling_mode="rows")
         self.refused(ValueError, "`manual_seed` is 'x'", qmill.convert, model, manual_seed="x")
-        self.refused(qmill.UsageError, "`optimizer` is a object", qmill.convert, model, optimizer=object())
+        self.refused(qmill.UsageError, "`optimizer` is of type object", qmill.convert, model, optimizer=object())
         self.refused(qmill.UsageError, "plugin_dirs is one path", qmill.plugins, plugin_dirs="plugins")
         self.refused(OSError, "no such file", qmill.convert, self.folder / "absent.safetensors")
         self.refused(qmill.FileError, "no such file", qmill.inspect, self.folder / "absent.safetensors")

@@ -1,13 +1,14 @@
 """The types of options are those of the table, and a checker accepts code that uses them."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 import unittest
 
 import qmill
 from qmill import _write_options
-from support import SOURCE, FolderTest
+from support import SOURCE, FolderTest, run_command
 
 
 class Options(FolderTest):
@@ -33,6 +34,16 @@ class Options(FolderTest):
                     self.assertIn(f"`{option.name}` needs `", str(error))
                 else:
                     self.assertEqual(digest, plain)
+
+
+    def test_the_page_names_the_flags_that_are_no_options(self):
+        flags = re.findall(r"^ +(?:-\w, )?--([a-z0-9-]+)", run_command("convert", "--help", "all"), re.MULTILINE)
+        names = {option.name for option in qmill.options()}
+        spellings = {flag: {flag.replace("-", "_"), flag.removeprefix("no-").replace("-", "_")} for flag in flags}
+        others = {f"--{flag}" for flag, spelled in spellings.items() if not spelled & names} - {"--help"}
+        page = (SOURCE / "docs/python.md").read_text(encoding="utf-8")
+        named = re.search(r"Only the\ncommand has (.*?):", page, re.DOTALL).group(1)
+        self.assertEqual(set(re.findall(r"`(--[a-z-]+)`", named)), others)
 
 
 class Types(FolderTest):

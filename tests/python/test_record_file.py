@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import qmill.recording._writer as writer
@@ -163,6 +164,45 @@ class Writing(RecordCase):
         self.path.write_bytes(b"a model")
         with self.assertRaisesRegex(UsageError, "is the checkpoint"):
             record(self.model, self.path, checkpoint=self.path, overwrite=True)
+
+    def test_no_file_of_the_checkpoint_is_replaced(self) -> None:
+        folder = self.folder / "shards"
+        folder.mkdir()
+        weights = {f"{name}.weight": layer.weight.detach().clone() for name, layer in self.model.named_children()}
+        names = [f"model-{number}-of-{len(weights)}.safetensors" for number in range(1, len(weights) + 1)]
+        for name, (key, weight) in zip(names, weights.items(), strict=True):
+            save_file({key: weight}, folder / name)
+        index = folder / "model.safetensors.index.json"
+        index.write_text(json.dumps({"metadata": {}, "weight_map": dict(zip(weights, names, strict=True))}))
+        link = self.folder / "link.safetensors"
+        link.symlink_to(folder / names[0])
+        before = {path: path.read_bytes() for path in folder.iterdir()}
+        files = [*(folder / name for name in names), link]
+        for checkpoint, paths in ((folder, files), (index, [*files, index])):
+            for path in paths:
+                for choice in ("overwrite", "append"):
+                    with (
+                        self.subTest(checkpoint=checkpoint.name, path=path.name, choice=choice),
+                        self.assertRaisesRegex(UsageError, "is the checkpoint or one of its files"),
+                    ):
+                        record(self.model, path, checkpoint=checkpoint, **{choice: True})
+        self.assertEqual({path: path.read_bytes() for path in folder.iterdir()}, before)
+        record(self.model, self.path, checkpoint=folder)
+
+    def test_arguments_of_another_type(self) -> None:
+        for options, found in [
+            ({"rows": 100.0}, "rows is 100.0; expected an integer"),
+            ({"rows": True}, "rows is True; expected an integer"),
+            ({"rows": 0}, "rows is 0"),
+            ({"seed": "x"}, "seed is 'x'; expected an integer"),
+            ({"seed": 2**63}, "seed is 9223372036854775808; expected an integer of 64 bits"),
+            ({"budget": None}, "budget is None; expected an integer"),
+            ({"overwrite": 1}, "overwrite is 1; expected True or False"),
+            ({"share": "no"}, "share is 'no'; expected True or False"),
+        ]:
+            with self.subTest(options=options), self.assertRaisesRegex(UsageError, f"^{found}"):
+                record(self.model, self.path, **options)  # type: ignore[arg-type]
+        self.assert_nothing_left()
 
     def test_a_model_that_never_ran_writes_nothing(self) -> None:
         with self.assertRaisesRegex(InputError, "no layer was called"), record(self.model, self.path):

@@ -132,6 +132,14 @@ class Models(RecordCase):
         self.assertEqual(recording.account.layers_without_input, ("1",))
         self.assertIn("were not called and have no data (1)", logs.output[0])
 
+    def test_inputs_without_columns_are_skipped_and_named(self) -> None:
+        for statistics in (False, True):
+            model = nn.Sequential(nn.Linear(4, 0), nn.Linear(0, 4))
+            with record(model, self.path, statistics=statistics, overwrite=True) as recording:
+                model(torch.randn(3, 4))
+            self.assertEqual(recording.account.rows, {"0": 3})
+            self.assertEqual(recording.account.skipped, {"1": "an input without columns"})
+
     def test_inputs_without_values_are_skipped_and_named(self) -> None:
         model = nn.ModuleList([nn.Linear(4, 4), OwnLinear(4, 4), OwnLinear(4, 4)])
         with record(model, self.path) as recording:

@@ -6,11 +6,13 @@ import json
 import unittest
 from collections import Counter
 
+import numpy as np
 import torch
 from torch import nn
 
+from qmill.errors import UsageError
 from qmill.recording import record
-from qmill.recording._reservoir import Reservoir
+from qmill.recording._reservoir import Reservoir, label_of
 from qmill.recording._rows import RowStore, capacity_for, finite_rows
 from qmill.recording._sampling import even_shares, keys_of_sample, row_keys
 from record_support import RecordCase, chi_square, numbered_rows, numbers_of
@@ -26,6 +28,20 @@ def offer(
 
 def kept(reservoir: Reservoir) -> list[int]:
     return numbers_of(torch.cat(list(reservoir.blocks())))
+
+
+class Labels(unittest.TestCase):
+    def test_equal_values_are_one_stratum(self) -> None:
+        for value in (3, 3.0, np.int64(3), np.float32(3), np.array(3), torch.tensor(3), torch.tensor([3.0])):
+            label = label_of(value)
+            self.assertEqual((label, type(label)), (3, int))
+        self.assertEqual(label_of("late"), "late")
+        self.assertEqual(label_of(float("nan")), "nan")
+
+    def test_what_a_file_cannot_hold_is_refused_when_it_is_named(self) -> None:
+        for value in ("\udcff", 2**63, 10**5000):
+            with self.assertRaisesRegex(UsageError, "^step is "):
+                label_of(value)
 
 
 class Shares(unittest.TestCase):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from qmill.recording import record
+from qmill.recording._statistics import _full_precision
 from record_support import Attention, RecordCase
 
 
@@ -61,6 +62,20 @@ class Statistics(RecordCase):
             with record(model, self.path, statistics=True):
                 model(x)
         self.assert_statistics_of("0", x)
+
+    def test_leave_the_precision_of_products_as_the_caller_chose_it(self) -> None:
+        matmul = torch.backends.cuda.matmul
+        names = [name for name in ("fp32_precision", "allow_tf32") if hasattr(matmul, name)]
+        choices = {"fp32_precision": ("tf32", "ieee", "none"), "allow_tf32": (True, False)}
+        for name in names:
+            before = getattr(matmul, name)
+            for choice in choices[name]:
+                with self.subTest(name=name, choice=choice):
+                    setattr(matmul, name, choice)
+                    with _full_precision(torch.device("cuda")):
+                        self.assertIn(getattr(matmul, names[0]), ("ieee", False))
+                    self.assertEqual(getattr(matmul, name), choice)
+            setattr(matmul, name, before)
 
     def test_of_half_precision_and_strided_inputs(self) -> None:
         model = nn.Sequential(nn.Linear(12, 4)).half()

@@ -6,10 +6,11 @@ import os
 from typing import Any, Dict, Final, List, Optional
 
 from qmill import _native
+from qmill._values import json_value
 from qmill.progress import shown
 from qmill.results import ConvertResult
 
-from ._request import json_value, parameters
+from ._request import parameters
 
 
 class _NotGiven(str):

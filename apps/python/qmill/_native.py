@@ -13,13 +13,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.utils import dlpack
 
 from qmill_command.installation import prefix
-from qmill.errors import UsageError, error_of
+from qmill.errors import error_of
 
 _INTERFACE_VERSION = 1
 
@@ -49,13 +49,6 @@ class Reply:
     def named_tensors(self) -> dict[str, torch.Tensor]:
         """The tensors by name."""
         return {output["name"]: tensor for output, tensor in zip(self.json["outputs"], self.tensors)}
-
-
-class SupportsDLPack(Protocol):
-    """An array of another library, such as NumPy."""
-
-    def __dlpack__(self, *, stream: Any = ...) -> Any: ...
-    def __dlpack_device__(self) -> tuple[Any, int]: ...
 
 
 class _Progress(ctypes.Structure):
@@ -139,26 +132,6 @@ _library.qmill_set_log(_log_function)
 atexit.register(lambda: _library.qmill_set_log(_LogFunction()))
 
 
-def as_tensor(name: str, value: torch.Tensor | SupportsDLPack) -> torch.Tensor:
-    """A tensor of torch, from one or from an array that speaks DLPack. Raises UsageError for anything else."""
-    if isinstance(value, torch.Tensor):
-        return value
-    if hasattr(value, "__dlpack__"):
-        return dlpack.from_dlpack(value)
-    raise UsageError(f"{name} is a {type(value).__name__}, expected a torch.Tensor or an array with __dlpack__")
-
-
-def _give(tensor: torch.Tensor) -> int:
-    """The address of a DLManagedTensor, which the callee takes over."""
-    tensor = tensor.detach().cpu().contiguous()
-    if tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
-        tensor = tensor.float()  # exact; DLPack may not know the type
-    capsule = tensor.__dlpack__()
-    address = _capsule_pointer(capsule, _FULL)
-    _capsule_set_name(capsule, _USED)
-    return int(address)
-
-
 def _take(reply: int, index: int, output: Mapping[str, Any]) -> torch.Tensor:
     tensor: torch.Tensor = dlpack.from_dlpack(_capsule_new(_library.qmill_take_tensor(reply, index), _FULL, None))
     dtype = _DTYPES.get(output["dtype"])
@@ -179,7 +152,7 @@ class _Run:
     def cancel(self) -> None:
         _library.qmill_cancel(self._cancel)
 
-    def __call__(self, name: str, request: Mapping[str, Any], tensors: Sequence[torch.Tensor]) -> Reply:
+    def __call__(self, name: str, request: Mapping[str, Any], tensors: Sequence[torch.Tensor] = ()) -> Reply:
         def report(state: Any, _context: Any) -> None:
             now = state.contents
             try:
@@ -189,10 +162,13 @@ class _Run:
                 self._failure = failure
                 self.cancel()
 
-        text = json.dumps(request).encode()
-        given = (ctypes.c_void_p * len(tensors))(*(_give(tensor) for tensor in tensors))
+        text = json.dumps(request, allow_nan=False).encode()
         function = _ProgressFunction(report) if self._progress is not None else _ProgressFunction()
-        reply = _library.qmill_call(name.encode(), text, given, len(tensors), function, None, self._cancel)
+        capsules = [tensor.__dlpack__() for tensor in tensors]  # each frees its tensor, unless it is used
+        given = (ctypes.c_void_p * len(capsules))(*(_capsule_pointer(capsule, _FULL) for capsule in capsules))
+        for capsule in capsules:
+            _capsule_set_name(capsule, _USED)
+        reply = _library.qmill_call(name.encode(), text, given, len(capsules), function, None, self._cancel)
         if not reply:
             raise MemoryError
         try:
@@ -207,14 +183,78 @@ class _Run:
             _library.qmill_free_reply(reply)
 
 
+class _Worker:
+    """A run on a thread of its own, while this one waits.
+
+    Python handles signals on the main thread only, and only while that runs Python code.
+    """
+
+    def __init__(self, run: _Run, name: str, request: Mapping[str, Any], tensors: Sequence[torch.Tensor]) -> None:
+        self._run = run
+        self._call = (name, request, tensors)
+        self._thread = threading.Thread(target=self._work, name=f"qmill {name}")
+        self._is_abandoned = False
+        self._has_begun = False
+        self._has_ended = threading.Event()
+        self._reply: Reply | None = None
+        self._failure: BaseException | None = None
+        self._interruption: BaseException | None = None
+
+    def result(self) -> Reply:
+        """Runs it. An exception of a signal handler ends the run, and is raised when the run has ended."""
+        while True:
+            try:
+                self._wait()
+                break
+            except BaseException as error:
+                self._interruption = self._interruption or error
+        failure = self._interruption or self._failure
+        self._interruption = self._failure = None
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # or the exception would keep itself, and the tensors, alive
+        assert self._reply is not None
+        return self._reply
+
+    def _wait(self) -> None:
+        """Returns when nothing runs any more. Raises only if a signal comes while another one is taken note of."""
+        while True:
+            try:
+                if self._interruption is None:
+                    self._thread.start()
+                else:
+                    self._is_abandoned = True
+                    self._run.cancel()
+                # A thread that begins only after it was abandoned does nothing.
+                if self._interruption is None or self._has_begun:
+                    self._has_ended.wait()
+                return
+            except BaseException as error:
+                self._interruption = self._interruption or error
+
+    def _work(self) -> None:
+        self._has_begun = True
+        try:
+            if not self._is_abandoned:
+                self._reply = self._run(*self._call)
+        except BaseException as failure:
+            self._failure = failure
+        finally:
+            self._has_ended.set()
+
+
 def _set_level() -> None:
     for name, level in LEVELS.items():
         if logger.isEnabledFor(level):
             break
-    request = json.dumps({"level": name}).encode()
-    _library.qmill_free_reply(
-        _library.qmill_call(b"setup_logging", request, None, 0, _ProgressFunction(), None, None)
-    )
+    call_at_once("setup_logging", {"level": name})
+
+
+def call_at_once(name: str, request: Mapping[str, Any]) -> Reply:
+    """As `call`, for calls that take no time: without a thread, so also while objects are collected. [any-thread]"""
+    return _Run(None)(name, request)
 
 
 def call(
@@ -224,43 +264,16 @@ def call(
     *,
     progress: Callable[[Progress], object] | None = None,
 ) -> Reply:
-    """Runs a call and gives its reply back. Raises QmillError.
+    """Runs a call and gives its reply back. `tensors` are those of `on_cpu`. Raises QmillError.
 
-    On the main thread, Ctrl-C ends the run cleanly and raises KeyboardInterrupt. An exception in `progress` ends it, too,
-    and is raised from here. [any-thread]
+    On the main thread, Ctrl-C ends the run cleanly and raises KeyboardInterrupt, and so does whatever another signal
+    handler raises. An exception in `progress` ends it, too, and is raised from here. [any-thread]
     """
     _set_level()
     run = _Run(progress)
     if threading.current_thread() is not threading.main_thread():
         return run(name, request, tensors)
-
-    # Python handles signals on the main thread only, and only while that runs Python code.
-    result: list[Reply] = []
-    failure: list[BaseException] = []
-
-    done = threading.Event()
-
-    def work() -> None:
-        try:
-            result.append(run(name, request, tensors))
-        except BaseException as error:
-            failure.append(error)
-        finally:
-            done.set()
-
-    threading.Thread(target=work, name=f"qmill {name}").start()
-    interrupt: KeyboardInterrupt | None = None
-    while not done.is_set():
-        try:
-            done.wait()
-        except KeyboardInterrupt as signal:
-            interrupt = signal
-            run.cancel()
-    if interrupt is not None:
-        raise interrupt
-    if failure:
-        raise failure[0]
-    return result[0]
+    return _Worker(run, name, request, tensors).result()
 
 
-__all__ = ["LEVELS", "Progress", "Reply", "SupportsDLPack", "as_tensor", "call", "logger"]
+__all__ = ["LEVELS", "Progress", "Reply", "call", "call_at_once", "logger"]

@@ -1,25 +1,29 @@
 """The functions of the package. Each does what the command of its name does; options have the same names and defaults.
 
 All functions raise QmillError (see qmill.errors), and may be called from any thread. Paths are texts or path objects.
+`plugin_dirs` are folders with plugins, searched first. The folders of a list are read once per process.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from typing_extensions import Unpack
 
 from qmill import results
-from qmill._native import SupportsDLPack, as_tensor, call, logger
+from qmill._native import call, logger
+from qmill._tensors import SupportsDLPack, as_tensor, on_cpu
+from qmill._values import json_value, path_text, path_texts, text_value
 from qmill.errors import UsageError
 from qmill.model import Model
 from qmill.options import ConvertOptions, QuantizeOptions
 from qmill.progress import ProgressCallback, shown
 
 Path = str | os.PathLike[str]
+_WithWarnings = TypeVar("_WithWarnings", results.ConvertResult, results.Plan, results.DequantizeResult)
 
 
 def convert(
@@ -48,14 +52,13 @@ def convert(
     Raises:
         QmillError: Then nothing is at the destination that was not there before. QualityError if a layer is below
             `fail_below`.
-        KeyboardInterrupt: After Ctrl-C, with nothing at the destination.
+        KeyboardInterrupt: After Ctrl-C on the main thread. Nothing is at the destination, unless the file was complete
+            already.
     """
-    with shown(progress, f"qmill {os.path.basename(os.fspath(input))}") as callback:
-        reply = call("convert", _request(input, output, plugin_dirs, options), progress=callback)
-    result = results.ConvertResult.from_dict(reply.json)
-    for warning in result.warnings:
-        logger.warning("%s", warning)
-    return result
+    request = _request(input, output, plugin_dirs, options)
+    with shown(progress, f"qmill {os.path.basename(input)}") as callback:
+        reply = call("convert", request, progress=callback)
+    return _logged(results.ConvertResult.from_dict(reply.json))
 
 
 def plan(
@@ -66,7 +69,7 @@ def plan(
     **options: Unpack[ConvertOptions],
 ) -> results.Plan:
     """What `convert` would do with every tensor, why, and the exact size of the output. Writes nothing."""
-    return results.Plan.from_dict(call("plan", _request(input, output, plugin_dirs, options)).json)
+    return _logged(results.Plan.from_dict(call("plan", _request(input, output, plugin_dirs, options)).json))
 
 
 def quantize(
@@ -93,15 +96,17 @@ def quantize(
     Returns:
         The tensors that a file would hold, on the CPU, and what a reader decodes from them.
     """
-    tensors = [as_tensor("weight", weight)]
-    kinds = {"hessian": hessian, "rows": rows}
-    given = [kind for kind, value in kinds.items() if value is not None]
-    if len(given) == 2:
+    if hessian is not None and rows is not None:
         raise UsageError("a Hessian and rows are given, and the rows say more; give one of them")
-    tensors += [as_tensor(kind, value) for kind, value in kinds.items() if value is not None]
-    request: dict[str, Any] = {"name": name, "options": _plain(options), "plugin_dirs": _paths(plugin_dirs)}
-    request["inputs"] = given[0] if given else ""
-    reply = call("quantize", request, tensors)
+    kinds = {"weight": weight, "hessian": hessian, "rows": rows}
+    tensors = {kind: on_cpu(kind, as_tensor(kind, value)) for kind, value in kinds.items() if value is not None}
+    request = {
+        "name": text_value("name", name),
+        "options": _values_of(options),
+        "inputs": next((kind for kind in tensors if kind != "weight"), ""),
+        "plugin_dirs": path_texts("plugin_dirs", plugin_dirs),
+    }
+    reply = call("quantize", request, list(tensors.values()))
     made = reply.named_tensors()
     dequantized = made.pop("dequantized")
     return results.QuantizedWeight(made, dequantized, results.LayerReport.from_dict(reply.json), _json=reply.json)
@@ -109,13 +114,17 @@ def quantize(
 
 def inspect(path: Path, *, plugin_dirs: Sequence[Path] = ()) -> results.Inspection:
     """What a file holds, and how it was made. Reads headers and markers only."""
-    request = {"path": os.fspath(path), "plugin_dirs": _paths(plugin_dirs)}
+    request = {"path": path_text("path", path), "plugin_dirs": path_texts("plugin_dirs", plugin_dirs)}
     return results.Inspection.from_dict(call("inspect", request).json)
 
 
 def verify(path: Path, *, read_data: bool = True, plugin_dirs: Sequence[Path] = ()) -> results.Verification:
     """Whether ComfyUI and other programs load a file. Without `read_data` only headers and markers are judged."""
-    request = {"path": os.fspath(path), "read_data": read_data, "plugin_dirs": _paths(plugin_dirs)}
+    request = {
+        "path": path_text("path", path),
+        "read_data": json_value("read_data", read_data, bool),
+        "plugin_dirs": path_texts("plugin_dirs", plugin_dirs),
+    }
     return results.Verification.from_dict(call("verify", request).json)
 
 
@@ -132,11 +141,11 @@ def compare(
     With `calibration_data`, a file of sample rows, the errors of layer outputs, too. `threads`: 0 is one per processor.
     """
     request = {
-        "quantized": os.fspath(quantized),
-        "source": os.fspath(source),
-        "calibration_data": None if calibration_data is None else os.fspath(calibration_data),
-        "threads": threads,
-        "plugin_dirs": _paths(plugin_dirs),
+        "quantized": path_text("quantized", quantized),
+        "source": path_text("source", source),
+        "calibration_data": None if calibration_data is None else path_text("calibration_data", calibration_data),
+        "threads": json_value("threads", threads, int),
+        "plugin_dirs": path_texts("plugin_dirs", plugin_dirs),
     }
     return results.Comparison.from_dict(call("compare", request).json)
 
@@ -159,81 +168,80 @@ def dequantize(
         sync: Write to the disk before the file gets its name.
     """
     request = {
-        "input": os.fspath(input),
-        "output": None if output is None else os.fspath(output),
-        "dtype": dtype,
-        "overwrite": overwrite,
-        "threads": threads,
-        "sync": sync,
-        "plugin_dirs": _paths(plugin_dirs),
+        "input": path_text("input", input),
+        "output": None if output is None else path_text("output", output),
+        "dtype": text_value("dtype", dtype),
+        "overwrite": json_value("overwrite", overwrite, bool),
+        "threads": json_value("threads", threads, int),
+        "sync": json_value("sync", sync, bool),
+        "plugin_dirs": path_texts("plugin_dirs", plugin_dirs),
     }
-    with shown(progress, f"qmill {os.path.basename(os.fspath(input))}") as callback:
-        return results.DequantizeResult.from_dict(call("dequantize", request, progress=callback).json)
+    with shown(progress, f"qmill {os.path.basename(input)}") as callback:
+        reply = call("dequantize", request, progress=callback)
+    return _logged(results.DequantizeResult.from_dict(reply.json))
 
 
 def calibrate(
-    rows: Path, output: Path, *, overwrite: bool = False, threads: int = 0, sync: bool = True
+    rows: Path,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    threads: int = 0,
+    sync: bool = True,
+    plugin_dirs: Sequence[Path] = (),
 ) -> results.CalibrateResult:
     """Turns sample rows into statistics: .safetensors with Hessians, or .json with channel statistics only."""
     request = {
-        "rows": os.fspath(rows),
-        "output": os.fspath(output),
-        "overwrite": overwrite,
-        "threads": threads,
-        "sync": sync,
+        "rows": path_text("rows", rows),
+        "output": path_text("output", output),
+        "overwrite": json_value("overwrite", overwrite, bool),
+        "threads": json_value("threads", threads, int),
+        "sync": json_value("sync", sync, bool),
+        "plugin_dirs": path_texts("plugin_dirs", plugin_dirs),
     }
     return results.CalibrateResult.from_dict(call("calibrate", request).json)
 
 
-def open_model(path: Path) -> Model:
+def open_model(path: Path, *, plugin_dirs: Sequence[Path] = ()) -> Model:
     """Opens any file that qmill reads, to get its tensors by name."""
-    return Model(path)
+    return Model(path, plugin_dirs=plugin_dirs)
 
 
 def filters(*, plugin_dirs: Sequence[Path] = ()) -> list[results.Filter]:
     """The model filters: which layers of which models stay as they are."""
-    return [results.Filter.from_dict(each) for each in call("filters", {"plugin_dirs": _paths(plugin_dirs)}).json]
+    request = {"plugin_dirs": path_texts("plugin_dirs", plugin_dirs)}
+    return [results.Filter.from_dict(each) for each in call("filters", request).json]
 
 
 def plugins(*, plugin_dirs: Sequence[Path] = ()) -> list[results.Plugin]:
     """The plugins that were found, and those that were refused, with the reason."""
-    return [results.Plugin.from_dict(each) for each in call("plugins", {"plugin_dirs": _paths(plugin_dirs)}).json]
+    request = {"plugin_dirs": path_texts("plugin_dirs", plugin_dirs)}
+    return [results.Plugin.from_dict(each) for each in call("plugins", request).json]
 
 
 def options(*, plugin_dirs: Sequence[Path] = ()) -> list[results.Option]:
     """The options of `convert`, those of plugins included."""
-    return [results.Option.from_dict(each) for each in call("options", {"plugin_dirs": _paths(plugin_dirs)}).json]
+    request = {"plugin_dirs": path_texts("plugin_dirs", plugin_dirs)}
+    return [results.Option.from_dict(each) for each in call("options", request).json]
 
 
-def _request(input: Path, output: Path | None, plugin_dirs: Sequence[Path], options: Mapping[str, Any]) -> dict[str, Any]:
-    plain = _plain(options)
-    for name, value in (("input", input), ("output", output)):
-        if name in plain:
-            raise UsageError(f"`{name}` is an argument of its own; it is no option")
-        plain[name] = None if value is None else os.fspath(value)
-    layer_config = plain.get("layer_config")
-    request: dict[str, Any] = {"options": plain, "plugin_dirs": _paths(plugin_dirs)}
-    if isinstance(layer_config, dict):
-        request["layer_config"] = plain.pop("layer_config")
+def _request(
+    input: Path, output: Path | None, plugin_dirs: Sequence[Path], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    values = _values_of(options)
+    request = {"options": values, "plugin_dirs": path_texts("plugin_dirs", plugin_dirs)}
+    if isinstance(values.get("layer_config"), dict):
+        request["layer_config"] = values.pop("layer_config")
+    values["input"] = path_text("input", input)
+    values["output"] = None if output is None else path_text("output", output)
     return request
 
 
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as JSON has them."""
-
-    def plain(name: str, value: Any) -> Any:
-        if isinstance(value, os.PathLike):
-            return os.fspath(value)
-        if isinstance(value, (list, tuple)):
-            return [plain(name, each) for each in value]
-        if value is None or isinstance(value, (bool, int, float, str)) or (name == "layer_config" and isinstance(value, dict)):
-            return value
-        raise UsageError(f"`{name}` is a {type(value).__name__}; allowed: a boolean, a number, a text, a path, or a list of these")
-
-    return {name: plain(name, value) for name, value in options.items()}
+def _values_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: json_value(f"`{name}`", value) for name, value in options.items()}
 
 
-def _paths(paths: Sequence[Path]) -> list[str]:
-    if isinstance(paths, (str, os.PathLike)):
-        raise UsageError("plugin_dirs is one path, expected a list of them")
-    return [os.fspath(path) for path in paths]
+def _logged(result: _WithWarnings) -> _WithWarnings:
+    for warning in result.warnings:
+        logger.warning("%s", warning)
+    return result

@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 import weakref
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from qmill._native import call
+from qmill._native import call, call_at_once
+from qmill._values import path_text, path_texts, text_value
 from qmill.errors import UsageError
 
 
@@ -20,12 +23,16 @@ class Model:
     Tensors are read when they are asked for. Close it, or use it in a `with` statement.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, plugin_dirs: Sequence[str | os.PathLike[str]] = ()) -> None:
         """Reads the header. Raises QmillError that names the file."""
-        self.path = os.fspath(path)
-        reply = call("open_model", {"path": self.path}).json
+        self.path = path_text("path", path)
+        request = {"path": self.path, "plugin_dirs": path_texts("plugin_dirs", plugin_dirs)}
+        reply = call("open_model", request).json
         self._handle: int | None = reply["handle"]
         self._finalizer = weakref.finalize(self, _close, reply["handle"])
+        self._finalizer.atexit = False  # the process gives everything back
+        self.files = [Path(file) for file in reply.get("files", [self.path])]
+        """All files that the tensors are in."""
         self._tensors: dict[str, Any] = {tensor["name"]: tensor for tensor in reply["tensors"]}
         self.metadata: dict[str, str] = reply["metadata"]
 
@@ -60,7 +67,7 @@ class Model:
     def _info(self, key: str) -> Any:
         if self._handle is None:
             raise UsageError(f"'{self.path}' is closed; open it again")
-        if key not in self._tensors:
+        if text_value("key", key) not in self._tensors:
             near = difflib.get_close_matches(key, self._tensors, n=1)
             advice = f"; did you mean '{near[0]}'?" if near else ""
             raise UsageError(f"'{self.path}' has no tensor '{key}'{advice}")
@@ -76,4 +83,4 @@ class Model:
 
 
 def _close(handle: int) -> None:
-    call("close_model", {"handle": handle})
+    call_at_once("close_model", {"handle": handle})

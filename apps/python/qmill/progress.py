@@ -16,7 +16,7 @@ ProgressCallback = Callable[[Progress], object]
 @contextmanager
 def shown(progress: ProgressCallback | None, title: str) -> Iterator[ProgressCallback | None]:
     """What to call: `progress` as it is; a bar if it is None and somebody watches; else nothing."""
-    bar = _bar(title) if progress is None and sys.stderr.isatty() else None
+    bar = _bar(title) if progress is None and _is_watched() else None
     if bar is None:
         yield progress
         return
@@ -28,6 +28,11 @@ def shown(progress: ProgressCallback | None, title: str) -> Iterator[ProgressCal
 
     with bar:
         yield update
+
+
+def _is_watched() -> bool:
+    """Whether standard error is a terminal. Programs without a console have none, and it may be closed."""
+    return sys.stderr is not None and not getattr(sys.stderr, "closed", False) and sys.stderr.isatty()
 
 
 def _bar(title: str) -> Any:

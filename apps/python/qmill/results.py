@@ -1,6 +1,7 @@
 """What the functions of this package give back: dataclasses with the fields of docs/json.md.
 
-Fields may be added. Every result has `to_dict()`, the JSON that the command prints, as Python objects.
+Fields may be added. Every result has `to_dict()`, the JSON that the command prints, as Python objects. Results that
+hold tensors, lists or dictionaries are equal only to themselves.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 _T = TypeVar("_T", bound="Result")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """Base of all results."""
 
@@ -28,15 +29,15 @@ class Result:
         return self._json
 
     @classmethod
-    def from_dict(cls: type[_T], json: dict[str, Any], **others: Any) -> _T:
-        """From such a dictionary; `others` are fields that it does not have."""
+    def from_dict(cls: type[_T], json: dict[str, Any]) -> _T:
+        """From such a dictionary."""
         hints = typing.get_type_hints(cls)
         values = {
             each.name: _converted(hints[each.name], json[each.name])
             for each in dataclasses.fields(cls)
-            if each.name in json and each.name not in others
+            if each.name in json
         }
-        return cls(**values, **others, _json=json)
+        return cls(**values, _json=json)
 
 
 def _converted(hint: Any, value: Any) -> Any:
@@ -58,7 +59,7 @@ def _converted(hint: Any, value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerQuality(Result):
     """How close a stored layer is to its source: source minus what a reader decodes from the stored bytes."""
 
@@ -73,7 +74,7 @@ class LayerQuality(Result):
     output_rows: int = 0  # rows of X
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerReport(LayerQuality):
     """A layer of a finished conversion."""
 
@@ -82,7 +83,7 @@ class LayerReport(LayerQuality):
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ConvertResult(Result):
     """A finished conversion. The file is complete and has its name."""
 
@@ -113,7 +114,7 @@ class TensorInfo(Result):
     stored_type: str | None = None  # where the file has another one: "Q4_K"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlannedLayer(Result):
     """What becomes of a layer, and which rule decided."""
 
@@ -137,7 +138,7 @@ class ReaderClaim(Result):
     because: str  # why not, or why it is not known
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan(Result):
     """What `convert` with the same arguments would do. Nothing was written."""
 
@@ -155,7 +156,7 @@ class Plan(Result):
     digest: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StoredLayer(Result):
     """A matrix in a file."""
 
@@ -167,7 +168,7 @@ class StoredLayer(Result):
     marker: Any  # the JSON object of its marker, or None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inspection(Result):
     """What a file holds."""
 
@@ -199,7 +200,7 @@ class ReaderVerdict(Result):
     because: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verification(Result):
     """A file, judged by the rules of the programs that load it."""
 
@@ -208,7 +209,7 @@ class Verification(Result):
     findings: list[Finding]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison(Result):
     """The quality of a quantized file."""
 
@@ -218,7 +219,7 @@ class Comparison(Result):
     mean_rounding_output_error: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DequantizeResult(Result):
     """A plain model, made from a quantized one."""
 
@@ -237,7 +238,7 @@ class SampledLayer(Result):
     rows: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CalibrateResult(Result):
     """A file of statistics, made from sample rows."""
 
@@ -250,12 +251,22 @@ class CalibrateResult(Result):
 
 
 @dataclass(frozen=True)
+class Architecture(Result):
+    """A kind of model that a filter recognises. Its fingerprint is in `to_dict()`."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
 class Filter(Result):
     """A model filter: which layers of a model stay as they are."""
 
     name: str
     category: str
     summary: str
+    keep: list[str] | None = None  # patterns of tensors that stay as they are; None: code decides
+    remove: list[str] | None = None  # patterns of tensors that are dropped; None: code decides
+    architectures: list[Architecture] = field(default_factory=list)  # what it recognises; empty: no model
 
 
 @dataclass(frozen=True)
@@ -266,7 +277,7 @@ class Offer(Result):
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plugin(Result):
     """A file that is a plugin, or might be one."""
 
@@ -278,7 +289,7 @@ class Plugin(Result):
     offers: list[Offer]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Option(Result):
     """An option of a conversion."""
 
@@ -294,7 +305,7 @@ class Option(Result):
     changes_bytes: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class QuantizedWeight(Result):
     """A weight [N, K], quantized."""
 

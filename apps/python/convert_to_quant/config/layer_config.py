@@ -5,8 +5,7 @@ import os
 from typing import Any, Dict, Union
 
 from qmill import _native
-
-from .._request import json_value
+from qmill._values import json_value
 
 
 def load_layer_config(path: Union[str, os.PathLike[str]]) -> Dict[str, Any]:

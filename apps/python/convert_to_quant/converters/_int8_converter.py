@@ -4,9 +4,8 @@ from typing import Dict, Optional, Tuple
 
 import torch
 from qmill import _native
-
-from .._request import Json, json_value
-from .._tensors import on_cpu
+from qmill._tensors import on_cpu
+from qmill._values import Json, json_value
 
 Converted = Tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """`q` I8 [N, K], `scale` F32, `dequantized` F32 [N, K]: what a reader computes from the first two."""

@@ -4,9 +4,8 @@ from typing import Dict, List
 
 import torch
 from qmill import _native
-
-from .._request import Json, json_value
-from .._tensors import on_cpu
+from qmill._tensors import on_cpu
+from qmill._values import Json, json_value
 
 
 class QualityReporter:

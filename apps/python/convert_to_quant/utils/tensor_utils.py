@@ -6,10 +6,9 @@ from typing import Any, Dict, Final, List, Union
 
 import torch
 from qmill import _native
+from qmill._tensors import on_cpu
+from qmill._values import Json, json_value
 from qmill.errors import UsageError
-
-from .._request import Json, json_value
-from .._tensors import on_cpu
 
 _MATRICES: Final = ("lora_A", "lora_B")
 _NUMBERS: Final = {"alpha": float, "rank": int, "scale": float}
@@ -121,7 +120,7 @@ def merge_multiple_loras(weight_tensor: torch.Tensor, lora_configs: Sequence[Map
         loras.append(
             {key: json_value(f"{where}['{key}']", config.get(key, 1.0), hint) for key, hint in _NUMBERS.items()}
         )
-    (merged,) = _native.call("merge_multiple_loras", {"loras": loras, "dampen": False}, tensors).tensors
+    (merged,) = _native.call("merge_multiple_loras", {"loras": loras}, tensors).tensors
     return merged.to(weight_tensor.device)
 
 

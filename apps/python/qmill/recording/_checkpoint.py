@@ -6,12 +6,13 @@ import json
 import os
 
 from qmill._native import call
+from qmill._values import path_text
 from qmill.model import Model
 
 
 def identity_of(path: str | os.PathLike[str]) -> str:
     """JSON text that is the same for the same model: a digest of names, types, shapes and samples of the data."""
-    identity = call("model_identity", {"path": os.fspath(path)}).json["identity"]
+    identity = call("model_identity", {"path": path_text("checkpoint", path)}).json["identity"]
     return json.dumps(identity, separators=(",", ":"), sort_keys=True)
 
 

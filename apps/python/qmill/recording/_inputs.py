@@ -152,7 +152,7 @@ def _unusable(x: Tensor, known: DistinctInput | None) -> str:
         return f"an input of type {x.dtype}, which is no float type"
     if x.is_meta or x.layout != torch.strided or x.is_nested:
         return "an input without values in rows (meta, sparse or nested)"
-    if x.dim() == 0:
+    if x.dim() == 0 or not x.shape[-1]:
         return "an input without columns"
     if known is not None and x.shape[-1] != known.collector.columns:
         return f"an input with {x.shape[-1]} columns after inputs with {known.collector.columns}"

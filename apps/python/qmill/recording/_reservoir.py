@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qmill._values import json_value
+
 from ._rows import RowStore, capacity_for, finite_rows
 from ._sampling import even_shares, generator
 
@@ -26,13 +28,17 @@ Gather = Callable[[Tensor], Tensor]
 
 
 def label_of(value: object) -> Label:
-    """A stratum as text, a number or None: what equal values have in common, and JSON can store."""
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    if value is None or isinstance(value, str):
+    """A stratum as text, a number or None: what equal values have in common, and JSON can store.
+
+    Raises UsageError for a text that is not UTF-8 or has a NUL, and for an integer of more than 64 bits.
+    """
+    if isinstance(value, Tensor) and value.numel() == 1 or getattr(value, "ndim", None) == 0:
+        value = value.item()  # type: ignore[attr-defined]
+    if value is None:
         return value
-    if isinstance(value, int):
-        return int(value)
+    if isinstance(value, (str, int)):
+        json_value("step", value)
+        return value if isinstance(value, str) else int(value)
     if isinstance(value, float):
         if value.is_integer() and abs(value) < 2**53:
             return int(value)

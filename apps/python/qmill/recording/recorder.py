@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from qmill._values import json_value, path_text
 from qmill.errors import InputError, UsageError
 from qmill.model import Model
 
@@ -61,14 +62,18 @@ class Recording:
         statistics: bool = False,
         share: bool = True,
     ) -> None:
+        for name, value in (("rows", rows), ("budget", budget), ("seed", seed)):
+            json_value(name, value, int)
+        for name, value in (("append", append), ("overwrite", overwrite), ("statistics", statistics), ("share", share)):
+            json_value(name, value, bool)
         if rows < 1:
             raise UsageError(f"rows is {rows}: pass the number of rows per layer, at least 1")
-        self._checkpoint = None if checkpoint is None else Path(checkpoint)
+        self._checkpoint = None if checkpoint is None else Path(path_text("checkpoint", checkpoint))
         self._destination = Destination(path, self._checkpoint, append, overwrite)
         self._model: nn.Module | None = model
-        self._budget = budget
-        self._rows = rows
-        self._seed = seed
+        self._budget = int(budget)
+        self._rows = int(rows)
+        self._seed = int(seed)
         self._statistics = statistics
         self._share = share
         self._lock = threading.RLock()
