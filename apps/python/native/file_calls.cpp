@@ -115,11 +115,15 @@ Answer read_model_tensor(const Call& call) {
   const auto found = model->index.find(name);
   if (found == model->index.end()) throw Error(ErrorKind::usage, "there is no tensor '" + name + "'");
   const TensorInfo& info = model->source->tensors()[found->second];
-  const at::Tensor tensor = at::empty(info.shape, scalar_type(info.dtype));
-  model->source->read(found->second, {static_cast<std::byte*>(tensor.mutable_data_ptr()), tensor.nbytes()});
-  Outputs outputs;
-  outputs.add("tensor", tensor);
-  return outputs.answer(Json::object());
+  try {
+    const at::Tensor tensor = at::empty(info.shape, scalar_type(info.dtype));
+    model->source->read(found->second, {static_cast<std::byte*>(tensor.mutable_data_ptr()), tensor.nbytes()});
+    Outputs outputs;
+    outputs.add("tensor", tensor);
+    return outputs.answer(Json::object());
+  } catch (Error& error) {
+    throw error.in("tensor '" + name + "'");
+  }
 }
 
 Answer close_model(const Call& call) {

@@ -133,7 +133,10 @@ atexit.register(lambda: _library.qmill_set_log(_LogFunction()))
 
 
 def _take(reply: int, index: int, output: Mapping[str, Any]) -> torch.Tensor:
-    tensor: torch.Tensor = dlpack.from_dlpack(_capsule_new(_library.qmill_take_tensor(reply, index), _FULL, None))
+    address = _library.qmill_take_tensor(reply, index)
+    if not address:
+        raise MemoryError
+    tensor: torch.Tensor = dlpack.from_dlpack(_capsule_new(address, _FULL, None))
     dtype = _DTYPES.get(output["dtype"])
     return tensor if dtype is None else tensor.view(dtype).reshape(output["shape"])
 
@@ -172,7 +175,10 @@ class _Run:
         if not reply:
             raise MemoryError
         try:
-            answer = json.loads(_library.qmill_reply_text(reply).decode("utf-8", "replace"))
+            said = _library.qmill_reply_text(reply)
+            if not said:
+                raise MemoryError
+            answer = json.loads(said.decode("utf-8", "replace"))
             if self._failure is not None:
                 raise self._failure
             if _library.qmill_reply_is_error(reply):
