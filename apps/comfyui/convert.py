@@ -104,6 +104,7 @@ class Convert:
         source, output, rows = _paths(model_file, format, rows_file, file_name)
         options = _more_options(more_options)
         options.update(format=format, optimizer=optimizer, overwrite=overwrite)
+        options.setdefault("keep_part", False)  # a graph that was interrupted leaves nothing in the models folder
         options["filter"] = [name.strip() for name in filter.split(",") if name.strip()]
         if rows is not None:
             options["calibration_data"] = str(rows)

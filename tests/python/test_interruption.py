@@ -98,7 +98,7 @@ class Signals(FolderTest):
         mask = {{signal.SIGINT, signal.SIGALRM}}
         signal.pthread_sigmask(signal.SIG_BLOCK, mask)
         for number in mask:
-            os.kill(os.getpid(), number)
+            signal.pthread_kill(threading.get_ident(), number)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, mask)
     threading.Thread.start = interrupted
     {LONG}""")
