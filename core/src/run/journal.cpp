@@ -90,7 +90,7 @@ Journal::Journal(std::filesystem::path file, std::string identity, bool resume) 
 }
 
 Journal::~Journal() {
-  if (kept_) return;
+  if (kept_ || (file_ == nullptr && !dropped_)) return;  // that of another run, perhaps
   file_.reset();
   std::error_code ignored;
   std::filesystem::remove(path_, ignored);

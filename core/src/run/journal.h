@@ -33,7 +33,7 @@ class Journal {
   // Goes on with the journal that is there if `resume`, else begins anew. Throws Error(usage) that says what differs when the one that is
   // there is of another conversion; Error(input) when it is none.
   Journal(std::filesystem::path file, std::string identity, bool resume);
-  // Removes the file, unless it is kept. One that was found is, until it is dropped.
+  // Removes what it wrote, unless that is kept. What was found is kept, until it is dropped.
   ~Journal();
 
   const JournalEntries& found() const { return found_; }
@@ -46,7 +46,7 @@ class Journal {
 
   std::size_t count() const { return count_; }  // of entries, found and added
   void keep() { kept_ = true; }
-  void drop() { kept_ = false; }
+  void drop() { kept_ = false, dropped_ = true; }
 
  private:
   void read();
@@ -58,7 +58,7 @@ class Journal {
   std::uint64_t read_bytes_ = 0;  // of whole lines
   std::string pending_;
   std::unique_ptr<AppendFile> file_;
-  bool kept_ = false;
+  bool kept_ = false, dropped_ = false;
 };
 
 }  // namespace qmill

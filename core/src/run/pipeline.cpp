@@ -3,13 +3,11 @@
 #include "engine/channel.h"
 #include "engine/shared_values.h"
 #include "io/destination.h"
-#include "io/hash.h"
-#include "io/output_file.h"
 #include "lora/merged_values.h"
 #include "model/finite_values.h"
 #include "plan/input_files.h"
 #include "run/cast_tensor.h"
-#include "run/journal.h"
+#include "run/part.h"
 #include "run/run_layer.h"
 
 #include <qmill/core/logging.h>
@@ -45,11 +43,6 @@ std::uint64_t output_bytes(const Decision& decision) {
   return bytes;
 }
 
-// Read as a tensor of its own: a bias that is corrected goes with its layer.
-bool is_worked_on(const Decision& decision) {
-  return decision.action == Action::quantize || decision.action == Action::cast || decision.action == Action::merge;
-}
-
 // Enough for what the budget lets through: a layer larger than the budget goes alone.
 std::uint64_t pool_bytes(const Plan& plan, const ValueSource& values) {
   std::uint64_t largest = 0;
@@ -67,21 +60,6 @@ std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
-fs::path destination_of(const ConvertOptions& options) { return fs::weakly_canonical(fs::absolute(options.output)); }
-
-// Decoding takes seconds: it is not worth a second run's while.
-bool is_resumable(const ConvertOptions& options) { return options.run.keep_part && !options.decode_to; }
-
-OutputFile::Part part_kind(const ConvertOptions& options) {
-  if (!is_resumable(options)) return OutputFile::Part::own;
-  std::error_code ignored;
-  const bool is_there = options.run.resume && fs::exists(part_of(destination_of(options)), ignored);
-  return is_there ? OutputFile::Part::existing : OutputFile::Part::fresh;
-}
-
-// A run that ended so may be finished by another one: nothing is wrong with what it did.
-bool is_worth_keeping(const Error& error) { return error.kind() == ErrorKind::cancelled || error.kind() == ErrorKind::io; }
-
 class Pipeline {
  public:
   Pipeline(const TensorSource& source, const Plan& plan, const RunHooks& hooks)
@@ -90,10 +68,7 @@ class Pipeline {
         options_(plan.options),
         hooks_(hooks),
         values_(values_of(source, plan.merge)),
-        part_(part_kind(options_)),
-        journal_(journal_of(destination_of(options_)), is_resumable(options_) ? conversion_identity(plan) : std::string(),
-                 part_ == OutputFile::Part::existing),
-        file_(destination_of(options_), plan.output.file_bytes, part_),
+        part_(plan),
         buffers_(std::make_shared<BufferPool>(pool_bytes(plan, *values_))),
         budget_(plan.memory.bytes_in_flight) {
     reports_.resize(plan.decisions.size());
@@ -105,10 +80,11 @@ class Pipeline {
     try {
       return run_all();
     } catch (const std::bad_alloc&) {
-      throw kept(Error(ErrorKind::io, "out of memory", "use fewer `threads`, or a machine with more memory"));
+      throw part_.leave(Error(ErrorKind::io, "out of memory", "use fewer `threads`, or a machine with more memory"));
+    } catch (const QualityError&) {
+      throw;
     } catch (const Error& error) {
-      if (!is_resumable(options_) || !is_worth_keeping(error)) throw;
-      throw kept(error);
+      throw part_.leave(error);
     }
   }
 
@@ -116,7 +92,7 @@ class Pipeline {
   ConvertReport run_all() {
     const auto start = std::chrono::steady_clock::now();
     find_finished();
-    file_.write(0, std::as_bytes(std::span(plan_.output.header)));
+    part_.file().write(0, std::as_bytes(std::span(plan_.output.header)));
     progress_.bytes_done += plan_.output.header.size();
     {
       SharedValues shared;  // the jobs of the pool use it until that has waited for them
@@ -133,84 +109,27 @@ class Pipeline {
     require_quality(report);
     throw_if_cancelled();
     require_unchanged(plan_.inputs);
-    file_.publish(options_.run.sync, options_.run.overwrite);
-    journal_.drop();
+    part_.publish();
     report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return report;
   }
 
-  // --- what an earlier run has finished, and what this one leaves to the next ---
-
-  // Decisions whose tensors are in the part as the journal says. The others are done again.
+  // What an earlier run has finished is not done again.
   void find_finished() {
-    finished_.resize(plan_.decisions.size());
-    std::size_t count = 0;
-    for (std::size_t i = 0; i < plan_.decisions.size(); ++i) {
-      const auto entry = journal_.found().find(plan_.decisions[i].source.name);
-      if (entry == journal_.found().end() || !is_intact(plan_.decisions[i], entry->second)) continue;
-      finished_[i] = true;
-      ++count;
-      if (entry->second.report) {
-        reports_[i] = *entry->second.report;
+    finished_ = part_.finished();
+    for (std::size_t i = 0; i < finished_.size(); ++i) {
+      if (!finished_[i]) continue;
+      const Decision& decision = plan_.decisions[i];
+      progress_.bytes_done += output_bytes(decision) + (decision.bias ? output_bytes(plan_.decisions[*decision.bias]) : 0);
+      if (std::optional<LayerReport> report = part_.report_of(decision)) {
+        reports_[i] = std::move(*report);
         ++progress_.layers_done;
       }
-      for (const auto& [tensor, hash] : entry->second.hashes)
-        progress_.bytes_done += static_cast<std::uint64_t>(plan_.output.tensors.at(tensor).info.bytes());
     }
-    if (part_ == OutputFile::Part::existing)
-      log(LogLevel::normal, fmt::format("resumed: {} of {} tensors to work on are finished", count,
-                                        std::count_if(plan_.decisions.begin(), plan_.decisions.end(), is_worked_on)));
-  }
-
-  bool is_intact(const Decision& decision, const JournalEntry& entry) const {
-    std::size_t expected = decision.outputs.size() + (decision.bias ? plan_.decisions[*decision.bias].outputs.size() : 0);
-    if (!is_worked_on(decision) || entry.hashes.size() != expected || entry.report.has_value() != (decision.action == Action::quantize))
-      return false;
-    std::vector<std::byte> bytes;
-    for (const auto& [name, hash] : entry.hashes) {
-      const auto placed = plan_.output.tensors.find(name);
-      if (placed == plan_.output.tensors.end()) return false;
-      bytes.resize(static_cast<std::size_t>(placed->second.info.bytes()));
-      file_.read(placed->second.offset, bytes);
-      if (hash_text(bytes) != hash) return false;
-    }
-    return true;
-  }
-
-  // After the writer has stored a decision's tensors.
-  void note_finished(const WriteJob& job) {
-    if (!is_resumable(options_) || !job.decision) return;
-    JournalEntry entry;
-    for (const StoredTensor& tensor : job.tensors) entry.hashes[tensor.name] = hash_text(bytes_of(tensor.data));
-    if (job.is_layer) entry.report = reports_[*job.decision];
-    journal_.add(plan_.decisions[*job.decision].source.name, entry);
-    constexpr std::chrono::seconds kInterval(2);  // of work that a crash may cost
-    if (std::chrono::steady_clock::now() - flushed_ >= kInterval) flush_journal();
-  }
-
-  void flush_journal() {
-    if (!journal_.has_pending()) return;
-    if (options_.run.sync) file_.sync();  // what the journal speaks of is on the disk first
-    journal_.flush(options_.run.sync);
-    flushed_ = std::chrono::steady_clock::now();
-  }
-
-  // The error, which says what is left for another run; nothing is if nothing is finished.
-  Error kept(const Error& error) {
-    if (journal_.count() == 0) return error;
-    file_.keep();
-    journal_.keep();
-    std::string left = fmt::format("'{}' keeps what is finished: `resume` goes on with it, or remove it", file_.part().string());
-    try {
-      flush_journal();
-    } catch (const Error& failed) {
-      left += fmt::format(" (what was finished last is lost: {})", failed.what());
-    }
-    Error told(error.kind(), error.message(), error.advice().empty() ? left : fmt::format("{}; {}", error.advice(), left));
-    // Where it was when it was interrupted is of no interest.
-    if (error.kind() != ErrorKind::cancelled)
-      for (const std::string& context : error.contexts()) told.in(context);
-    return told;
+    if (part_.goes_on())
+      log(LogLevel::normal,
+          fmt::format("resumed: {} of {} tensors to work on are finished", std::count(finished_.begin(), finished_.end(), true),
+                      std::count_if(plan_.decisions.begin(), plan_.decisions.end(), is_worked_on)));
   }
 
   // Runs one stage; what it throws stops the others.
@@ -353,14 +272,14 @@ class Pipeline {
   void write(const WriteJob& job) {
     throw_if_cancelled();
     for (const StoredTensor& tensor : job.tensors) {
-      file_.write(plan_.output.tensors.at(tensor.name).offset, bytes_of(tensor.data));
+      part_.file().write(plan_.output.tensors.at(tensor.name).offset, bytes_of(tensor.data));
       progress_.bytes_done += tensor.data.nbytes();
     }
     if (job.extent) {
-      file_.copy(*job.extent, plan_.output.tensors.at(job.extent_name).offset);
+      part_.file().copy(*job.extent, plan_.output.tensors.at(job.extent_name).offset);
       progress_.bytes_done += job.extent->bytes;
     }
-    note_finished(job);
+    if (job.decision) part_.note(plan_.decisions[*job.decision], job.tensors, job.is_layer ? &reports_[*job.decision] : nullptr);
     if (job.is_layer) ++progress_.layers_done;
     if (hooks_.progress) hooks_.progress(progress_);
   }
@@ -393,11 +312,8 @@ class Pipeline {
   const ConvertOptions& options_;
   const RunHooks& hooks_;
   const std::unique_ptr<ValueSource> values_;
-  const OutputFile::Part part_;
-  Journal journal_;
-  OutputFile file_;
+  Part part_;
   std::vector<bool> finished_;  // by index of the plan's decisions: by an earlier run
-  std::chrono::steady_clock::time_point flushed_ = std::chrono::steady_clock::now();
   std::shared_ptr<BufferPool> buffers_;
   ByteBudget budget_;
   std::optional<RunResources> resources_;
@@ -418,15 +334,7 @@ void check_destination(const TensorSource& source, const ConvertOptions& options
   require_file_name(options.output);
   require_replaceable(options.output, input_files(source, options), options.run.overwrite);
   require_safetensors_name(options.output);
-  const fs::path part = part_of(destination_of(options));
-  std::error_code ignored;
-  if (!is_resumable(options) || options.run.resume || !fs::exists(part, ignored)) return;
-  if (is_in_use(part))
-    throw Error(ErrorKind::io, "another run writes it now", "wait for that run, or choose another name with `output`")
-        .in(fmt::format("'{}'", options.output.string()));
-  throw Error(ErrorKind::usage, fmt::format("'{}' is left of a run that ended early", part.string()),
-              "add `resume` to go on with it, or remove it to begin anew")
-      .in(fmt::format("'{}'", options.output.string()));
+  check_part(options);
 }
 
 ConvertReport run_plan(const TensorSource& source, const Plan& plan, const RunHooks& hooks) {

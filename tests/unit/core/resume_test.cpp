@@ -113,6 +113,8 @@ TEST(Resume, WithoutItAPartIsAnErrorThatSaysBothWaysOut) {
   EXPECT_TRUE(fs::exists(run.part()));
   run.job().options.run.keep_part = false;  // this one has nothing to do with parts
   EXPECT_NO_THROW(run.job().run());
+  EXPECT_TRUE(fs::exists(run.part()));
+  EXPECT_TRUE(fs::exists(run.journal()));
 }
 
 TEST(Resume, WithoutAPartItIsAnOrdinaryRun) {

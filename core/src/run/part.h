@@ -1,0 +1,53 @@
+// The output while it grows, and what of it is finished: for the run that fills it, and for one that goes on after it.
+#pragma once
+
+#include "io/output_file.h"
+#include "run/journal.h"
+
+#include <chrono>
+#include <optional>
+#include <vector>
+
+namespace qmill {
+
+// Throws Error(usage) for a part that is left of another run, Error(io) for one that a run writes now. What `options` say of parts counts.
+void check_part(const ConvertOptions& options);
+
+class Part {
+ public:
+  // Makes the part, or opens the one that is there if the run goes on with it. Throws what OutputFile and Journal throw.
+  explicit Part(const Plan& plan);
+
+  OutputFile& file() { return file_; }
+
+  // By index of the plan's decisions: whether an earlier run has stored its tensors, and they are there as it did. Reads them.
+  std::vector<bool> finished() const;
+  // Of a decision that is finished: the report of a layer.
+  std::optional<LayerReport> report_of(const Decision& decision) const;
+  bool goes_on() const { return kind_ == OutputFile::Part::existing; }
+
+  // The tensors of a decision are stored. `report`: of a layer. [one thread]
+  void note(const Decision& decision, const std::vector<StoredTensor>& tensors, const LayerReport* report);
+
+  void publish();
+
+  // The error of a run that ended early, with what it leaves for another one: what is finished, unless another run would meet the same
+  // error, or nothing is. The destructor removes the rest.
+  Error leave(const Error& error);
+
+ private:
+  bool is_intact(const Decision& decision, const JournalEntry& entry) const;
+  void flush();
+
+  const Plan& plan_;
+  const bool is_resumable_;
+  const OutputFile::Part kind_;
+  Journal journal_;
+  OutputFile file_;
+  std::chrono::steady_clock::time_point flushed_ = std::chrono::steady_clock::now();
+};
+
+// Read as a tensor of its own and changed: a bias that is corrected goes with its layer.
+bool is_worked_on(const Decision& decision);
+
+}  // namespace qmill
