@@ -159,8 +159,6 @@ class Writing(RecordCase):
     def test_paths_that_cannot_be_are_refused_at_once(self) -> None:
         with self.assertRaisesRegex(FileError, "folder of .* does not exist"):
             record(self.model, self.folder / "none" / "rows.safetensors")
-        with self.assertRaisesRegex(FileError, "is a folder"):
-            record(self.model, self.folder)
         self.path.write_bytes(b"a model")
         with self.assertRaisesRegex(UsageError, "is the checkpoint"):
             record(self.model, self.path, checkpoint=self.path, overwrite=True)

@@ -130,7 +130,7 @@ class Models(RecordCase):
         with self.assertLogs("qmill", "WARNING") as logs, record(model, self.path) as recording:
             model[0](torch.randn(3, 4))
         self.assertEqual(recording.account.layers_without_input, ("1",))
-        self.assertIn("were not called and have no data (1)", logs.output[0])
+        self.assertIn("1 layer of the model not called, so without data ('1')", logs.output[0])
 
     def test_inputs_without_columns_are_skipped_and_named(self) -> None:
         for statistics in (False, True):
