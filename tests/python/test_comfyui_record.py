@@ -253,7 +253,7 @@ class Status(ComfyTest):
         size = self.rows_file.stat().st_size / 1000
         self.assertEqual(
             text,
-            f"9 layers with 6 to 30 rows; {size:.1f} kB in '{self.rows_file}'; 1 layers were not called",
+            f"9 layers with 6 to 30 rows; {size:.1f} kB in '{self.rows_file}'; 1 layer not called",
         )
 
     def test_layers_that_match_nothing_are_counted(self) -> None:

@@ -194,7 +194,8 @@ class Recording:
                 state = "running"
             else:
                 state = "not started" if self._table is None else "paused"
-            return f"<qmill.Recording to '{self._destination.path}': {state}, {self.account.layers} layers with data>"
+            layers = count_of([name for name, rows in self.account.rows.items() if rows], "layer")
+            return f"<qmill.Recording to '{self._destination.path}': {state}, {layers} with data>"
 
     def __enter__(self) -> Recording:
         self.start()
