@@ -33,13 +33,13 @@ class Checkpoint(RecordCase):
 
     def test_other_values_are_a_warning(self) -> None:
         self.save(Attention(8), torch.float32)
-        self.assert_warns(self.model, "6 of 6 layers that were compared have other values", "LoRA")
+        self.assert_warns(self.model, "compared with those of the model: 6, different: 6", "LoRA")
 
     def test_layers_that_differ_are_counted_and_named(self) -> None:
         self.save(self.model, torch.float32)
         with torch.no_grad():
             self.model.k.weight[3] += 1
-        self.assert_warns(self.model, "1 of 6 layers that were compared", "('k')")
+        self.assert_warns(self.model, "model: 6, different: 1 ('k')")
 
     def test_other_types_and_weights_without_values_are_no_difference(self) -> None:
         for stored, loaded in (

@@ -10,7 +10,7 @@ import torch
 
 from qmill.model import Model
 
-from ._accounting import count_of, some_names
+from ._accounting import some_names
 from ._mapping import FLOATS, Matching, same_values
 from ._modules import LinearModule
 
@@ -37,10 +37,10 @@ def warn_of_other_values(modules: Sequence[LinearModule], matching: Matching, ch
         other = [name for name, values in compared if not same_values(checkpoint.tensor(f"{name}.weight"), values)]
     if other:
         _log.warning(
-            "%s: %d of %s that were compared have other values in the model%s: pass the checkpoint that the model was "
+            "%s: weights compared with those of the model: %d, different: %d%s; pass the checkpoint that the model was "
             "loaded from; if the model was changed on purpose, as by a LoRA, all is well",
             checkpoint.path,
+            len(compared),
             len(other),
-            count_of(compared, "layer"),
             some_names(other),
         )
