@@ -10,18 +10,18 @@ def recording_line(account: Any) -> str:
     """One line about a qmill.recording.RecordingAccount: layers, rows, bytes, and what matched nothing."""
     rows = account.rows.values()
     parts = [
-        f"{account.layers} layers with {min(rows, default=0)} to {max(rows, default=0)} rows",
+        f"{_counted(account.layers, 'layer')} with {min(rows, default=0)} to {max(rows, default=0)} rows",
         f"{size(account.bytes)} in '{account.path}'",
     ]
     for count, what in (
-        (len(account.layers_without_input), "layers were not called"),
-        (len(account.modules_not_in_checkpoint), "layers of the model are not in the checkpoint"),
-        (len(account.checkpoint_layers_without_module), "layers of the checkpoint are not in the model"),
-        (len(account.non_finite_rows), "layers had rows that are not finite, which were left out"),
-        (len(account.skipped), "layers had inputs that cannot be recorded"),
+        (len(account.layers_without_input), "not called"),
+        (len(account.modules_not_in_checkpoint), "of the model not in the checkpoint"),
+        (len(account.checkpoint_layers_without_module), "of the checkpoint not in the model"),
+        (len(account.non_finite_rows), "with rows that are not finite, which were left out"),
+        (len(account.skipped), "with inputs that cannot be recorded"),
     ):
         if count:
-            parts.append(f"{count} {what}")
+            parts.append(f"{_counted(count, 'layer')} {what}")
     return "; ".join(parts)
 
 
@@ -32,7 +32,7 @@ def conversion(result: Any) -> str:
         f"{result.output}",
         f"{size(result.input_bytes)} became {size(result.output_bytes)}",
         f"model: {result.architecture or 'not known'}; filters: {', '.join(result.filters) or 'none'}",
-        f"{len(result.layers)} layers: {_counts(formats)}; quantizer: {result.quantizer}",
+        f"{_counted(len(result.layers), 'layer')}: {_counts(formats)}; quantizer: {result.quantizer}",
     ]
     if result.mean_sqnr_db is not None:
         lines.append(f"mean SQNR of the weights: {result.mean_sqnr_db:.2f} dB")
@@ -52,7 +52,7 @@ def inspection(found: Any) -> str:
     lines = [
         f"model: {found.architecture or 'not known'}; filter: {found.filter or 'none'}",
         f"{sum(layouts.values())} of {len(found.layers)} layers are quantized: {_counts(layouts) or 'none'}",
-        f"{len(found.tensors)} tensors: {_counts(types)}",
+        f"{_counted(len(found.tensors), 'tensor')}: {_counts(types)}",
     ]
     if found.quantized_by is not None:
         lines.append(f"quantized by another tool: {found.quantized_by}")
@@ -81,6 +81,10 @@ def size(count: int) -> str:
     else:
         unit = "GB"
     return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _counts(counter: Counter[str]) -> str:

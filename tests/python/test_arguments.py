@@ -2,6 +2,7 @@
 
 import collections
 import datetime
+import functools
 import os
 import types
 import unittest
@@ -87,6 +88,22 @@ class Arguments(FolderTest):
         for dirs in ("plugins", b"plugins", Path("plugins"), None, 3):
             self.refused("plugin_dirs is one path or of type", qmill.plugins, plugin_dirs=dirs)
         self.refused("plugin_dirs[1] is 3", qmill.plugins, plugin_dirs=["a", 3])
+
+    def test_progress_that_is_no_function(self):
+        async def wait(progress):
+            pass
+
+        class Waiting:
+            async def __call__(self, progress):
+                pass
+
+        for function in (qmill.convert, qmill.dequantize):
+            for progress, found in [(5, "of type int"), (True, "of type bool"), ("bar", "of type str"),
+                                    (wait, "an async function"), (Waiting(), "an async function"),
+                                    (functools.partial(wait), "an async function")]:  # fmt: skip
+                with mock.patch("qmill.api.call", side_effect=AssertionError("work began")):
+                    start = f"progress is {found}; expected a function that takes a Progress"
+                    self.refused(start, function, self.source, self.output, progress=progress)
 
     def test_paths_that_the_libraries_do_not_have(self):
         model, output = self.source, self.output

@@ -253,7 +253,7 @@ class Status(ComfyTest):
         size = self.rows_file.stat().st_size / 1000
         self.assertEqual(
             text,
-            f"9 layers with 6 to 30 rows; {size:.1f} kB in '{self.rows_file}'; 1 layers were not called",
+            f"9 layers with 6 to 30 rows; {size:.1f} kB in '{self.rows_file}'; 1 layer not called",
         )
 
     def test_layers_that_match_nothing_are_counted(self) -> None:
@@ -261,8 +261,8 @@ class Status(ComfyTest):
         self.model.diffusion_model.blocks[1].extra = nn.Linear(3, 3)
         model, session = self.record()
         sample(model, sigmas=SIGMAS, **self.noise())
-        self.assertIn("1 layers of the model are not in the checkpoint", session.status)
-        self.assertIn("1 layers of the checkpoint are not in the model", session.status)
+        self.assertIn("1 layer of the model not in the checkpoint", session.status)
+        self.assertIn("1 layer of the checkpoint not in the model", session.status)
 
     def test_the_status_node_passes_the_file_on(self) -> None:
         model, session = self.record()

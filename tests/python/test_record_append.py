@@ -88,12 +88,16 @@ class Append(RecordCase):
         save_file(model.state_dict(), checkpoint)
         self.add(model, torch.randn(6, 8), checkpoint=checkpoint)
         before = self.path.read_bytes()
-        with self.assertRaisesRegex(InputError, "another checkpoint"):
+        with self.assertRaisesRegex(InputError, "was recorded with a checkpoint, and none is given now"):
             self.add(model, torch.randn(6, 8))
         save_file({**model.state_dict(), "more": torch.zeros(1)}, checkpoint)
         with self.assertRaisesRegex(InputError, "another checkpoint"):
             self.add(model, torch.randn(6, 8), checkpoint=checkpoint)
         self.assertEqual(self.path.read_bytes(), before)
+        self.path.unlink()
+        self.add(model, torch.randn(6, 8))
+        with self.assertRaisesRegex(InputError, "was recorded without a checkpoint"):
+            self.add(model, torch.randn(6, 8), checkpoint=checkpoint)
 
     def test_rows_and_statistics_do_not_mix(self) -> None:
         model = nn.Sequential(nn.Linear(4, 4))

@@ -109,7 +109,7 @@ class Budget(RecordCase):
                 model(torch.randn(20, 64))
         self.assertEqual(recording.account.left_out, ("3",))
         self.assertEqual(set(recording.account.rows), {"0", "1", "2", "4"})
-        self.assertIn("(3)", logs.output[0])
+        self.assertIn("1 layer left out because the statistics do not fit the budget ('3')", logs.output[0])
         self.assertLessEqual(self.path.stat().st_size, budget)
 
 

@@ -159,8 +159,6 @@ class Writing(RecordCase):
     def test_paths_that_cannot_be_are_refused_at_once(self) -> None:
         with self.assertRaisesRegex(FileError, "folder of .* does not exist"):
             record(self.model, self.folder / "none" / "rows.safetensors")
-        with self.assertRaisesRegex(FileError, "is a folder"):
-            record(self.model, self.folder)
         self.path.write_bytes(b"a model")
         with self.assertRaisesRegex(UsageError, "is the checkpoint"):
             record(self.model, self.path, checkpoint=self.path, overwrite=True)
@@ -197,17 +195,51 @@ class Writing(RecordCase):
             ({"seed": "x"}, "seed is 'x'; expected an integer"),
             ({"seed": 2**63}, "seed is 9223372036854775808; expected an integer of 64 bits"),
             ({"budget": None}, "budget is None; expected an integer"),
+            ({"budget": 0}, "budget is 0: pass a number of bytes, at least 1"),
+            ({"budget": -5}, "budget is -5"),
+            ({"budget": 1e9}, "budget is 1000000000.0; expected an integer"),
             ({"overwrite": 1}, "overwrite is 1; expected True or False"),
             ({"share": "no"}, "share is 'no'; expected True or False"),
         ]:
             with self.subTest(options=options), self.assertRaisesRegex(UsageError, f"^{found}"):
                 record(self.model, self.path, **options)  # type: ignore[arg-type]
+        for model, found in ((None, "None"), (nn.Linear, "of type type"), ({}, "of type dict"), (len, "of type")):
+            with self.assertRaisesRegex(UsageError, f"^model is {found}.*; expected a torch.nn.Module"):
+                record(model, self.path)  # type: ignore[arg-type]
         self.assert_nothing_left()
 
     def test_a_model_that_never_ran_writes_nothing(self) -> None:
-        with self.assertRaisesRegex(InputError, "no layer was called"), record(self.model, self.path):
+        with self.assertRaisesRegex(InputError, "no layer was called; run the model"), record(self.model, self.path):
             pass
         self.assert_nothing_left()
+
+    def test_calls_without_rows_are_not_taken_for_no_calls(self) -> None:
+        for x, found in [
+            (torch.full((3, 4), float("nan")), "2 layers had only rows with values that are not finite ('0', '1')"),
+            (torch.zeros(0, 4), "2 layers had only inputs with 0 rows ('0', '1')"),
+            (torch.zeros(3, 4, device="meta"), "layer '0' had an input without values in rows (meta"),
+            ([1.0], "layer '0' had no tensor as the first argument"),
+        ]:
+            model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+            if isinstance(x, torch.Tensor):
+                model.to(x.device)
+            recording = Recording(model, self.path)
+            recording.start()
+            try:
+                model(x)
+            except TypeError:
+                self.assertIsInstance(x, list)
+            with self.subTest(found=found), self.assertRaises(InputError) as caught:
+                recording.finish()
+            self.assertIn(f"layers were called, but {found}", str(caught.exception))
+            self.assertNotIn("no layer was called", str(caught.exception))
+        self.assert_nothing_left()
+
+    def test_weights_that_are_used_without_a_call_are_in_the_message(self) -> None:
+        model = nn.Sequential(nn.Linear(4, 4))
+        with self.assertRaisesRegex(InputError, "without a call of its module, as by F.linear, is not recorded"):
+            with record(model, self.path):
+                nn.functional.linear(torch.randn(3, 4), model[0].weight)
 
     def test_starts_add_up_and_pauses_record_nothing(self) -> None:
         recording = Recording(self.model, self.path)

@@ -135,7 +135,8 @@ class Mapping(RecordCase):
         with self.assertLogs("qmill", "WARNING") as logs:
             account = self.recorded(model, tensors)
         self.assertEqual(len(logs.output), 1)
-        self.assertIn("1 linear modules match no layer and are not recorded (up)", logs.output[0])
+        self.assertIn("without a layer, so not recorded: 1 linear module ('up')", logs.output[0])
+        self.assertIn("without a module, so without data: 1 layer ('elsewhere')", logs.output[0])
         self.assertEqual(account.modules_not_in_checkpoint, ("up",))
         self.assertEqual(account.checkpoint_layers_without_module, ("elsewhere",))
         self.assertNotIn("up", account.rows)

@@ -130,7 +130,7 @@ class Models(RecordCase):
         with self.assertLogs("qmill", "WARNING") as logs, record(model, self.path) as recording:
             model[0](torch.randn(3, 4))
         self.assertEqual(recording.account.layers_without_input, ("1",))
-        self.assertIn("were not called and have no data (1)", logs.output[0])
+        self.assertIn("1 layer of the model not called, so without data ('1')", logs.output[0])
 
     def test_inputs_without_columns_are_skipped_and_named(self) -> None:
         for statistics in (False, True):
@@ -222,6 +222,17 @@ class Refused(RecordCase):
         del model[0].weight
         model[0].register_buffer("qweight", torch.zeros(4, 1, dtype=torch.int32))
         self.assert_refused(model, "`qweight`")
+
+    def test_weights_that_are_complex_are_not_called_quantized(self) -> None:
+        recording = record(self.with_weight(torch.zeros(4, 4, dtype=torch.complex64)), self.path)
+        with self.assertRaises(UnsupportedError) as caught:
+            recording.start()
+        self.assertIn("layer '0' has a weight of type complex64, expected a floating type", str(caught.exception))
+        self.assertNotIn("quantized", str(caught.exception))
+
+    def test_a_model_that_is_a_linear_layer(self) -> None:
+        with self.assertRaisesRegex(UsageError, "is itself a linear layer, and has no name: wrap it"):
+            record(nn.Linear(4, 4), self.path).start()
 
     def test_a_model_without_linear_layers(self) -> None:
         for model in (nn.Sequential(nn.LayerNorm(4)), nn.Conv2d(1, 1, 1)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,14 +20,15 @@ from qmill.errors import UsageError
 class Model:
     """An open model: .safetensors, an index.json, a folder of shards, .gguf, .pt. [any-thread, one at a time]
 
-    Tensors are read when they are asked for. Close it, or use it in a `with` statement.
+    Tensors are read when they are asked for. Close it, or use it in a `with` statement. Copies and pickles, as for a
+    process of its own, open the path again.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, plugin_dirs: Sequence[str | os.PathLike[str]] = ()) -> None:
         """Reads the header. Raises QmillError that names the file."""
         self.path = path_text("path", path)
-        request = {"path": self.path, "plugin_dirs": path_texts("plugin_dirs", plugin_dirs)}
-        reply = call("open_model", request).json
+        self._again = (os.path.abspath(self.path), path_texts("plugin_dirs", plugin_dirs))
+        reply = call("open_model", {"path": self.path, "plugin_dirs": self._again[1]}).json
         self._handle: int | None = reply["handle"]
         self._finalizer = weakref.finalize(self, _close, reply["handle"])
         self._finalizer.atexit = False  # the process gives everything back
@@ -38,13 +39,24 @@ class Model:
 
     def keys(self) -> list[str]:
         """The names of all tensors, in the order of the file."""
-        return list(self._tensors)
+        return list(self._open_tensors())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
 
     def __contains__(self, key: object) -> bool:
-        return key in self._tensors
+        return key in self._open_tensors()
 
     def __len__(self) -> int:
-        return len(self._tensors)
+        return len(self._open_tensors())
+
+    def __repr__(self) -> str:
+        state = "closed" if self._handle is None else f"{len(self)} tensors"
+        return f"<qmill.Model '{self.path}': {state}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._open_tensors()
+        return _open_again, self._again
 
     def shape(self, key: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it."""
@@ -64,10 +76,13 @@ class Model:
         self._finalizer()
         self._handle = None
 
-    def _info(self, key: str) -> Any:
+    def _open_tensors(self) -> dict[str, Any]:
         if self._handle is None:
             raise UsageError(f"'{self.path}' is closed; open it again")
-        if text_value("key", key) not in self._tensors:
+        return self._tensors
+
+    def _info(self, key: str) -> Any:
+        if text_value("key", key) not in self._open_tensors():
             near = difflib.get_close_matches(key, self._tensors, n=1)
             advice = f"; did you mean '{near[0]}'?" if near else ""
             raise UsageError(f"'{self.path}' has no tensor '{key}'{advice}")
@@ -80,6 +95,10 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _open_again(path: str, plugin_dirs: list[str]) -> Model:
+    return Model(path, plugin_dirs=plugin_dirs)
 
 
 def _close(handle: int) -> None:

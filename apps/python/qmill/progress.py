@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from qmill._native import Progress
+from qmill.errors import UsageError
 
 ProgressCallback = Callable[[Progress], object]
 
 
 @contextmanager
 def shown(progress: ProgressCallback | None, title: str) -> Iterator[ProgressCallback | None]:
-    """What to call: `progress` as it is; a bar if it is None and somebody watches; else nothing."""
+    """What to call: `progress` as it is; a bar if it is None and somebody watches; else nothing.
+
+    Raises UsageError for what cannot be called, and for async functions: nobody would await their results.
+    """
+    if progress is not None and (not callable(progress) or _is_async(progress)):
+        found = "an async function" if callable(progress) else f"of type {type(progress).__name__}"
+        raise UsageError(f"progress is {found}; expected a function that takes a Progress")
     bar = _bar(title) if progress is None and _is_watched() else None
     if bar is None:
         yield progress
@@ -28,6 +36,11 @@ def shown(progress: ProgressCallback | None, title: str) -> Iterator[ProgressCal
 
     with bar:
         yield update
+
+
+def _is_async(function: object) -> bool:
+    every = (function, getattr(function, "__call__", None))
+    return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in every)
 
 
 def _is_watched() -> bool:

@@ -103,6 +103,12 @@ class ConvertResult(Result):
     remarks: list[str]
     warnings: list[str]
 
+    def __repr__(self) -> str:
+        names = ("output_bytes", "input_bytes", "quantizer", "mean_sqnr_db", "mean_output_error")
+        figures = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        counts = f"{len(self.layers)} layers, {len(self.warnings)} warnings"
+        return f"<ConvertResult '{self.output}': {figures}, {counts}>"
+
 
 @dataclass(frozen=True)
 class TensorInfo(Result):
@@ -312,3 +318,11 @@ class QuantizedWeight(Result):
     tensors: dict[str, torch.Tensor]  # as a file has them: codes, scales, marker; by name
     dequantized: torch.Tensor  # F32 [N, K]: what a reader computes from them, exactly
     report: LayerReport
+
+    def __repr__(self) -> str:
+        stored = ", ".join(
+            f"'{name}' {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+            for name, tensor in self.tensors.items()
+        )
+        quality = f"sqnr_db={self.report.sqnr_db!r}, output_error={self.report.output_error!r}"
+        return f"<QuantizedWeight '{self.report.name}': {self.report.format}, {quality}, tensors {stored}>"

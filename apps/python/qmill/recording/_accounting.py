@@ -47,18 +47,45 @@ def take_account(
 def warn_of_gaps(account: RecordingAccount) -> None:
     """One warning for each kind of data that the file lacks."""
     gaps: tuple[tuple[Collection[str], str], ...] = (
-        (account.layers_without_input, "layers of the model were not called and have no data"),
-        (account.non_finite_rows, "layers had rows with values that are not finite; these rows were left out"),
-        (account.skipped, "layers had calls that cannot be recorded"),
-        (account.left_out, "layers were left out because their statistics do not fit the budget"),
+        (account.layers_without_input, "of the model not called, so without data"),
+        (account.non_finite_rows, "with rows that are not finite and were left out"),
+        (account.skipped, "with calls that cannot be recorded"),
+        (account.left_out, "left out because the statistics do not fit the budget"),
     )
     for names, text in gaps:
         if names:
-            _log.warning("%s: %d %s%s", account.path, len(names), text, some_names(names))
+            _log.warning("%s: %s %s%s", account.path, count_of(names, "layer"), text, some_names(names))
+
+
+def why_nothing(account: RecordingAccount) -> str:
+    """Why a recording has no data, and what to do."""
+    without_rows = [name for name in account.rows if name not in account.non_finite_rows]
+    reasons = [
+        f"{count_of(names, 'layer')} had {text}{some_names(names)}"
+        for names, text in (
+            (account.non_finite_rows, "only rows with values that are not finite"),
+            (without_rows, "only inputs with 0 rows"),
+            (account.left_out, "statistics that do not fit the budget"),
+        )
+        if names
+    ]
+    reasons += [f"layer '{name}' had {reason}" for name, reason in list(account.skipped.items())[:1]]
+    if reasons:
+        return f"layers were called, but {'; '.join(reasons)}; run the model with other inputs"
+    return (
+        "no layer was called; run the model. A weight that is used without a call of its module, as by F.linear, "
+        "is not recorded"
+    )
+
+
+def count_of(things: Collection[object], noun: str) -> str:
+    """A number with its noun: "1 layer", "2 layers"."""
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def some_names(names: Collection[str]) -> str:
-    """The first names in brackets, for a message; empty if there are none."""
+    """The first names, quoted, in brackets, for a message; empty if there are none."""
     if not names:
         return ""
-    return f" ({', '.join(list(names)[:_NAMED])}{', ...' if len(names) > _NAMED else ''})"
+    first = ", ".join(f"'{name}'" for name in list(names)[:_NAMED])
+    return f" ({first}{', ...' if len(names) > _NAMED else ''})"

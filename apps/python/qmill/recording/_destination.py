@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from qmill._values import path_text
@@ -10,6 +11,9 @@ from qmill.errors import FileError, InputError, UsageError
 from qmill.model import Model
 
 from ._writer import already_there
+
+
+_OTHER_KINDS = (".gguf", ".pt", ".pth", ".bin", ".ckpt", ".onnx", ".json", ".txt", ".npz", ".msgpack", ".h5")
 
 
 class Destination:
@@ -21,12 +25,15 @@ class Destination:
         self.path = Path(path_text("path", path)).absolute()
         self._append = append
         self._overwrite = overwrite
-        if not self.path.parent.is_dir():
-            raise FileError(f"the folder of '{self.path}' does not exist: create it, or choose another path")
-        if self.path.is_dir():
-            raise FileError(f"'{self.path}' is a folder: name a file")
+        self._check_kind()
+        self._check_folder()
         if checkpoint is not None and self.path.exists() and self._is_of(checkpoint):
             raise UsageError(f"'{self.path}' is the checkpoint or one of its files: record to another path")
+        if self.path.suffix.lower() in _OTHER_KINDS:
+            raise UsageError(
+                f"'{self.path}' ends in '{self.path.suffix}', but what is written is a safetensors file: "
+                "choose a name that ends in .safetensors"
+            )
         self._before = self._state()
         self.check()
 
@@ -40,13 +47,46 @@ class Destination:
         """Whether a file with this name is replaced."""
         return self._overwrite or self.adds_to_file
 
+    @property
+    def target(self) -> Path:
+        """The file that is written: `path`, or the file that it is a link to."""
+        return self.path.resolve()
+
     def check(self) -> None:
         """Raises if the file must not be written (now)."""
+        self._check_kind()
         now = self._state()
         if self.adds_to_file and now != self._before:
             raise InputError(f"'{self.path}' was changed while its recording was added to: nothing was written")
         if now is not None and not self.replaces:
             raise already_there(self.path)
+
+    def _check_kind(self) -> None:
+        """Only a regular file is replaced, and only a link to one is followed. `convert` has the same rule."""
+        try:
+            mode = self.path.stat().st_mode
+        except FileNotFoundError:
+            if self.path.is_symlink():
+                raise UsageError(
+                    f"'{self.path}' is a link to '{os.readlink(self.path)}', which does not exist: "
+                    "name that file itself, or remove the link"
+                ) from None
+            return
+        except OSError as error:
+            raise FileError(f"cannot look at '{self.path}' ({error.strerror}): choose another path") from error
+        if stat.S_ISDIR(mode):
+            raise UsageError(f"'{self.path}' is a folder: name a file")
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"'{self.path}' is not a regular file: choose another name")
+
+    def _check_folder(self) -> None:
+        folder = self.target.parent
+        if not folder.is_dir():
+            raise FileError(f"the folder of '{self.path}' does not exist: create it, or choose another path")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise FileError(
+                f"no file can be written to the folder '{folder}': change its permissions, or choose another path"
+            )
 
     def _is_of(self, checkpoint: Path) -> bool:
         """Whether the file, which exists, is one of those that the checkpoint consists of."""

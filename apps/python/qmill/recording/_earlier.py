@@ -90,11 +90,17 @@ def _check_origin(path: str | os.PathLike[str], metadata: Mapping[str, str], ide
             f"{metadata.get('version')!r}, expected {FORMAT!r}, {VERSION!r}): "
             "choose another file, or pass overwrite=True"
         )
-    if metadata.get("checkpoint") != identity:
+    found = metadata.get("checkpoint")
+    if found == identity:
+        return
+    if found is None:
         raise InputError(
-            f"'{path}' was recorded with another checkpoint, or with none: "
-            "pass the checkpoint that it was recorded with, or choose another file"
+            f"'{path}' was recorded without a checkpoint: leave `checkpoint` out, as then, or choose another file"
         )
+    given = "another checkpoint" if identity is not None else "a checkpoint, and none is given now"
+    raise InputError(
+        f"'{path}' was recorded with {given}: pass the checkpoint that it was recorded with, or choose another file"
+    )
 
 
 def _read_seen(metadata: Mapping[str, str]) -> dict[str, SeenRows]:

@@ -48,11 +48,14 @@ class InputTable:
         self._share = share
         self._first_calls: dict[tuple[object, ...], DistinctInput] = {}
 
-    def observe(self, layer: str, x: Tensor, label: Label) -> None:
-        """Records one call of a layer with the input x [..., K]. Reads x, keeps no reference to it."""
+    def observe(self, layer: str, x: Tensor | None, label: Label) -> None:
+        """Records one call of a layer with the input x [..., K]. Reads x, keeps no reference to it.
+
+        None: the call has no tensor as its input.
+        """
         state = self.layers.setdefault(layer, LayerState())
         unusable = _unusable(x, state.input)
-        if unusable:
+        if x is None or unusable:
             state.skipped = unusable
             return
         shared = state.input
@@ -146,8 +149,10 @@ class InputTable:
             shared.collector.confirm()
 
 
-def _unusable(x: Tensor, known: DistinctInput | None) -> str:
+def _unusable(x: Tensor | None, known: DistinctInput | None) -> str:
     """Why an input cannot be recorded; empty if it can."""
+    if x is None:
+        return "no tensor as the first argument, `input` or `x`"
     if not x.is_floating_point():
         return f"an input of type {x.dtype}, which is no float type"
     if x.is_meta or x.layout != torch.strided or x.is_nested:

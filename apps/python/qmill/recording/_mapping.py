@@ -17,7 +17,7 @@ from ._modules import LinearModule
 _WRAPPERS = frozenset(
     "model diffusion_model transformer net text_encoder text_model language_model unet module base_model".split()
 )
-_FLOATS = ("F64", "F32", "F16", "BF16")
+FLOATS = ("F64", "F32", "F16", "BF16")
 _PROBES = 16  # positions per axis that are compared
 
 
@@ -88,7 +88,7 @@ def _match_values(
     found: dict[str, list[tuple[str, int]]] = defaultdict(list)  # layer: modules and their first row in it
     joined: dict[str, list[tuple[int, str]]] = defaultdict(list)  # module: first row of each layer in it
     for layer, shape in shapes.items():
-        if layer in taken or shape[1] not in widths or checkpoint.dtype(f"{layer}.weight") not in _FLOATS:
+        if layer in taken or shape[1] not in widths or checkpoint.dtype(f"{layer}.weight") not in FLOATS:
             continue
         weight = checkpoint.tensor(f"{layer}.weight")
         for module in modules:
@@ -125,8 +125,7 @@ def first_row(whole: Tensor, part: Tensor) -> int | None:
     Compares 16 columns of every row, and 16 rows of the place that is found.
     """
     (m, k), n = whole.shape, part.shape[0]
-    columns = torch.linspace(0, k - 1, min(k, _PROBES)).round().long()
-    rows = torch.linspace(0, n - 1, min(n, _PROBES)).round().long()
+    columns, rows = _probes(k), _probes(n)
     wanted = _some(part, rows, columns)
     if bool((wanted == wanted[0, 0]).all()):
         return None  # Equal values, as of an untrained layer, name no place.
@@ -135,6 +134,16 @@ def first_row(whole: Tensor, part: Tensor) -> int | None:
     starts = starts[_equal(candidates, wanted[:1]).all(dim=1)]
     places = [int(start) for start in starts if bool(_equal(_some(whole, start + rows, columns), wanted).all())]
     return places[0] if len(places) == 1 else None
+
+
+def same_values(a: Tensor, b: Tensor) -> bool:
+    """Whether two weights [N, K] are equal at up to 16 x 16 places, once one is cast to the type of the other."""
+    rows, columns = (_probes(length) for length in a.shape)
+    return bool(_equal(_some(a, rows, columns), _some(b, rows, columns)).all())
+
+
+def _probes(length: int) -> Tensor:
+    return torch.linspace(0, length - 1, min(length, _PROBES)).round().long()
 
 
 def _some(weight: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

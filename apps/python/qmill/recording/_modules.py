@@ -40,15 +40,25 @@ def linear_modules(model: nn.Module) -> list[LinearModule]:
         name = ".".join(part for part in path.split(".") if part != _COMPILED)
         if not hasattr(module, "in_features"):
             continue
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and weight.is_complex():
+            raise UnsupportedError(
+                f"layer '{name}' has a weight of type {_type_name(weight)}, expected a floating type: "
+                "record a model of real numbers"
+            )
         reason = _quantization(module)
         if reason:
             raise UnsupportedError(
                 f"layer '{name}' is quantized ({reason}): its model no longer has the inputs of the original; "
                 "record the unquantized model"
             )
-        weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and weight.dim() == 2 and name:
             found.append(LinearModule(name, module, (weight.shape[0], weight.shape[1])))
+    if not found and hasattr(model, "in_features"):
+        raise UsageError(
+            f"the model ({type(model).__name__}) is itself a linear layer, and has no name: "
+            "wrap it, as in torch.nn.Sequential(model)"
+        )
     if not found:
         raise UsageError(
             f"the model ({type(model).__name__}) has no linear layers: no submodule has a 2-D weight and in_features"
@@ -78,5 +88,9 @@ def _quantization(module: nn.Module) -> str:
         if hasattr(weight, name):
             return f"a weight of class {type(weight).__name__} with `{name}`"
     if weight.is_quantized or weight.dtype not in _FLOATS:
-        return f"a weight of type {str(weight.dtype).removeprefix('torch.')}"
+        return f"a weight of type {_type_name(weight)}"
     return ""
+
+
+def _type_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

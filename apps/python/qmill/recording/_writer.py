@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def write_file(
 
     `check_destination` raises if the destination must not be written; it is called right before the file gets its name.
     Without `replace`, a file that appears there even later is kept where the file system has hard links. On any error
-    the destination is as it was, and the part that was written is removed.
+    the destination is as it was, and the part that was written is removed. A file that is replaced keeps its permissions.
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -101,6 +102,8 @@ def _write_entry(file: BinaryIO, entry: Entry) -> None:
 
 def _publish(part: Path, path: Path, replace: bool) -> None:
     if replace:
+        if path.exists():
+            part.chmod(stat.S_IMODE(path.stat().st_mode))
         os.replace(part, path)
     else:
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,7 @@ class RecordingAccount:
     """Size of the file; before finish(), the size of its data so far."""
     finished: bool
     """Whether the file is written."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain Python objects, which JSON has, too; `path` is a text."""
+        return {**asdict(self), "path": str(self.path)}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,14 @@ from qmill._values import json_value, path_text
 from qmill.errors import InputError, UsageError
 from qmill.model import Model
 
-from ._accounting import some_names, take_account, warn_of_gaps
-from ._checkpoint import identity_of
+from ._accounting import count_of, some_names, take_account, warn_of_gaps, why_nothing
+from ._checkpoint import identity_of, refuse_quantized
 from ._collectors import RowCollectors, SumCollectors
+from ._comparison import warn_of_other_values
 from ._destination import Destination
 from ._eager import hold_eager, release_eager
 from ._earlier import load_earlier, write_metadata
+from ._hook import LayerHook
 from ._inputs import InputTable
 from ._mapping import Matching, match
 from ._modules import LinearModule, linear_modules, other_weights
@@ -66,8 +68,13 @@ class Recording:
             json_value(name, value, int)
         for name, value in (("append", append), ("overwrite", overwrite), ("statistics", statistics), ("share", share)):
             json_value(name, value, bool)
+        if not isinstance(model, nn.Module):
+            found = "None" if model is None else f"of type {type(model).__name__}"
+            raise UsageError(f"model is {found}; expected a torch.nn.Module")
         if rows < 1:
             raise UsageError(f"rows is {rows}: pass the number of rows per layer, at least 1")
+        if budget < 1:
+            raise UsageError(f"budget is {budget}: pass a number of bytes, at least 1")
         self._checkpoint = None if checkpoint is None else Path(path_text("checkpoint", checkpoint))
         self._destination = Destination(path, self._checkpoint, append, overwrite)
         self._model: nn.Module | None = model
@@ -116,7 +123,7 @@ class Recording:
     def start(self) -> None:
         """Hooks the layers. The first start checks everything that can be checked before the model runs.
 
-        Raises UnsupportedError if the model is quantized, UsageError if it has no linear layers, if none matches the
+        Raises UnsupportedError if the model or the checkpoint is quantized, UsageError if it has no linear layers, if none matches the
         checkpoint, or if the budget is too small; InputError if an earlier recording cannot be added to; FileError if
         the file exists.
         """
@@ -134,8 +141,8 @@ class Recording:
                 for linear in self._modules:
                     layers = self._matching.layers.get(linear.name)
                     if layers:
-                        handle = linear.module.register_forward_pre_hook(self._hook(layers), with_kwargs=True)
-                        self._handles.append(handle)
+                        hook = LayerHook(linear.module, partial(self._observe, layers))
+                        self._handles.append(linear.module.register_forward_pre_hook(hook, with_kwargs=True))
             except BaseException:
                 self.pause()
                 raise
@@ -153,7 +160,7 @@ class Recording:
     def finish(self) -> RecordingAccount:
         """Takes the hooks away and writes the file. Returns the account.
 
-        The file is complete and on the disk before it gets its name. Raises InputError if no layer was called, or if
+        The file is complete and on the disk before it gets its name. Raises InputError if no rows were recorded, or if
         a call was interrupted while it was recorded; FileError if the file cannot be written or appeared meanwhile.
         """
         with self._lock:
@@ -166,18 +173,29 @@ class Recording:
                 )
             if self._table is None or not self._contents()[0]:
                 raise InputError(
-                    f"nothing was recorded for '{self._destination.path}': no layer was called; run the model"
+                    f"nothing was recorded for '{self._destination.path}': {why_nothing(self._count())}"
                 )
             self._table.finish()
             entries, metadata = self._fit()
             self._file_bytes = write_file(
-                self._destination.path, entries, metadata, self._destination.check, self._destination.replaces
+                self._destination.target, entries, metadata, self._destination.check, self._destination.replaces
             )
             self._final = self._count()
             warn_of_gaps(self._final)
             self._model = self._table = self._collectors = None
             self._modules = []
             return self._final
+
+    def __repr__(self) -> str:
+        with self._lock:
+            if self._final is not None:
+                state = "finished"
+            elif self._running:
+                state = "running"
+            else:
+                state = "not started" if self._table is None else "paused"
+            layers = count_of([name for name, rows in self.account.rows.items() if rows], "layer")
+            return f"<qmill.Recording to '{self._destination.path}': {state}, {layers} with data>"
 
     def __enter__(self) -> Recording:
         self.start()
@@ -197,10 +215,12 @@ class Recording:
         if self._checkpoint is None:
             self._matching = Matching({linear.name: [linear.name] for linear in self._modules})
         else:
+            refuse_quantized(self._checkpoint)
             self._identity = identity_of(self._checkpoint)
             with Model(self._checkpoint) as checkpoint:
                 self._matching = match(self._modules, other_weights(model), checkpoint)
-            self._report_matching(self._matching)
+                self._report_matching(self._matching)
+                warn_of_other_values(self._modules, self._matching, checkpoint)
         left = self._budget - self._header_bytes()
         table_collectors: RowCollectors | SumCollectors
         if self._statistics:
@@ -211,7 +231,7 @@ class Recording:
             least = sum(table_collectors.least_bytes(linear.shape[1]) for linear in self._modules)
         if left < least:
             raise UsageError(
-                f"the budget of {self._budget} bytes is too small for {len(self._modules)} layers: "
+                f"the budget of {self._budget} bytes is too small for {count_of(self._modules, 'layer')}: "
                 f"pass at least {self._budget - left + least}"
             )
         table = InputTable(table_collectors, self._share)
@@ -233,29 +253,21 @@ class Recording:
             )
         if matching.modules_without_layer or matching.layers_without_module:
             _log.warning(
-                "%s: %d linear modules match no layer and are not recorded%s; %d layers match no module%s",
+                "%s: without a layer, so not recorded: %s%s; without a module, so without data: %s%s",
                 self._checkpoint,
-                len(matching.modules_without_layer),
+                count_of(matching.modules_without_layer, "linear module"),
                 some_names(matching.modules_without_layer),
-                len(matching.layers_without_module),
+                count_of(matching.layers_without_module, "layer"),
                 some_names(matching.layers_without_module),
             )
 
-    def _hook(self, layers: list[str]) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            x = args[0] if args else kwargs.get("input", kwargs.get("x"))
-            if isinstance(x, Tensor):
-                self._observe(layers, x)
-
-        return record
-
-    def _observe(self, layers: list[str], x: Tensor) -> None:
+    def _observe(self, layers: list[str], x: Tensor | None) -> None:
         with self._lock, torch.inference_mode(False), torch.no_grad():
             if self._table is None or self._torn:
                 return
             self._torn = True
             for layer in layers:
-                self._table.observe(layer, x.detach(), self._label)
+                self._table.observe(layer, None if x is None else x.detach(), self._label)
             self._torn = False
 
     def _fit(self) -> tuple[list[Entry], dict[str, str]]:
