@@ -74,7 +74,8 @@ int convert(Conversion& conversion, const Arguments& arguments) {
     return kDone;
   }
   print_is_optional();
-  if (arguments.on("report-quality")) std::fputs((quality_report_text(qualities(report), options.quality_threshold) + "\n").c_str(), stdout);
+  if (arguments.on("report-quality"))
+    std::fputs((quality_report_text(qualities(report), options.quality_threshold) + "\n").c_str(), stdout);
   if (logs(LogLevel::normal))
     std::fputs(convert_summary(plan, report).c_str(), stdout);
   else

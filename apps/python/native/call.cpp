@@ -9,7 +9,9 @@
 namespace qmill::python {
 namespace {
 
-[[noreturn]] void refuse(const char* key) { throw Error(ErrorKind::internal, std::string("the request's '") + key + "' is not what the call takes"); }
+[[noreturn]] void refuse(const char* key) {
+  throw Error(ErrorKind::internal, std::string("the request's '") + key + "' is not what the call takes");
+}
 
 template <class Type>
 Type value_of(const Json& request, const char* key) {

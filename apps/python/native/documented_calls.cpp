@@ -251,8 +251,8 @@ Answer lora_for_merging(const Call& call) {
 // Tensors: the weight, then A and B of each LoRA.
 Answer merge_lora(const Call& call) {
   Outputs outputs;
-  outputs.add("weight", merge_lora_into_weight(call.tensor(0), call.tensor(1), call.tensor(2), call.real("alpha", 1), call.integer("rank", 1),
-                                               call.real("scale", 1)));
+  outputs.add("weight", merge_lora_into_weight(call.tensor(0), call.tensor(1), call.tensor(2), call.real("alpha", 1),
+                                               call.integer("rank", 1), call.real("scale", 1)));
   return outputs.answer(Json::object());
 }
 

@@ -105,8 +105,8 @@ Answer open_model(const Call& call) {
   for (const std::filesystem::path& file : model->source->files()) files.push_back(std::filesystem::absolute(file).string());
   const std::lock_guard lock(models_mutex);
   models[++last] = std::move(model);
-  return {Json{{"handle", last}, {"tensors", tensors}, {"metadata", metadata}, {"files", files}}.dump(
-      -1, ' ', false, Json::error_handler_t::replace)};
+  return {Json{{"handle", last}, {"tensors", tensors}, {"metadata", metadata}, {"files", files}}.dump(-1, ' ', false,
+                                                                                                      Json::error_handler_t::replace)};
 }
 
 Answer read_model_tensor(const Call& call) {

@@ -28,7 +28,8 @@ using QmillLogFunction = void (*)(int level, const char* text);
 
 QMILL_PYTHON_API int qmill_interface_version();
 
-// Takes over the tensors. Never throws; `progress` and `cancel` may be null. The reply is the caller's, until qmill_free_reply. [any-thread]
+// Takes over the tensors. Never throws; `progress` and `cancel` may be null. The reply is the caller's, until qmill_free_reply.
+// [any-thread]
 QMILL_PYTHON_API QmillReply* qmill_call(const char* name, const char* request, DLManagedTensor** tensors, std::size_t count,
                                         QmillProgressFunction progress, void* context, QmillCancel* cancel);
 

@@ -141,7 +141,8 @@ void CalibrationFile::read_shared_inputs() {
   const auto text = source_->metadata().find(kSharedInputs);
   if (text == source_->metadata().end()) return;
   const auto refuse = [](const std::string& what, const char* expected) {
-    throw Error(ErrorKind::input, fmt::format("'{}' in the metadata {}, expected {}", kSharedInputs, what, expected), "record the inputs again");
+    throw Error(ErrorKind::input, fmt::format("'{}' in the metadata {}, expected {}", kSharedInputs, what, expected),
+                "record the inputs again");
   };
   const nlohmann::ordered_json shared = parse_json(text->second);
   if (!shared.is_object()) refuse(fmt::format("is {}", excerpt(shared)), "an object with a member per layer");
@@ -154,7 +155,8 @@ void CalibrationFile::read_shared_inputs() {
     if (found == index.end()) {
       // A layer without rows may share them, too.
       if (std::find(empty_.begin(), empty_.end(), other.get<std::string>() + ".input") == empty_.end())
-        refuse(fmt::format("says that '{}' has the inputs of '{}', which has no entries", layer, other.get<std::string>()), "a layer that has some");
+        refuse(fmt::format("says that '{}' has the inputs of '{}', which has no entries", layer, other.get<std::string>()),
+               "a layer that has some");
       empty_.push_back(layer + ".input");
       continue;
     }

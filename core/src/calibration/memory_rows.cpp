@@ -15,7 +15,8 @@ namespace {
 
 std::string axes_text(const std::vector<std::int64_t>& shape) {
   std::string text;
-  for (const std::int64_t size : shape) text += fmt::format("{}{}", text.empty() ? "" : " x ", size < 0 ? std::string("rows") : std::to_string(size));
+  for (const std::int64_t size : shape)
+    text += fmt::format("{}{}", text.empty() ? "" : " x ", size < 0 ? std::string("rows") : std::to_string(size));
   return text;
 }
 
@@ -79,7 +80,8 @@ std::string tensor_text(const at::Tensor& tensor) {
 at::Tensor given_inputs(const char* name, const at::Tensor& tensor, const std::vector<std::int64_t>& shape) {
   bool fits = tensor.defined() && tensor.device().is_cpu() && at::isFloatingType(tensor.scalar_type()) &&
               tensor.dim() == static_cast<std::int64_t>(shape.size());
-  for (std::size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] < 0 ? tensor.size(static_cast<std::int64_t>(i)) > 0 : tensor.size(static_cast<std::int64_t>(i)) == shape[i];
+  for (std::size_t i = 0; fits && i < shape.size(); ++i)
+    fits = shape[i] < 0 ? tensor.size(static_cast<std::int64_t>(i)) > 0 : tensor.size(static_cast<std::int64_t>(i)) == shape[i];
   if (!fits)
     throw Error(ErrorKind::usage, fmt::format("{} is {}, expected a floating {} on the CPU", name, tensor_text(tensor), axes_text(shape)));
   at::Tensor values = tensor.detach().to(at::kFloat).contiguous();

@@ -74,9 +74,10 @@ ConvertedWeight Int8Converter::convert(const WeightTensor& given, const Converte
   const TensorInfo info = info_of({kWeight, weight});
   const ResolvedTarget resolved = TargetResolver(*state_->host, options.target).resolve({}, info);
   if (state_->tiles_must_fit && resolved.wanted_scaling == Scaling::block && resolved.target.layout.scaling != Scaling::block)
-    throw Error(ErrorKind::usage,
-                fmt::format("block_size {} does not divide the weight's {}", options.target.storage.block_size.value_or(0), info.shape_text()),
-                "choose another block size, or scaling_mode row");
+    throw Error(
+        ErrorKind::usage,
+        fmt::format("block_size {} does not divide the weight's {}", options.target.storage.block_size.value_or(0), info.shape_text()),
+        "choose another block size, or scaling_mode row");
 
   TaskPool tasks(options.run.threads);
   const at::Tensor hessian = state_->hessian(weight, inputs, tasks);
@@ -94,15 +95,15 @@ QuIPInt8Converter::QuIPInt8Converter(const QuIPInt8ConverterOptions& given, cons
         options.target.quantizer = "quip";
         // Without lazy updates the blocks of columns are one: no update waits for the end of a block.
         options.target.quantizer_options["quip"] = {{"block_size", given.lazy_updates ? given.block_size : std::int64_t{1}},
-                                             {"actorder", given.actorder},
-                                             {"hadamard", given.use_hadamard},
-                                             {"seed", given.seed.value_or(-1)},
-                                             {"store_transformed", given.store_transformed},
-                                             {"requant_scheme", given.requant_scheme},
-                                             {"requant_tensor_per_row", given.requant_tensor_use_per_row_scale},
-                                             {"checkpointed", given.use_checkpointed_ldlq},
-                                             {"checkpoint_threshold", given.checkpointed_ldlq_threshold},
-                                             {"checkpoint_segments", given.checkpoint_segments}};
+                                                    {"actorder", given.actorder},
+                                                    {"hadamard", given.use_hadamard},
+                                                    {"seed", given.seed.value_or(-1)},
+                                                    {"store_transformed", given.store_transformed},
+                                                    {"requant_scheme", given.requant_scheme},
+                                                    {"requant_tensor_per_row", given.requant_tensor_use_per_row_scale},
+                                                    {"checkpointed", given.use_checkpointed_ldlq},
+                                                    {"checkpoint_threshold", given.checkpointed_ldlq_threshold},
+                                                    {"checkpoint_segments", given.checkpoint_segments}};
         options.target.storage.block_size = given.block_size;
         if (!given.store_transformed) options.target.storage.rotation.mode = Rotation::Mode::off;
         options.run.memory.mode = parse_streaming_mode(given.streaming_mode);
@@ -139,7 +140,8 @@ GPTQInt8Converter::GPTQInt8Converter(const GPTQInt8ConverterOptions& given, cons
         note_device(given.device, given.use_triton);
         ConvertOptions options;
         options.target.quantizer = "gptq";
-        options.target.quantizer_options["gptq"] = {{"block_size", given.block_size}, {"actorder", given.actorder}, {"fast", given.lazy_updates}};
+        options.target.quantizer_options["gptq"] = {
+            {"block_size", given.block_size}, {"actorder", given.actorder}, {"fast", given.lazy_updates}};
         options.target.storage.scaling = scaling_named(given.scaling_mode);
         options.target.storage.rotation.mode = Rotation::Mode::off;
         return State::make(host, std::move(options));

@@ -18,7 +18,8 @@ namespace qmill {
 namespace {
 
 at::Tensor checked_weight(const at::Tensor& weight) {
-  if (!weight.defined() || weight.dim() != 2 || weight.numel() == 0 || !weight.device().is_cpu() || !at::isFloatingType(weight.scalar_type()))
+  if (!weight.defined() || weight.dim() != 2 || weight.numel() == 0 || !weight.device().is_cpu() ||
+      !at::isFloatingType(weight.scalar_type()))
     throw Error(ErrorKind::usage, fmt::format("the weight is {}, expected a floating matrix with values on the CPU", tensor_text(weight)));
   return weight.detach().contiguous();
 }
@@ -67,8 +68,8 @@ QuantizedWeight quantize(const Host& host, const ConvertOptions& options, const 
   for (const StoredTensor& tensor : chosen.stored.tensors) tensors.push_back(tensor.data);
   guard(format->info().name, "decode", name,
         [&] { format->decode_rows(tensors, layout, 0, weight.size(0), result.dequantized.mutable_data_ptr<float>()); });
-  result.report = {std::move(measured.quality), decision.quantizer->info().name, std::move(chosen.notes), std::move(chosen.stored.statistics),
-                   chosen.seconds};
+  result.report = {std::move(measured.quality), decision.quantizer->info().name, std::move(chosen.notes),
+                   std::move(chosen.stored.statistics), chosen.seconds};
   if (!layout.note.empty()) result.report.notes.push_back(layout.note);
   result.tensors = std::move(chosen.stored.tensors);
   return result;

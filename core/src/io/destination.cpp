@@ -29,8 +29,7 @@ void require_file_name(const fs::path& output) {
   if (fs::is_symlink(fs::symlink_status(output, error)) && !fs::exists(status))
     refuse(output, fmt::format("it is a link to '{}', which does not exist", fs::read_symlink(output, error).string()),
            "make that file's folder and name it, or remove the link");
-  if (fs::is_directory(status))
-    refuse(output, "it is a folder, expected a file name", "add a name ending in .safetensors");
+  if (fs::is_directory(status)) refuse(output, "it is a folder, expected a file name", "add a name ending in .safetensors");
   // A device or a pipe would be replaced by a file.
   if (fs::exists(status) && !fs::is_regular_file(status)) refuse(output, "it is not a regular file", "choose another name");
 }

@@ -14,7 +14,8 @@ namespace qmill {
 namespace {
 
 [[noreturn]] void fail_to_append(const std::filesystem::path& path, int code) {
-  throw Error(ErrorKind::io, fmt::format("cannot write it: {}", std::generic_category().message(code))).in(fmt::format("'{}'", path.string()));
+  throw Error(ErrorKind::io, fmt::format("cannot write it: {}", std::generic_category().message(code)))
+      .in(fmt::format("'{}'", path.string()));
 }
 
 }  // namespace

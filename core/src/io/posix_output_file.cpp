@@ -96,8 +96,7 @@ void OutputFile::lock() {
 void OutputFile::reserve(std::uint64_t bytes) {
 #if defined(__linux__)
   int code = 0;
-  do
-    code = ::posix_fallocate(handle_, 0, static_cast<off_t>(bytes));
+  do code = ::posix_fallocate(handle_, 0, static_cast<off_t>(bytes));
   while (code == EINTR);
   if (code == EOPNOTSUPP || code == EINVAL) code = ::ftruncate(handle_, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
 #else
@@ -156,8 +155,7 @@ void OutputFile::copy(const Extent& from, std::uint64_t offset) {
     auto out = static_cast<off_t>(offset);
     const ssize_t done = ::copy_file_range(input, &in, handle_, &out, left, 0);
     if (done < 0 && errno == EINTR) continue;
-    if (done < 0 && (errno == EXDEV || errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP || errno == EPERM ||
-                     errno == EIO))
+    if (done < 0 && (errno == EXDEV || errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP || errno == EPERM || errno == EIO))
       break;  // other file systems; and by parts it is known which of the two files cannot be used
     if (done < 0) fail(destination_, "copy into it", errno);
     require_progress(done);
@@ -204,7 +202,8 @@ void OutputFile::rename(bool overwrite) {
       code = ::access(destination_.c_str(), F_OK) == 0 ? EEXIST : ::rename(part_.c_str(), destination_.c_str()) == 0 ? 0 : errno;
   }
   if (code == EEXIST)
-    throw Error(ErrorKind::io, "another program made a file of this name during the run", "move that file, or add `overwrite` to replace it")
+    throw Error(ErrorKind::io, "another program made a file of this name during the run",
+                "move that file, or add `overwrite` to replace it")
         .in(fmt::format("'{}'", destination_.string()));
   if (code != 0) fail(destination_, "rename the finished file", code);
 }

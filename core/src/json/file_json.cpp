@@ -17,12 +17,9 @@ using Json = nlohmann::ordered_json;
 Json layer_entry_json(const StoredLayerEntry& layer) {
   Json marker = layer.info.marker.empty() ? Json(nullptr) : Json::parse(layer.info.marker, nullptr, false);
   if (marker.is_discarded()) marker = layer.info.marker;
-  return {{"name", layer.info.base},
-          {"format", layer.label.name},
-          {"layout", layer.label.summary},
-          {"quantized", is_quantized(layer) || !layer.info.marker.empty()},
-          {"shape", layer.info.weight.shape},
-          {"marker", marker}};
+  return {{"name", layer.info.base},          {"format", layer.label.name},
+          {"layout", layer.label.summary},    {"quantized", is_quantized(layer) || !layer.info.marker.empty()},
+          {"shape", layer.info.weight.shape}, {"marker", marker}};
 }
 
 }  // namespace

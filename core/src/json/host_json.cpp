@@ -28,7 +28,8 @@ Json candidate_json(const PluginCandidate& candidate) {
 Json quantizer_json(const QuantizerInfo& info) {
   Json options = Json::array();
   for (const OptionSpec& option : info.options)
-    options.push_back({{"name", option.name}, {"default", option_text(option.initial)}, {"allowed", option.allowed()}, {"help", option.help}});
+    options.push_back(
+        {{"name", option.name}, {"default", option_text(option.initial)}, {"allowed", option.allowed()}, {"help", option.help}});
   return {{"name", info.name},       {"aliases", info.aliases},         {"summary", info.summary},
           {"formats", info.formats}, {"own_formats", info.own_formats}, {"options", options}};
 }

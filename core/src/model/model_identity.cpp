@@ -32,7 +32,8 @@ std::string model_identity(const TensorSource& source) {
   std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return tensors[a].name < tensors[b].name; });
 
   std::string header, samples;
-  for (const std::size_t i : order) header += fmt::format("{} {} {}\n", tensors[i].name, dtype_name(tensors[i].dtype), tensors[i].shape_text());
+  for (const std::size_t i : order)
+    header += fmt::format("{} {} {}\n", tensors[i].name, dtype_name(tensors[i].dtype), tensors[i].shape_text());
   const std::size_t count = std::min(kSampledTensors, order.size());
   std::vector<std::byte> bytes;
   for (std::size_t i = 0; i < count; ++i) {

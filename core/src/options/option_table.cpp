@@ -57,9 +57,10 @@ bool others_may_run(const OptionValues& values) {
 }
 
 Error not_run(std::string_view name, const OptionRow& row, const OptionValues& values) {
-  return Error(ErrorKind::usage,
-               fmt::format("`{}` is an option of '{}', but `optimizer` is '{}'", name, fmt::join(owners(row), "', '"), values.text("optimizer")),
-               "choose such a quantizer with `optimizer`, or leave this option out");
+  return Error(
+      ErrorKind::usage,
+      fmt::format("`{}` is an option of '{}', but `optimizer` is '{}'", name, fmt::join(owners(row), "', '"), values.text("optimizer")),
+      "choose such a quantizer with `optimizer`, or leave this option out");
 }
 
 }  // namespace
@@ -202,8 +203,8 @@ void OptionTable::apply_plugin_rows(ConvertOptions& options, const OptionValues&
       std::map<std::string, OptionValue>& of_quantizer = options.target.quantizer_options[quantizer->info().name];
       const auto [entry, is_new] = of_quantizer.emplace(option, values.values(row.spec.name).front());
       if (!is_new)
-        throw Error(ErrorKind::usage, fmt::format("`block_size` and `{}` set the same option of '{}'; give one", row.spec.name,
-                                                  quantizer->info().name));
+        throw Error(ErrorKind::usage,
+                    fmt::format("`block_size` and `{}` set the same option of '{}'; give one", row.spec.name, quantizer->info().name));
     }
   }
 }

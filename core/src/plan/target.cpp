@@ -24,7 +24,9 @@ const std::string& default_format() {
   return name;
 }
 
-std::string noted(const std::string& reason, const std::string& note) { return note.empty() ? reason : fmt::format("{}; {}", reason, note); }
+std::string noted(const std::string& reason, const std::string& note) {
+  return note.empty() ? reason : fmt::format("{}; {}", reason, note);
+}
 
 }  // namespace
 
@@ -62,8 +64,8 @@ std::string TargetResolver::automatic() {
     return plain;
   }
   const std::vector<const Quantizer*> calibrated = calibrated_quantizers(host_);
-  const auto found = std::find_if(calibrated.begin(), calibrated.end(),
-                                  [&](const Quantizer* quantizer) { return writes(*quantizer, *run_format_); });
+  const auto found =
+      std::find_if(calibrated.begin(), calibrated.end(), [&](const Quantizer* quantizer) { return writes(*quantizer, *run_format_); });
   std::string refused;  // of which it is not known what it offers
   for (const PluginCandidate& candidate : host_.candidates())
     if (refused.empty() && candidate.status == PluginCandidate::Status::refused)
@@ -107,7 +109,8 @@ const Quantizer& TargetResolver::quantizer_for(const LayerChoice& choice, const 
     return quantizer;
   }
   // "auto" decides layer by layer: without a Hessian of its own, a layer gains nothing from the calibrated quantizer.
-  if (same_name(options_.quantizer, kAuto) && (calibration_ == nullptr || !calibration_->informs(weight))) return plain_quantizer(host_, format);
+  if (same_name(options_.quantizer, kAuto) && (calibration_ == nullptr || !calibration_->informs(weight)))
+    return plain_quantizer(host_, format);
   const Quantizer& run = host_.quantizer(run_quantizer_);
   return writes(run, format) ? run : plain_quantizer(host_, format);
 }
@@ -186,8 +189,7 @@ std::string TargetResolver::misread(const LayerTarget& target, const TensorInfo&
 }
 
 ResolvedTarget TargetResolver::resolve_substitute(const WritableFormat& misfit, const std::string& reason, const LayerChoice& choice,
-                                                  const Quantizer& chosen, const StorageOptions& storage,
-                                                  const TensorInfo& weight) const {
+                                                  const Quantizer& chosen, const StorageOptions& storage, const TensorInfo& weight) const {
   const std::string& name = misfit.info().substitute;
   if (name.empty())
     throw Error(ErrorKind::plugin, fmt::format("format '{}' names no substitute for '{}': {}", misfit.info().name, weight.name, reason),

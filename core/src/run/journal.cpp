@@ -99,7 +99,8 @@ Journal::~Journal() {
 void Journal::read() {
   kept_ = true;  // whatever is wrong with it
   const auto refuse = [&](ErrorKind kind, std::string message) {
-    throw Error(kind, std::move(message), "repeat the command that began it, or remove the .qmill-part and the .qmill-journal to begin anew")
+    throw Error(kind, std::move(message),
+                "repeat the command that began it, or remove the .qmill-part and the .qmill-journal to begin anew")
         .in(fmt::format("'{}'", path_.string()));
   };
   const std::string text = read_text_file(path_, kMaxJournalBytes);
@@ -108,7 +109,8 @@ void Journal::read() {
     const Json json = Json::parse(line, nullptr, false);
     if (begin == 0) {
       if (!json.is_object() || !json.contains("qmill_journal")) refuse(ErrorKind::input, "it is no journal of qmill");
-      if (line_of(json) != identity_) refuse(ErrorKind::usage, fmt::format("it is of another conversion: {}", difference(json, Json::parse(identity_))));
+      if (line_of(json) != identity_)
+        refuse(ErrorKind::usage, fmt::format("it is of another conversion: {}", difference(json, Json::parse(identity_))));
     } else {
       try {
         JournalEntry entry;

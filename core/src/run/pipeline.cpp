@@ -1,5 +1,5 @@
-// Reader, workers, writer: each tensor passes once, with a bounded number of bytes on the way. The unit of work is a layer, weight and bias:
-// the reader reads it, a worker takes it through its steps (run_layer.h), the writer stores what comes of it.
+// Reader, workers, writer: each tensor passes once, with a bounded number of bytes on the way. The unit of work is a layer, weight and
+// bias: the reader reads it, a worker takes it through its steps (run_layer.h), the writer stores what comes of it.
 #include "engine/channel.h"
 #include "engine/shared_values.h"
 #include "io/destination.h"
@@ -319,8 +319,8 @@ class Pipeline {
   std::optional<RunResources> resources_;
   Channel<WriteJob> writes_;
   Failure failure_;
-  std::vector<LayerReport> reports_;  // by index of the plan's decisions
-  Progress progress_;                 // the writer's
+  std::vector<LayerReport> reports_;   // by index of the plan's decisions
+  Progress progress_;                  // the writer's
   std::vector<std::string> warnings_;  // the reader's
 };
 

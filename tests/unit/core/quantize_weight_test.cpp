@@ -2,9 +2,9 @@
 
 #include "core_support.h"
 
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/full.h>
+#include <ATen/TensorOperators.h>
 
 #include <limits>
 
@@ -60,15 +60,19 @@ TEST(QuantizeWeight, TheSameForEveryNumberOfThreads) {
 }
 
 TEST(QuantizeWeight, WhatDoesNotFitIsRefused) {
-  const auto run = [](const at::Tensor& weight, const WeightInputs& inputs = {}) { quantize_weight(host(), {}, "a.weight", weight, inputs); };
+  const auto run = [](const at::Tensor& weight, const WeightInputs& inputs = {}) {
+    quantize_weight(host(), {}, "a.weight", weight, inputs);
+  };
   expect_error(ErrorKind::usage, {"the weight is F32 40", "expected a floating matrix"}, [&] { run(kGivenWeight[0]); });
   expect_error(ErrorKind::usage, {"the weight is no tensor"}, [&] { run({}); });
   expect_error(ErrorKind::usage, {"the weight is I8"}, [&] { run(kGivenWeight.to(at::kChar)); });
-  expect_error(ErrorKind::usage, {"hessian is F32 39 x 39, expected a floating 40 x 40"}, [&] { run(kGivenWeight, {.hessian = at::eye(39)}); });
+  expect_error(ErrorKind::usage, {"hessian is F32 39 x 39, expected a floating 40 x 40"},
+               [&] { run(kGivenWeight, {.hessian = at::eye(39)}); });
   expect_error(ErrorKind::usage, {"rows is F32 3 x 39, expected a floating rows x 40"},
                [&] { run(kGivenWeight, {.rows = random_weight(3, 39, at::kFloat, 1)}); });
   expect_error(ErrorKind::usage, {"rows is F32 0 x 40"}, [&] { run(kGivenWeight, {.rows = kGivenWeight.narrow(0, 0, 0)}); });
-  expect_error(ErrorKind::usage, {"a Hessian and rows are given"}, [&] { run(kGivenWeight, {.hessian = at::eye(40), .rows = kGivenWeight}); });
+  expect_error(ErrorKind::usage, {"a Hessian and rows are given"},
+               [&] { run(kGivenWeight, {.hessian = at::eye(40), .rows = kGivenWeight}); });
   expect_error(ErrorKind::numeric, {"rows has values that are not finite"},
                [&] { run(kGivenWeight, {.rows = at::full({3, 40}, std::numeric_limits<float>::quiet_NaN())}); });
   expect_error(ErrorKind::numeric, {"a.weight", "not finite"}, [&] { run(at::full({4, 40}, std::numeric_limits<float>::infinity())); });

@@ -14,15 +14,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
+using ::testing::ElementsAre;
 using testing::expect_error;
+using ::testing::HasSubstr;
 using testing::Job;
 using testing::NamedTensor;
 using testing::random_weight;
 using testing::read_bytes;
 using testing::write_bytes;
 using testing::write_model;
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 
 constexpr std::size_t kLayers = 6;
 
@@ -47,7 +47,8 @@ class Interrupted {
     report_ = whole.run();
     expected_ = read_bytes(whole.options.output);
     fs::remove(whole.options.output);
-    expect_error(ErrorKind::cancelled, {"interrupted", "out.safetensors.qmill-part' keeps what is finished", "`resume`"}, [&] { interrupt(after); });
+    expect_error(ErrorKind::cancelled, {"interrupted", "out.safetensors.qmill-part' keeps what is finished", "`resume`"},
+                 [&] { interrupt(after); });
   }
 
   void interrupt(std::size_t after) {
@@ -109,7 +110,8 @@ TEST(Resume, MayBeInterruptedAgain) {
 
 TEST(Resume, WithoutItAPartIsAnErrorThatSaysBothWaysOut) {
   Interrupted run;
-  expect_error(ErrorKind::usage, {"out.safetensors.qmill-part' is left of a run that ended early", "`resume`", "remove it"}, [&] { run.job().run(); });
+  expect_error(ErrorKind::usage, {"out.safetensors.qmill-part' is left of a run that ended early", "`resume`", "remove it"},
+               [&] { run.job().run(); });
   EXPECT_TRUE(fs::exists(run.part()));
   run.job().options.run.keep_part = false;  // this one has nothing to do with parts
   EXPECT_NO_THROW(run.job().run());
@@ -163,7 +165,8 @@ TEST(Resume, OfAnotherConversionIsRefusedAndNothingIsLost) {
   Interrupted run;
   run.job().options.run.resume = true;
   run.job().options.seed = 5;
-  expect_error(ErrorKind::usage, {"qmill-journal", "of another conversion", "the options, the model or the version"}, [&] { run.job().run(); });
+  expect_error(ErrorKind::usage, {"qmill-journal", "of another conversion", "the options, the model or the version"},
+               [&] { run.job().run(); });
   run.job().options.seed = 0;
   write_model(run.job().options.input, six_layers());
   expect_error(ErrorKind::usage, {"'in.safetensors' is not the file that it was then"}, [&] { run.job().run(); });
@@ -183,9 +186,10 @@ TEST(Resume, LinesThatMakeNoSenseAreDoneAgain) {
   Interrupted original;
   const std::string whole = read_bytes(original.journal());
   const std::string head = whole.substr(0, whole.find('\n') + 1);
-  for (const char* line : {"1", "{}", "{\"name\": 1}", "{\"name\": \"l0.weight\", \"tensors\": {}, \"report\": null}",
-                           "{\"name\": \"l0.weight\", \"tensors\": {\"x\": \"0\"}, \"report\": null}", "{\"name\":\"l0.weight\",\"tensors\":[],\"report\":{}}",
-                           "{\"name\":\"l0.weight\",\"tensors\":{\"l0.weight\":1},\"report\":null}", "[[[[[[[["}) {
+  for (const char* line :
+       {"1", "{}", "{\"name\": 1}", "{\"name\": \"l0.weight\", \"tensors\": {}, \"report\": null}",
+        "{\"name\": \"l0.weight\", \"tensors\": {\"x\": \"0\"}, \"report\": null}", "{\"name\":\"l0.weight\",\"tensors\":[],\"report\":{}}",
+        "{\"name\":\"l0.weight\",\"tensors\":{\"l0.weight\":1},\"report\":null}", "[[[[[[[["}) {
     Interrupted run;
     const std::string own = read_bytes(run.journal());
     write_bytes(run.journal(), own.substr(0, own.find('\n') + 1) + line + "\n");
@@ -206,7 +210,8 @@ TEST(Destination, AFileThatAppearsDuringTheRunStays) {
   Interrupted run;
   Job& job = run.job();
   job.options.run.resume = true;
-  expect_error(ErrorKind::io, {"out.safetensors", "another program made a file of this name during the run", "`overwrite`", "keeps what is finished"},
+  expect_error(ErrorKind::io,
+               {"out.safetensors", "another program made a file of this name during the run", "`overwrite`", "keeps what is finished"},
                [&] { job.run({[&](const Progress&) { write_bytes(job.options.output, "mine"); }, nullptr}); });
   EXPECT_EQ(read_bytes(job.options.output), "mine");
   job.options.run.overwrite = true;

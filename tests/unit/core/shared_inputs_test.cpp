@@ -134,8 +134,9 @@ TEST(RecordedModel, AnotherOneIsAWarning) {
   const std::vector<NamedTensor> rows = {{"a.q.input", kRecordedRows}};
   const auto warns = [&] {
     const std::vector<std::string> warnings = recording.warnings();
-    return std::any_of(warnings.begin(), warnings.end(),
-                       [](const std::string& text) { return text.find("was recorded from another model: its tensors hold") != std::string::npos; });
+    return std::any_of(warnings.begin(), warnings.end(), [](const std::string& text) {
+      return text.find("was recorded from another model: its tensors hold") != std::string::npos;
+    });
   };
   recording.write(rows, {{"format", "qmill_recording"}, {"checkpoint", model_identity(recording.model())}});
   EXPECT_FALSE(warns());

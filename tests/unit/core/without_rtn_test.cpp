@@ -32,7 +32,8 @@ class WithoutRtn : public ::testing::Test {
     const fs::path folder = home_ / "plugins";
     fs::create_directory(folder);
     for (const char* name : plugins)
-      fs::copy_file(fs::path(QMILL_TEST_PLUGINS) / ("libqmill_" + std::string(name) + ".so"), folder / ("libqmill_" + std::string(name) + ".so"));
+      fs::copy_file(fs::path(QMILL_TEST_PLUGINS) / ("libqmill_" + std::string(name) + ".so"),
+                    folder / ("libqmill_" + std::string(name) + ".so"));
     return folder;
   }
 
@@ -42,7 +43,8 @@ class WithoutRtn : public ::testing::Test {
     options.output = home_ / "out.safetensors";
     options.run.overwrite = true;
     options.run.sync = false;
-    testing::write_model(options.input, {{"a.weight", random_weight(32, 256, at::kFloat, 1)}, {"b.weight", random_weight(32, 96, at::kFloat, 2)}});
+    testing::write_model(options.input,
+                         {{"a.weight", random_weight(32, 256, at::kFloat, 1)}, {"b.weight", random_weight(32, 96, at::kFloat, 2)}});
     return options;
   }
 

@@ -1,9 +1,9 @@
 // Converts a file, with the parameters that users of Python tools know.
 #pragma once
 
-#include <qmill/core/export.h>
 #include <qmill/compat/constants.h>
 #include <qmill/core/convert.h>
+#include <qmill/core/export.h>
 
 #include <optional>
 
@@ -61,8 +61,8 @@ struct ConvertToInt8Options {
   std::vector<std::string> merge_lora_paths = {};
   double merge_lora_scale = 1.0;
   bool merge_lora_dampen = true;
-  // Every option of the command by its name with underscores, such as optimizer, format, scaling_mode, convrot, threads; and the options of the
-  // optimizer by their own names ("num_iter", "lr"). An unknown name is an error that names the nearest.
+  // Every option of the command by its name with underscores, such as optimizer, format, scaling_mode, convrot, threads; and the options of
+  // the optimizer by their own names ("num_iter", "lr"). An unknown name is an error that names the nearest.
   std::map<std::string, OptionValue> converter_kwargs = {};
 };
 

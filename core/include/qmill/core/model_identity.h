@@ -8,8 +8,8 @@
 
 namespace qmill {
 
-// {"tensors": "...", "samples": "..."}: 128 bits (MurmurHash3) of the names, types and shapes of all tensors, and of a few bytes of some of them.
-// Order, metadata and shards do not matter. Throws what reading throws. [any-thread]
+// {"tensors": "...", "samples": "..."}: 128 bits (MurmurHash3) of the names, types and shapes of all tensors, and of a few bytes of some of
+// them. Order, metadata and shards do not matter. Throws what reading throws. [any-thread]
 QMILL_CORE_API std::string model_identity(const TensorSource& source);
 
 // What two identities say: nothing when they are of one model, else "its tensors have other names, types or shapes" or "its tensors hold

@@ -24,14 +24,14 @@ class OptionValues;
 
 // One option.
 struct OptionRow {
-  OptionSpec spec;          // name (with underscores), type, default, help, range, choices. Help names other options in `backticks`
-  bool has_default = true;  // false: `spec.initial` only says the type; not given, the option is absent
-  std::string group;        // of help pages: "Format"
+  OptionSpec spec;            // name (with underscores), type, default, help, range, choices. Help names other options in `backticks`
+  bool has_default = true;    // false: `spec.initial` only says the type; not given, the option is absent
+  std::string group;          // of help pages: "Format"
   bool changes_bytes = true;  // a value that is not the default is recorded in the file's metadata
 
   // How it is applied. Called for every row in order, given or not; empty where another row's does it.
   std::function<void(ConvertOptions& options, const OptionValues& values)> apply = {};
-  std::string stands_for = {};  // a switch that is short for a value of another option: "format=fp16"
+  std::string stands_for = {};                                      // a switch that is short for a value of another option: "format=fp16"
   std::vector<std::pair<const Quantizer*, std::string>> sets = {};  // options of quantizers, which this row sets
 
   // For those who show it.
@@ -68,20 +68,21 @@ class OptionValues {
   const std::vector<OptionValue>& values(std::string_view name) const;
 
   std::map<std::string, std::vector<OptionValue>, std::less<>> values_;  // by row; no entry: absent
-  std::map<std::string, bool, std::less<>> given_;                      // by row: whether a person named it
+  std::map<std::string, bool, std::less<>> given_;                       // by row: whether a person named it
 };
 
 class QMILL_CORE_API OptionTable {
  public:
-  // Loads the host's quantizers and filters, whose options and names are rows. `host` must outlive the table. `config`: a layer configuration
-  // that is parsed already, in place of the option `layer_config`.
+  // Loads the host's quantizers and filters, whose options and names are rows. `host` must outlive the table. `config`: a layer
+  // configuration that is parsed already, in place of the option `layer_config`.
   explicit OptionTable(const Host& host, std::optional<LayerConfig> config = std::nullopt);
 
   const std::vector<OptionRow>& rows() const { return rows_; }
   const OptionRow* find(std::string_view name) const;  // null: there is none
 
-  // The name of the row that sets an option of a quantizer which may run beside `given`: keyword arguments call it by its own name, "num_iter".
-  // A row's name is returned as it is. Throws Error(usage) for a name that nothing has, and for an option of a quantizer that does not run.
+  // The name of the row that sets an option of a quantizer which may run beside `given`: keyword arguments call it by its own name,
+  // "num_iter". A row's name is returned as it is. Throws Error(usage) for a name that nothing has, and for an option of a quantizer that
+  // does not run.
   std::vector<std::string> rows_for_keyword(std::string_view name, const std::vector<GivenOption>& given) const;
 
   // Throws Error(usage) that names the option in backticks: unknown, given twice, of a wrong type or value, contradicting another, or of a
