@@ -62,7 +62,7 @@ def write_file(
 
     `check_destination` raises if the destination must not be written; it is called right before the file gets its name.
     Without `replace`, a file that appears there even later is kept where the file system has hard links. On any error
-    the destination is as it was, and the part that was written is removed. A file that is replaced keeps its permissions.
+    the destination is as it was, and the part that was written is removed. A replaced file keeps its permissions.
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:

@@ -123,9 +123,9 @@ class Recording:
     def start(self) -> None:
         """Hooks the layers. The first start checks everything that can be checked before the model runs.
 
-        Raises UnsupportedError if the model or the checkpoint is quantized, UsageError if it has no linear layers, if none matches the
-        checkpoint, or if the budget is too small; InputError if an earlier recording cannot be added to; FileError if
-        the file exists.
+        Raises UnsupportedError if the model or the checkpoint is quantized; UsageError if the model has no linear layers,
+        if none matches the checkpoint, or if the budget is too small; InputError if an earlier recording cannot be added
+        to; FileError if the file exists.
         """
         with self._lock:
             if self._model is None:
