@@ -1,14 +1,12 @@
 """Calibration data on the command line: what is matched, said, refused, and computed from it."""
 
 import json
-import re
 import struct
-import textwrap
 
 import torch
 from safetensors.torch import save_file
 
-from support import SOURCE, TempFolder, qmill, qmill_json, read
+from support import TempFolder, qmill, qmill_json, read
 
 COLUMNS = 64
 
@@ -235,30 +233,3 @@ class Calibrate(Model):
         for words in ([], [self.data], [self.data, "-o", self.data, "--overwrite"], [self.data, "-o", self.folder / "s.txt"]):
             qmill("calibrate", *words, status=2)
         self.assertEqual(self.names(), before)
-
-
-class Documentation(Model):
-    def test_the_example_captures_what_convert_reads(self):
-        text = (SOURCE / "docs" / "calibration.md").read_text()
-        code = textwrap.dedent(re.search(r"```python\n(.*?)```", text, re.S).group(1))
-
-        class Block(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.q = torch.nn.Linear(COLUMNS, 48)
-                self.k = torch.nn.Linear(COLUMNS, 48)
-
-            def forward(self, x):
-                return self.q(x) + self.k(x)
-
-        model = torch.nn.ModuleDict({"a": Block(), "b": torch.nn.Linear(COLUMNS, 48)})
-        path = self.folder / "rows.safetensors"
-        scope = {}
-        exec(code, scope)
-        samples = [torch.randn(2, 30, COLUMNS) for _ in range(3)]
-        scope["capture"](model, lambda: [model["b"](sample) + model["a"](sample) for sample in samples], path)
-        entries, _ = read(path)
-        self.assertEqual(set(entries), {"a.q.input", "a.k.input", "b.input"})
-        self.assertTrue(torch.equal(entries["a.q.input"], torch.cat([s.flatten(0, 1) for s in samples]).to(entries["a.q.input"].dtype)))
-        account = qmill_json("plan", self.source, "--calibration-data", path)["calibration"]
-        self.assertEqual([layer["rows"] for layer in account["with_rows"]], [180] * 3)

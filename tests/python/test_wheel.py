@@ -49,8 +49,9 @@ class Wheel(FolderTest):
     def built(self):
         done = subprocess.run(
             [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", self.folder / "wheels", SOURCE,
-             "-C", f"build-dir={self.folder / 'build'}", "-C", f"cmake.define.QMILL_PREBUILT={BUILD}",
-             "-C", f"cmake.define.CMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}"],
+             "--config-settings", f"build-dir={self.folder / 'build'}",
+             "--config-settings", f"cmake.define.QMILL_PREBUILT={BUILD}",
+             "--config-settings", f"cmake.define.CMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}"],
             capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         (wheel,) = (self.folder / "wheels").iterdir()
