@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from qmill.recording import record
 
 _STEPS = 4
-_ROUNDS = 1
+_ROUNDS = 2
 
 
 class Block(nn.Module):
