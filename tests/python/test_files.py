@@ -155,7 +155,7 @@ class Convert(FolderTest):
 
 class Interrupt(FolderTest):
     def test_ctrl_c_ends_the_run_and_leaves_nothing(self):
-        model = self.model(layers=2, rows=2048, columns=2048)
+        model = self.model(layers=6, rows=2048, columns=2048)
         code = """
             import sys, qmill
             try:

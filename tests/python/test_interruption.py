@@ -46,7 +46,7 @@ LONG = """qmill.convert(sys.argv[1], sys.argv[2], optimizer="learned_rounding", 
 class Signals(FolderTest):
     def setUp(self):
         super().setUp()
-        self.source = self.model(layers=2, rows=2048, columns=2048)
+        self.source = self.model(layers=6, rows=2048, columns=2048)
         self.output = self.folder / "o.safetensors"
 
     def started(self, body):
