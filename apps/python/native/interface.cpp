@@ -128,7 +128,6 @@ QmillReply* qmill_call(const char* name, const char* request, DLManagedTensor** 
 
 const char* qmill_reply_text(const QmillReply* reply) { return reply->text.c_str(); }
 int qmill_reply_is_error(const QmillReply* reply) { return reply->is_error ? 1 : 0; }
-std::size_t qmill_reply_tensor_count(const QmillReply* reply) { return reply->tensors.size(); }
 DLManagedTensor* qmill_take_tensor(QmillReply* reply, std::size_t index) {
   try {
     return at::toDLPack(reply->tensors[index]);

@@ -37,7 +37,6 @@ QMILL_PYTHON_API QmillReply* qmill_call(const char* name, const char* request, D
 // for it.
 QMILL_PYTHON_API const char* qmill_reply_text(const QmillReply* reply);
 QMILL_PYTHON_API int qmill_reply_is_error(const QmillReply* reply);
-QMILL_PYTHON_API std::size_t qmill_reply_tensor_count(const QmillReply* reply);
 // The caller owns it, and calls its deleter. Each at most once. Null if there is no memory.
 QMILL_PYTHON_API DLManagedTensor* qmill_take_tensor(QmillReply* reply, std::size_t index);
 QMILL_PYTHON_API void qmill_free_reply(QmillReply* reply);

@@ -82,7 +82,6 @@ def _load() -> ctypes.CDLL:
         ),
         ("qmill_reply_text", ctypes.c_char_p, [ctypes.c_void_p]),
         ("qmill_reply_is_error", ctypes.c_int, [ctypes.c_void_p]),
-        ("qmill_reply_tensor_count", ctypes.c_size_t, [ctypes.c_void_p]),
         ("qmill_take_tensor", ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t]),
         ("qmill_free_reply", None, [ctypes.c_void_p]),
         ("qmill_new_cancel", ctypes.c_void_p, []),

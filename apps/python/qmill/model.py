@@ -32,7 +32,7 @@ class Model:
         self._handle: int | None = reply["handle"]
         self._finalizer = weakref.finalize(self, _close, reply["handle"])
         self._finalizer.atexit = False  # the process gives everything back
-        self.files = [Path(file) for file in reply.get("files", [self.path])]
+        self.files = [Path(file) for file in reply["files"]]
         """All files that the tensors are in."""
         self._tensors: dict[str, Any] = {tensor["name"]: tensor for tensor in reply["tensors"]}
         self.metadata: dict[str, str] = reply["metadata"]

@@ -77,6 +77,13 @@ std::string tensor_text(const at::Tensor& tensor) {
   return fmt::format("{} {}", dtype_name(info.dtype), info.shape_text());
 }
 
+at::Tensor given_weight(const at::Tensor& weight) {
+  if (!weight.defined() || weight.dim() != 2 || weight.numel() == 0 || !weight.device().is_cpu() ||
+      !at::isFloatingType(weight.scalar_type()))
+    throw Error(ErrorKind::usage, fmt::format("the weight is {}, expected a floating matrix with values on the CPU", tensor_text(weight)));
+  return weight.detach().contiguous();
+}
+
 at::Tensor given_inputs(const char* name, const at::Tensor& tensor, const std::vector<std::int64_t>& shape) {
   bool fits = tensor.defined() && tensor.device().is_cpu() && at::isFloatingType(tensor.scalar_type()) &&
               tensor.dim() == static_cast<std::int64_t>(shape.size());

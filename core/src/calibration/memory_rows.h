@@ -1,4 +1,4 @@
-// Inputs of a layer that a program holds in memory.
+// A weight and the inputs of its layer that a program holds in memory.
 #pragma once
 
 #include "engine/resources.h"
@@ -15,6 +15,9 @@ namespace qmill {
 
 // "F32 4 x 8", for messages about what a caller gives.
 std::string tensor_text(const at::Tensor& tensor);
+
+// What a caller gives as a weight [N,K], detached and contiguous. Throws Error(usage) for what is no floating matrix with values on the CPU.
+at::Tensor given_weight(const at::Tensor& weight);
 
 // What a caller gives as `name`, as contiguous F32 of this shape (-1: any number of rows). Throws Error(usage) for another type, shape or
 // device, Error(numeric) for values that are not finite.

@@ -66,11 +66,7 @@ Int8Converter::~Int8Converter() = default;
 
 ConvertedWeight Int8Converter::convert(const WeightTensor& given, const ConverterInputs& inputs) const {
   const ConvertOptions& options = state_->options;
-  if (given.dim() != 2 || given.numel() == 0 || !given.device().is_cpu() || !at::isFloatingType(given.scalar_type()))
-    throw Error(ErrorKind::usage,
-                fmt::format("the weight is {} {}, expected a floating matrix with values on the CPU", c10::toString(given.scalar_type()),
-                            TensorInfo{"", DType::f32, given.sizes().vec()}.shape_text()));
-  const at::Tensor weight = given.detach().contiguous();
+  const at::Tensor weight = given_weight(given);
   const TensorInfo info = info_of({kWeight, weight});
   const ResolvedTarget resolved = TargetResolver(*state_->host, options.target).resolve({}, info);
   if (state_->tiles_must_fit && resolved.wanted_scaling == Scaling::block && resolved.target.layout.scaling != Scaling::block)

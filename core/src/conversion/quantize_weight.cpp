@@ -17,13 +17,6 @@
 namespace qmill {
 namespace {
 
-at::Tensor checked_weight(const at::Tensor& weight) {
-  if (!weight.defined() || weight.dim() != 2 || weight.numel() == 0 || !weight.device().is_cpu() ||
-      !at::isFloatingType(weight.scalar_type()))
-    throw Error(ErrorKind::usage, fmt::format("the weight is {}, expected a floating matrix with values on the CPU", tensor_text(weight)));
-  return weight.detach().contiguous();
-}
-
 // With inputs, `auto` is the cheapest quantizer that uses them, as in a conversion.
 TargetOptions decided(const Host& host, TargetOptions target, bool has_inputs) {
   if (!has_inputs || !same_name(target.quantizer, "auto")) return target;
@@ -79,7 +72,7 @@ QuantizedWeight quantize(const Host& host, const ConvertOptions& options, const 
 
 QuantizedWeight quantize_weight(const Host& host, const ConvertOptions& options, const std::string& name, const at::Tensor& given,
                                 const WeightInputs& inputs, const std::atomic<bool>* cancel) {
-  const at::Tensor weight = checked_weight(given);
+  const at::Tensor weight = given_weight(given);
   if (inputs.hessian.defined() && inputs.rows.defined())
     throw Error(ErrorKind::usage, "a Hessian and rows are given, and the rows say more", "give one of them");
   const OwnResources own(options, cancel);
@@ -96,7 +89,7 @@ QuantizedWeight quantize_weight(const Host& host, const ConvertOptions& options,
 
 QuantizedWeight quantize_weight(const Host& host, const ConvertOptions& options, const std::string& name, const at::Tensor& given,
                                 const LayerCalibration* inputs, const std::atomic<bool>* cancel) {
-  const at::Tensor weight = checked_weight(given);
+  const at::Tensor weight = given_weight(given);
   const OwnResources own(options, cancel);
   return quantize(host, options, name, weight, inputs, own.resources);
 }

@@ -34,7 +34,6 @@ struct WriteJob {
   std::optional<Extent> extent;
   std::string extent_name;
   std::uint64_t reserved = 0;
-  bool is_layer = false;
 };
 
 std::uint64_t output_bytes(const Decision& decision) {
@@ -120,7 +119,7 @@ class Pipeline {
     for (std::size_t i = 0; i < finished_.size(); ++i) {
       if (!finished_[i]) continue;
       const Decision& decision = plan_.decisions[i];
-      progress_.bytes_done += output_bytes(decision) + (decision.bias ? output_bytes(plan_.decisions[*decision.bias]) : 0);
+      progress_.bytes_done += kept_bytes(decision);
       if (std::optional<LayerReport> report = part_.report_of(decision)) {
         reports_[i] = std::move(*report);
         ++progress_.layers_done;
@@ -185,7 +184,7 @@ class Pipeline {
   void copy(const Decision& decision) {
     if (std::optional<Extent> extent = source_.extent(decision.source_index)) {
       note_not_finite(decision, count_in_file(decision));
-      writes_.push({std::nullopt, {}, std::move(extent), decision.source.name, 0, false});
+      writes_.push({std::nullopt, {}, std::move(extent), decision.source.name, 0});
       return;
     }
     const auto bytes = static_cast<std::uint64_t>(decision.source.bytes());
@@ -193,7 +192,7 @@ class Pipeline {
     at::Tensor values = read_bytes(source_, decision.source_index, *buffers_, resources_->tasks);
     note_not_finite(decision,
                     count_not_finite({static_cast<const std::byte*>(values.const_data_ptr()), values.nbytes()}, decision.source.dtype));
-    writes_.push({std::nullopt, {{decision.source.name, std::move(values)}}, std::nullopt, "", bytes, false});
+    writes_.push({std::nullopt, {{decision.source.name, std::move(values)}}, std::nullopt, "", bytes});
   }
 
   // The copy is made by the system, so nobody else sees these values.
@@ -239,8 +238,7 @@ class Pipeline {
     try {
       WriteJob job;
       job.decision = index;
-      job.is_layer = decision.action == Action::quantize;
-      if (job.is_layer) {
+      if (decision.action == Action::quantize) {
         FinishedLayer finished = run_layer(plan_, decision, values, *resources_);
         job.tensors = std::move(finished.tensors);
         reports_[index] = std::move(finished.report);  // of this layer alone
@@ -279,8 +277,12 @@ class Pipeline {
       part_.file().copy(*job.extent, plan_.output.tensors.at(job.extent_name).offset);
       progress_.bytes_done += job.extent->bytes;
     }
-    if (job.decision) part_.note(plan_.decisions[*job.decision], job.tensors, job.is_layer ? &reports_[*job.decision] : nullptr);
-    if (job.is_layer) ++progress_.layers_done;
+    if (job.decision) {
+      const Decision& decision = plan_.decisions[*job.decision];
+      const bool is_layer = decision.action == Action::quantize;
+      part_.note(decision, job.tensors, is_layer ? &reports_[*job.decision] : nullptr);
+      if (is_layer) ++progress_.layers_done;
+    }
     if (hooks_.progress) hooks_.progress(progress_);
   }
 
