@@ -22,7 +22,7 @@ using qmill::testing::expect_error;
 using qmill::testing::random_weight;
 using qmill::testing::TestContext;
 
-namespace {
+namespace block_float_format_test {
 
 using Shape = std::vector<std::int64_t>;
 
@@ -158,4 +158,4 @@ TEST(Nvfp4, FactorsOfTheInputsMultiplyColumns) {
   expect_error(ErrorKind::input, {"l.pre_quant_scale"}, [&] { decoded({{"l.pre_quant_scale", DType::i8, {20}}}, with); });
 }
 
-}  // namespace
+}  // namespace block_float_format_test

@@ -16,7 +16,7 @@
 #include <algorithm>
 
 namespace qmill {
-namespace {
+namespace calibrated_rounding_test {
 
 using testing::CalibrationStub;
 using testing::correlated_rows;
@@ -276,5 +276,5 @@ TEST(CalibratedRounding, OptionsAreReadAndWhatIsNoDampingIsRefused) {
   expect_error(ErrorKind::usage, {"scale_search", "mse"}, [&] { read("scale_search", "best"); });
 }
 
-}  // namespace
+}  // namespace calibrated_rounding_test
 }  // namespace qmill

@@ -11,7 +11,7 @@
 
 using namespace qmill;
 
-namespace {
+namespace cast_test {
 
 at::Tensor doubles(const std::vector<double>& values) {
   at::Tensor tensor = at::empty({static_cast<std::int64_t>(values.size())}, at::kDouble);
@@ -99,4 +99,4 @@ TEST(CastValues, OtherTargetsAreRefused) {
   }
 }
 
-}  // namespace
+}  // namespace cast_test

@@ -14,7 +14,7 @@
 #include <gtest/gtest.h>
 
 namespace qmill {
-namespace {
+namespace descent_test {
 
 using testing::CalibrationStub;
 using testing::coded_format;
@@ -145,5 +145,5 @@ TEST(Descent, DampingIsAddedToACopy) {
   EXPECT_TRUE(hessian.equal(before));
 }
 
-}  // namespace
+}  // namespace descent_test
 }  // namespace qmill

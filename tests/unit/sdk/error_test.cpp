@@ -5,7 +5,7 @@
 using namespace qmill;
 using ::testing::ElementsAre;
 
-namespace {
+namespace error_test {
 
 TEST(Error, TheLineIsTheMessageAndTheAdvice) {
   EXPECT_STREQ(Error(ErrorKind::input, "it has 3 bytes").what(), "it has 3 bytes");
@@ -58,4 +58,4 @@ TEST(Error, WhereItHappenedIsSaidOnce) {
   EXPECT_STREQ(error.what(), "plugin 'b', read: tensor 'a': broken");
 }
 
-}  // namespace
+}  // namespace error_test

@@ -18,7 +18,7 @@
 #include <limits>
 
 namespace qmill {
-namespace {
+namespace factor_test {
 
 using testing::CalibrationStub;
 using testing::correlated_rows;
@@ -193,5 +193,5 @@ TEST(Factor, AnInterruptedRunStops) {
   expect_error(ErrorKind::cancelled, {}, [&] { factor_hessian(at::eye(6), 6, {}, context); });
 }
 
-}  // namespace
+}  // namespace factor_test
 }  // namespace qmill

@@ -19,7 +19,7 @@ using qmill::testing::random_weight;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-namespace {
+namespace format_test {
 
 using Shape = std::vector<std::int64_t>;
 
@@ -539,4 +539,4 @@ TEST(Fp16Format, OnlyUnmarkedF16IsRecognised) {
   EXPECT_FALSE(fp16().recognise({"a", {"a.weight", DType::f16, {5, 7}}, {}, R"({"format":"x"})"}));
 }
 
-}  // namespace
+}  // namespace format_test

@@ -13,7 +13,7 @@
 using namespace qmill;
 using qmill::testing::TestContext;
 
-namespace {
+namespace golden_test {
 
 constexpr double kRelativeError = 1e-6;   // of scales and decoded values: another order of summation
 constexpr double kDifferentCodes = 6e-6;  // of rotated weights, each by one step: ties that fall to the other side
@@ -146,4 +146,4 @@ TEST(GoldenVectors, HaveConvrotW4a4InEveryGroup) {
 INSTANTIATE_TEST_SUITE_P(Vectors, Golden, ::testing::Values("bf16_7x5", "bf16_64x256", "bf16_136x64", "f16_40x1024", "f32_33x512"),
                          [](const auto& test) { return std::string(test.param); });
 
-}  // namespace
+}  // namespace golden_test

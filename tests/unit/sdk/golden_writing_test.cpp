@@ -15,7 +15,7 @@ using namespace qmill;
 using qmill::testing::coded_format;
 using qmill::testing::TestContext;
 
-namespace {
+namespace golden_writing_test {
 
 using Stored = std::map<std::string, at::Tensor>;  // by suffix
 
@@ -112,4 +112,4 @@ TEST_P(GoldenW4a8, CodesDifferInAFewTiesOnly) {
 INSTANTIATE_TEST_SUITE_P(Vectors, GoldenW4a8, ::testing::Values("f32_33x512", "f16_40x1024"),
                          [](const auto& test) { return std::string(test.param); });
 
-}  // namespace
+}  // namespace golden_writing_test

@@ -16,7 +16,7 @@
 using namespace qmill;
 using qmill::testing::uneven_grid;
 
-namespace {
+namespace grid_test {
 
 Grid table_of(std::vector<float> values, int lowest) {
   Grid grid;
@@ -140,4 +140,4 @@ TEST_F(GridOnEveryProcessor, RoundersGiveTheNearestCodes) {
   }
 }
 
-}  // namespace
+}  // namespace grid_test

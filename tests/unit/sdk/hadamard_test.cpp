@@ -22,7 +22,7 @@ using namespace qmill;
 using qmill::testing::random_values;
 using qmill::testing::ThreadedContext;
 
-namespace {
+namespace hadamard_test {
 
 using Row = std::vector<float>;
 
@@ -210,4 +210,4 @@ TEST(TransformSymmetric, OtherTensorsAreRefused) {
   for (at::Tensor* tensor : {&wide, &doubles, &vector, &strided}) EXPECT_THROW(transform_symmetric(*tensor, nothing, context), Error);
 }
 
-}  // namespace
+}  // namespace hadamard_test

@@ -16,7 +16,7 @@
 #include <limits>
 
 namespace qmill {
-namespace {
+namespace layer_inputs_test {
 
 using testing::CalibrationStub;
 using testing::correlated_rows;
@@ -174,5 +174,5 @@ TEST(LayerInputs, ErrorsOfOutputsAreThoseOfF64AndTheSameForEveryNumberOfThreads)
   at::set_num_threads(before);
 }
 
-}  // namespace
+}  // namespace layer_inputs_test
 }  // namespace qmill

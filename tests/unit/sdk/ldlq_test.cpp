@@ -14,7 +14,7 @@
 #include <algorithm>
 
 namespace qmill {
-namespace {
+namespace ldlq_test {
 
 using testing::CalibrationStub;
 using testing::correlated_rows;
@@ -218,5 +218,5 @@ TEST(Ldlq, AnInterruptedRunStops) {
   });
 }
 
-}  // namespace
+}  // namespace ldlq_test
 }  // namespace qmill

@@ -19,7 +19,7 @@ using namespace qmill;
 using qmill::testing::expect_error;
 using qmill::testing::ThreadedContext;
 
-namespace {
+namespace low_rank_test {
 
 at::Tensor normal_matrix(std::int64_t rows, std::int64_t columns, std::uint64_t seed) {
   at::Tensor matrix = at::empty({rows, columns}, at::kFloat);
@@ -225,4 +225,4 @@ TEST(LowRankSvd, AnInterruptionIsSeen) {
   expect_error(ErrorKind::cancelled, {"interrupted"}, [&] { low_rank_svd(normal_matrix(100, 100, 15), 5, 1, context); });
 }
 
-}  // namespace
+}  // namespace low_rank_test

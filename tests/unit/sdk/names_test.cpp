@@ -6,7 +6,7 @@
 
 using namespace qmill;
 
-namespace {
+namespace names_test {
 
 TEST(Names, DashAndUnderscoreAreTheSame) {
   EXPECT_EQ(canonical_name("quip-seed-2"), "quip_seed_2");
@@ -63,4 +63,4 @@ TEST(SeedFor, EverySeedAndNameHasItsOwn) {
   EXPECT_EQ(seeds.size(), 1000u);
 }
 
-}  // namespace
+}  // namespace names_test

@@ -9,7 +9,7 @@ using qmill::testing::error_of;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-namespace {
+namespace options_test {
 
 OptionSpec spec(std::string name, OptionValue initial) {
   OptionSpec spec;
@@ -153,4 +153,4 @@ TEST(Options, ATextMayBeAWordOrANumberWithinBounds) {
   EXPECT_EQ(options.text("damping"), "1e-3");
 }
 
-}  // namespace
+}  // namespace options_test

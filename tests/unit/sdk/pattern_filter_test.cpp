@@ -4,7 +4,7 @@
 
 using namespace qmill;
 
-namespace {
+namespace pattern_filter_test {
 
 TEST(SegmentsMatch, APatternIsARunOfWholeSegments) {
   EXPECT_TRUE(segments_match("mlp.down_proj", "visual.blocks.0.mlp.down_proj.weight"));
@@ -96,4 +96,4 @@ TEST(PatternFilter, HandsOutItsFingerprints) {
   EXPECT_TRUE(PatternFilter({{}, {"*"}, {}, {}}).fingerprints().empty());
 }
 
-}  // namespace
+}  // namespace pattern_filter_test

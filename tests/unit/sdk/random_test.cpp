@@ -8,7 +8,7 @@
 
 using namespace qmill;
 
-namespace {
+namespace random_test {
 
 // SplitMix64 as published, started where the header says: FNV-1a of the purpose and the seed.
 class SplitMix64 {
@@ -109,4 +109,4 @@ TEST(NormalValues, NeighbouringSeedsAreIndependent) {
   }
 }
 
-}  // namespace
+}  // namespace random_test

@@ -18,7 +18,7 @@
 using namespace qmill;
 using qmill::testing::expect_error;
 
-namespace {
+namespace read_only_formats_test {
 
 constexpr double kRelativeError = 1e-6;  // of decoded values: another order of multiplication and summation
 
@@ -309,4 +309,4 @@ TEST(W4a8, AMarkerThatTheTensorsContradictIsAnError) {
   expect_error(ErrorKind::input, {"l.weight"}, [&] { recognise("", {relative, channel}, std::numeric_limits<std::int64_t>::max() / 4); });
 }
 
-}  // namespace
+}  // namespace read_only_formats_test

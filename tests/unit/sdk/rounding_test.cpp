@@ -19,7 +19,7 @@ using qmill::testing::rotate_by_butterflies;
 using qmill::testing::TestContext;
 using ::testing::HasSubstr;
 
-namespace {
+namespace rounding_test {
 
 const CodedFormat& int8() { return qmill::testing::coded_format("int8"); }
 const Grid kInt8Grid;
@@ -326,4 +326,4 @@ TEST(GridQuantizer, AWeightThatIsNotFiniteNeverReachesTheSubclass) {
   EXPECT_FALSE(quantizer.seen.defined());
 }
 
-}  // namespace
+}  // namespace rounding_test

@@ -19,7 +19,7 @@ using qmill::testing::hadamard_sign;
 using qmill::testing::random_values;
 using qmill::testing::rotate_by_butterflies;
 
-namespace {
+namespace row_kernels_test {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -408,4 +408,4 @@ TEST_F(EveryProcessor, TheBytesAreTheSameOnEachInstructionSet) {
 #endif
 }
 
-}  // namespace
+}  // namespace row_kernels_test

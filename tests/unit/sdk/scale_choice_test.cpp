@@ -22,7 +22,7 @@
 #include <set>
 
 namespace qmill {
-namespace {
+namespace scale_choice_test {
 
 using testing::CalibrationStub;
 using testing::coded_format;
@@ -303,5 +303,5 @@ TEST(ScalesOfLeastSquares, GridsThatRoundValuesGainByThemToo) {
   }
 }
 
-}  // namespace
+}  // namespace scale_choice_test
 }  // namespace qmill

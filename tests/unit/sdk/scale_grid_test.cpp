@@ -19,7 +19,7 @@ using qmill::testing::QuantizedScales;
 using qmill::testing::random_weight;
 using qmill::testing::ThreadedContext;
 
-namespace {
+namespace scale_grid_test {
 
 const qmill::testing::PowersOfTwo kPowers;
 const qmill::testing::TensorTimesE4m3 kLevels;
@@ -126,4 +126,4 @@ TEST(StoredScales, WithoutAGridTheyAreWhatIsWishedFor) {
   EXPECT_FALSE(scales.common.defined());
 }
 
-}  // namespace
+}  // namespace scale_grid_test

@@ -10,7 +10,7 @@ using qmill::testing::expect_error;
 
 namespace fs = std::filesystem;
 
-namespace {
+namespace shards_test {
 
 // A file whose tensors are named, each with what is said of it.
 class FakeFile : public TensorSource {
@@ -68,4 +68,4 @@ TEST(Shards, APartInAFolderThatCannotBeReadIsAnErrorOfTheSystem) {
                [] { shards_beside("/no/such/folder/m-00001-of-00002.safetensors"); });
 }
 
-}  // namespace
+}  // namespace shards_test

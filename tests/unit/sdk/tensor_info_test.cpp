@@ -6,7 +6,7 @@
 
 using namespace qmill;
 
-namespace {
+namespace tensor_info_test {
 
 constexpr DType kLastType = DType::f6_e3m2;
 
@@ -61,4 +61,4 @@ TEST(TensorInfo, AStoredTensorSaysWhatItIs) {
   EXPECT_EQ(info_of({"a", at::empty({5, 1, 7}, at::kBFloat16)}), (TensorInfo{"a", DType::bf16, {5, 1, 7}}));
 }
 
-}  // namespace
+}  // namespace tensor_info_test

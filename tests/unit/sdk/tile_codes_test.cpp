@@ -17,7 +17,7 @@
 #include <vector>
 
 namespace qmill {
-namespace {
+namespace tile_codes_test {
 
 using testing::integers_to;
 using testing::random_weight;
@@ -88,5 +88,5 @@ TEST(TileCodes, ValuesBeyondTheGridGetItsEnds) {
   }
 }
 
-}  // namespace
+}  // namespace tile_codes_test
 }  // namespace qmill

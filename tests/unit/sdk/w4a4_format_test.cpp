@@ -21,7 +21,7 @@ using qmill::testing::error_of;
 using qmill::testing::random_weight;
 using ::testing::HasSubstr;
 
-namespace {
+namespace w4a4_format_test {
 
 using Shape = std::vector<std::int64_t>;
 using Json = nlohmann::json;
@@ -347,4 +347,4 @@ TEST(Int4Recognise, NestingAsDeepAsTheMarkerIsLongDoesNotExhaustTheStack) {
   expect_input_error(marked(R"({"format":"convrot_w4a4","params":{"convrot_groupsize":)" + deep + "}}"), "convrot_groupsize");
 }
 
-}  // namespace
+}  // namespace w4a4_format_test

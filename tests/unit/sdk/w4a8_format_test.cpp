@@ -22,7 +22,7 @@ using qmill::testing::expect_error;
 using qmill::testing::random_weight;
 using qmill::testing::TestContext;
 
-namespace {
+namespace w4a8_format_test {
 
 const CodedFormat& w4a8() { return coded_format("asym_w4a8_int8"); }
 
@@ -110,4 +110,4 @@ TEST(W4a8, EachCodeIsTheNearestOfTheLevelsThatReadersCompute) {
   }
 }
 
-}  // namespace
+}  // namespace w4a8_format_test

@@ -21,7 +21,7 @@ using qmill::testing::TestContext;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-namespace {
+namespace writing_rules_test {
 
 using Shape = std::vector<std::int64_t>;
 
@@ -201,4 +201,4 @@ TEST(Names, AreThoseThatReadersKnow) {
   EXPECT_THAT(coded_format("float8_e5m2").info().aliases, IsEmpty());
 }
 
-}  // namespace
+}  // namespace writing_rules_test

@@ -16,7 +16,7 @@ using qmill::TensorInfo;
 using qmill::testing::expect_error;
 using ::testing::ElementsAre;
 
-namespace {
+namespace pytorch_checkpoint_test {
 
 constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
 
@@ -380,4 +380,4 @@ TEST(Bombs, StacksAndNamesHaveLimits) {
   expect_error(ErrorKind::input, {"allowed are"}, [] { read_pickle(std::string(kMaxPickleBytes + 1, 'N')); });
 }
 
-}  // namespace
+}  // namespace pytorch_checkpoint_test

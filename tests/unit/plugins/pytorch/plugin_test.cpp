@@ -17,7 +17,7 @@ using qmill::testing::expect_error;
 using qmill::testing::TempDir;
 using qmill::testing::write_bytes;
 
-namespace {
+namespace pytorch_plugin_test {
 
 class PytorchPlugin : public ::testing::Test {
  protected:
@@ -123,4 +123,4 @@ TEST_F(PytorchPlugin, OldAndForeignFilesAreRefusedByName) {
   reject(ErrorKind::input, "PK\x03\x04", {"without its directory"});
 }
 
-}  // namespace
+}  // namespace pytorch_plugin_test

@@ -13,7 +13,7 @@ using namespace pytorch_test;
 using qmill::ErrorKind;
 using qmill::testing::expect_error;
 
-namespace {
+namespace pytorch_zip_test {
 
 std::map<std::string, ZipEntry> parse(const std::string& bytes) {
   return read_zip_directory(bytes.size(), [&](std::uint64_t offset, std::span<std::byte> out) {
@@ -123,4 +123,4 @@ TEST(Zip, WhatIsNoArchiveIsAnError) {
   expect_rejected(std::string(100'000, 'x'), {"without its directory"});
 }
 
-}  // namespace
+}  // namespace pytorch_zip_test
