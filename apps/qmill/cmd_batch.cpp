@@ -165,7 +165,7 @@ Outcome convert_one(const Job& job, const Host& host, const Arguments& arguments
   conversion.require_selection();
   if (is_dry) {
     outcome.status = Outcome::Status::planned;
-    outcome.text = fmt::format("{}, {}, {}", options.output.string(), bytes_text(plan.output.file_bytes),
+    outcome.text = fmt::format("{}, {}, {}", options.output.string(), bytes_text(plan.output.bytes()),
                                count_text(plan.count(Action::quantize), "layer"));
     outcome.report = spoken(plan.json());
     outcome.warnings = plan.warnings;

@@ -176,6 +176,14 @@ std::string source_line(const Plan& plan) {
                                     plan.source_files.back().filename().string()));
 }
 
+// What is written, where it is not the one file that was asked for.
+std::string output_files_line(const Plan& plan) {
+  if (!plan.output.has_shards()) return "";
+  const std::vector<std::filesystem::path> files = plan.output_files();
+  return line("files", fmt::format("{} files, {} to {}, and {}", plan.output.files.size(), files.front().filename().string(),
+                                   files[plan.output.files.size() - 1].filename().string(), files.back().filename().string()));
+}
+
 std::string quantizer_line(const Plan& plan) {
   std::string text = model_line(plan);
   if (!plan.chosen_because.empty()) text += line("optimizer", fmt::format("auto chose {}: {}", plan.chosen_quantizer, plan.chosen_because));
@@ -233,9 +241,9 @@ std::string plan_text(const Plan& plan) {
     if (decision.is_layer || decision.action != Action::copy) text += decision_line(decision) + "\n";
   }
   text += fmt::format("\n{}\n", plan.options.output.string());
-  text += source_line(plan) + layer_lines(plan) + merge_lines(plan) + quantizer_line(plan) + size_line(before, plan.output.file_bytes);
+  text += output_files_line(plan) + source_line(plan) + layer_lines(plan) + merge_lines(plan) + quantizer_line(plan) + size_line(before, plan.output.bytes());
   text += line(
-      "", fmt::format("exactly {} bytes{}", plan.output.file_bytes, plan.read_data ? "; layers were read to judge them (--heur)" : ""));
+      "", fmt::format("exactly {} bytes{}", plan.output.bytes(), plan.read_data ? "; layers were read to judge them (--heur)" : ""));
   text += reader_line(plan) + lines("note", counted(layout_notes(plan))) + lines("note", plan.remarks) + lines("warning", plan.warnings);
   return text;
 }
@@ -245,7 +253,7 @@ std::string convert_summary(const Plan& plan, const ConvertReport& report) {
   for (const LayerReport& layer : report.layers)
     for (const std::string& note : layer.notes) notes.emplace_back(layer.quality.name, note);
   std::string text = fmt::format("{}\n", plan.options.output.string());
-  text += source_line(plan) + layer_lines(plan) + merge_lines(plan) + quantizer_line(plan);
+  text += output_files_line(plan) + source_line(plan) + layer_lines(plan) + merge_lines(plan) + quantizer_line(plan);
   if (plan.options.seed < 0) text += line("seed", fmt::format("{} (drawn; also in the file)", plan.seed));
   text += size_line(report.bytes_read, report.bytes_written);
   text += line("time",

@@ -169,6 +169,10 @@ std::optional<ShardName> parse_shard_name(std::string_view file_name) {
   return name;
 }
 
+std::string shard_name_text(const ShardName& name) {
+  return fmt::format("{}-{:0{}}{}{:0{}}{}", name.stem, name.number, kDigits, kOf, name.count, kDigits, name.ending);
+}
+
 std::vector<fs::path> shards_beside(const fs::path& file) {
   const std::optional<ShardName> wanted = parse_shard_name(file.filename().string());
   if (!wanted || (wanted->count == 1 && wanted->number == 1)) return {file};
@@ -191,7 +195,7 @@ std::vector<fs::path> shards_beside(const fs::path& file) {
     if (const auto part = found.find(number); part != found.end())
       files.push_back(part->second);
     else
-      missing.push_back(fmt::format("{}-{:0{}}-of-{:0{}}{}", wanted->stem, number, kDigits, wanted->count, kDigits, wanted->ending));
+      missing.push_back(shard_name_text({wanted->stem, wanted->ending, number, wanted->count}));
   if (!missing.empty())
     throw Error(ErrorKind::input,
                 fmt::format("it is one of {} parts of a model, and {} {} missing: {}", wanted->count, missing.size(),

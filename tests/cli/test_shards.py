@@ -138,3 +138,68 @@ class Shards(TempFolder):
             "named.safetensors.index.json": "done", "broken.safetensors.index.json": "failed"})
         self.assertIn("gap-00002-of-00003.safetensors", found["gap-00001-of-00003.safetensors"][1])
         self.assertIn("gone-00001-of-00002.safetensors", found["gone.safetensors.index.json"][1])
+
+
+class Written(TempFolder):
+    """Files as transformers and diffusers read them: by the index."""
+
+    def setUp(self):
+        super().setUp()
+        self.model, self.whole, self.out = (self.folder / name for name in ("m.safetensors", "whole.safetensors", "out.safetensors"))
+        save_file({f"blocks.{number}.weight": torch.randn(512, 1024).bfloat16() for number in range(6)}, self.model)
+
+    def test_the_index_leads_to_the_tensors_of_one_file(self):
+        report = qmill_json("-i", self.model, "-o", self.out, "--max-shard-size", "1.2MB")
+        names = [f"out-{number:05}-of-00003.safetensors" for number in (1, 2, 3)]
+        self.assertEqual(report["output_files"], [str(self.folder / name) for name in [*names, "out.safetensors.index.json"]])
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["m.safetensors", *names, "out.safetensors.index.json"])
+        index = json.loads((self.folder / "out.safetensors.index.json").read_text())
+        found = {name: read(self.folder / file)[0][name] for name, file in index["weight_map"].items()}
+        qmill("-i", self.model, "-o", self.whole)
+        expected, _ = read(self.whole)
+        self.assertEqual(sorted(found), sorted(expected))
+        for name, tensor in expected.items():
+            self.assertTrue(torch.equal(tensor, found[name]), name)
+        self.assertEqual(index["metadata"]["total_size"], sum(tensor.nbytes for tensor in expected.values()))
+        self.assertEqual(report["output_bytes"], sum((self.folder / name).stat().st_size for name in names))
+        self.assertTrue(all((self.folder / name).stat().st_size <= 1_200_000 for name in names))
+
+    def test_plan_says_what_will_be_written(self):
+        plan = qmill_json("plan", self.model, "-o", self.out, "--max-shard-size", "1.2MB")
+        self.assertEqual(len(plan["output_files"]), 4)
+        self.assertEqual(plan["comfyui"]["loads"], False)
+        self.assertEqual(plan["comfyui"]["because"], "a model in several files")
+        text, _ = qmill("plan", self.model, "-o", self.out, "--max-shard-size", "1.2MB")
+        self.assertIn("files      3 files, out-00001-of-00003.safetensors to out-00003-of-00003.safetensors, and out.safetensors.index.json", text)
+        self.assertIn("mainline ComfyUI does not load a model in several files", text)
+
+    def test_qmill_reads_them_again(self):
+        qmill("-i", self.model, "-o", self.out, "--max-shard-size=1200000")
+        qmill("-i", self.model, "-o", self.whole)
+        decoded, expected = self.folder / "decoded.safetensors", self.folder / "expected.safetensors"
+        qmill("dequantize", self.folder / "out.safetensors.index.json", decoded)
+        qmill("dequantize", self.whole, expected)
+        self.assertEqual(read(decoded)[0].keys(), read(expected)[0].keys())
+        for name, tensor in read(expected)[0].items():
+            self.assertTrue(torch.equal(tensor, read(decoded)[0][name]), name)
+
+    def test_a_model_below_the_size_is_one_file(self):
+        qmill("-i", self.model, "-o", self.out, "--max-shard-size", "5GB")
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["m.safetensors", "out.safetensors"])
+
+    def test_a_layer_above_the_size_is_a_file_of_its_own_with_a_warning(self):
+        save_file({"a.weight": torch.randn(2048, 1024).bfloat16(), "b.weight": torch.randn(64, 1024).bfloat16()}, self.model)
+        report = qmill_json("-i", self.model, "-o", self.out, "--max-shard-size", "1MB")
+        self.assertEqual(len(report["output_files"]), 3)
+        self.assertTrue(any("is larger than --max-shard-size" in warning for warning in report["warnings"]), report["warnings"])
+
+    def test_sizes_and_names_that_make_no_sense(self):
+        for size in ("", "5", "0GB", "-5GB", "5XB", "GB", "nan", "inf", "1e400GB", "5 G B x", "999KB"):
+            self.refused("-i", self.model, "-o", self.out, f"--max-shard-size={size}", status=2, says=("--max-shard-size",))
+        for name in ("out", "out.dev", "out-00001-of-00002.safetensors"):
+            self.refused("-i", self.model, "-o", self.folder / name, "--max-shard-size=1MB", status=2, says=(name,))
+
+    def test_units(self):
+        for size, files in (("1MB", 6), ("1.1 mib", 3), ("1200KB", 3), ("1200000B", 3), ("1GiB", 1), ("0.001TB", 1)):
+            plan = qmill_json("plan", self.model, "-o", self.out, "--max-shard-size", size)
+            self.assertEqual(len(plan["output_files"]) - (files > 1), files, size)

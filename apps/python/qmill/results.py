@@ -88,6 +88,7 @@ class ConvertResult(Result):
     """A finished conversion. The file is complete and has its name."""
 
     output: Path
+    output_files: list[Path]  # `output`, or its shards and last their index
     output_bytes: int
     input_bytes: int
     seconds: float
@@ -149,7 +150,8 @@ class Plan(Result):
     """What `convert` with the same arguments would do. Nothing was written."""
 
     layers: list[PlannedLayer]
-    output_bytes: int  # exact, with the header
+    output_bytes: int  # exact, with the headers
+    output_files: list[Path]
     tensors: int
     architecture: str | None
     filters: list[str]

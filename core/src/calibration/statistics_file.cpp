@@ -114,8 +114,8 @@ class Writer {
     if (std::string model = file_.recorded_model(); !model.empty())
       metadata.insert({{"format", std::string(kRecordingFormat)}, {"checkpoint", std::move(model)}});
     const OutputPlan plan = plan_output(std::move(tensors), metadata);
-    OutputFile output(destination_, plan.file_bytes);
-    output.write(0, std::as_bytes(std::span(plan.header)));
+    OutputFile output(destination_, plan.bytes());
+    output.write(0, std::as_bytes(std::span(plan.files.front().header)));
     for (const std::vector<SampledLayer>& group : groups) {
       const InputStatistics statistics = measure(group.front(), true);
       const float scale = input_scale(statistics);
@@ -131,7 +131,7 @@ class Writer {
       }
     }
     output.publish(options_.sync, options_.overwrite);
-    return plan.file_bytes;
+    return plan.bytes();
   }
 
   std::uint64_t write_json(const std::vector<std::vector<SampledLayer>>& groups) {

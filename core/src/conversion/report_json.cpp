@@ -23,6 +23,7 @@ std::string report_json(const Plan& plan, const ConvertReport& report) {
   Json layers = Json::array();
   for (const LayerReport& layer : report.layers) layers.push_back(layer_report(layer));
   Json json = {{"output", plan.options.output.string()},
+               {"output_files", output_files_json(plan)},
                {"output_bytes", report.bytes_written},
                {"input_bytes", report.bytes_read},
                {"seconds", report.seconds},

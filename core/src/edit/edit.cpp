@@ -47,8 +47,8 @@ class Editor {
     for (TensorInfo& tensor : tensors)
       if (const auto text = texts_.find(tensor.name); text != texts_.end()) tensor.shape = {static_cast<std::int64_t>(text->second.size())};
     const OutputPlan plan = plan_output(tensors, new_metadata_);
-    OutputFile file(fs::weakly_canonical(fs::absolute(edit_.output)), plan.file_bytes);
-    file.write(0, std::as_bytes(std::span(plan.header)));
+    OutputFile file(fs::weakly_canonical(fs::absolute(edit_.output)), plan.bytes());
+    file.write(0, std::as_bytes(std::span(plan.files.front().header)));
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       if (cancel != nullptr && *cancel) throw Error(ErrorKind::cancelled, "interrupted");
       const std::uint64_t offset = plan.tensors.at(tensors[i].name).offset;
@@ -59,7 +59,7 @@ class Editor {
         copy(file, i, offset);
     }
     file.publish(edit_.sync, edit_.overwrite);
-    report_.bytes_written = plan.file_bytes;
+    report_.bytes_written = plan.bytes();
     return std::move(report_);
   }
 

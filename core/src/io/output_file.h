@@ -45,6 +45,12 @@ class OutputFile {
   // `overwrite` replaces it, keeping its permissions.
   void publish(bool sync, bool overwrite);
 
+  // The steps of publish() for one of several files (output_set.h). rename() keeps what it replaces, if the system can, until settle();
+  // take_back() brings that back.
+  void rename(bool overwrite, bool keeps_replaced);
+  void take_back() noexcept;
+  void settle(bool sync) noexcept;
+
   // The destructor leaves the part where it is.
   void keep() { kept_ = true; }
   const std::filesystem::path& part() const { return part_; }
@@ -52,13 +58,14 @@ class OutputFile {
  private:
   void lock();
   void reserve(std::uint64_t bytes);
-  void rename(bool overwrite);
   int input_handle(const std::filesystem::path& file);
 
   std::filesystem::path destination_;
   std::filesystem::path part_;
   int handle_ = -1;
-  bool kept_ = false;  // or published
+  bool kept_ = false;
+  bool published_ = false;
+  bool replaced_ = false;  // what was at the destination has the part's name
   std::map<std::filesystem::path, int> inputs_;  // open for copy()
 };
 

@@ -108,7 +108,7 @@ void OutputFile::reserve(std::uint64_t bytes) {
 OutputFile::~OutputFile() {
   for (const auto& [file, handle] : inputs_) ::close(handle);
   if (handle_ >= 0) ::close(handle_);
-  if (!kept_) ::unlink(part_.c_str());
+  if (replaced_ || !(kept_ || published_)) ::unlink(part_.c_str());
 }
 
 void OutputFile::read(std::uint64_t offset, std::span<std::byte> out) const {
@@ -183,12 +183,16 @@ void OutputFile::sync() {
 }
 
 // Gives the part its name, in one step that other programs see whole.
-void OutputFile::rename(bool overwrite) {
+void OutputFile::rename(bool overwrite, bool keeps_replaced) {
   struct stat replaced = {};
   if (overwrite) {
     if (::stat(destination_.c_str(), &replaced) == 0 && ::fchmod(handle_, replaced.st_mode & 07777) != 0)
       fail(destination_, "keep the permissions of the file that is replaced", errno);
-    if (::rename(part_.c_str(), destination_.c_str()) != 0) fail(destination_, "rename the finished file", errno);
+#if defined(RENAME_EXCHANGE)
+    replaced_ = keeps_replaced && ::renameat2(AT_FDCWD, part_.c_str(), AT_FDCWD, destination_.c_str(), RENAME_EXCHANGE) == 0;
+#endif
+    if (!replaced_ && ::rename(part_.c_str(), destination_.c_str()) != 0) fail(destination_, "rename the finished file", errno);
+    published_ = true;
     return;
   }
   int code = EINVAL;
@@ -206,12 +210,27 @@ void OutputFile::rename(bool overwrite) {
                 "move that file, or add `overwrite` to replace it")
         .in(fmt::format("'{}'", destination_.string()));
   if (code != 0) fail(destination_, "rename the finished file", code);
+  published_ = true;
 }
 
 void OutputFile::publish(bool sync, bool overwrite) {
   if (sync) this->sync();
-  rename(overwrite);
-  kept_ = true;
+  rename(overwrite, false);
+  settle(sync);
+}
+
+void OutputFile::take_back() noexcept {
+  if (!published_) return;
+#if defined(RENAME_EXCHANGE)
+  if (replaced_) ::renameat2(AT_FDCWD, part_.c_str(), AT_FDCWD, destination_.c_str(), RENAME_EXCHANGE);
+#endif
+  if (!replaced_) ::rename(destination_.c_str(), part_.c_str());
+  published_ = replaced_ = false;
+}
+
+void OutputFile::settle(bool sync) noexcept {
+  if (replaced_) ::unlink(part_.c_str());
+  replaced_ = false;
   if (!sync) return;
   const int folder = ::open(destination_.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder < 0) return;  // the file is complete; its name is merely not certain to survive a power cut

@@ -1,9 +1,34 @@
 #include "options/rows.h"
 
+#include <qmill/error.h>
+
+#include <fmt/format.h>
+
+#include <array>
+#include <charconv>
+
 namespace qmill {
 namespace {
 
+constexpr double kSmallestShard = 1e6;  // smaller ones are mistakes of a unit
+
 const std::vector<std::pair<const char*, DType>> kKeptTypes = {{"f32", DType::f32}, {"bf16", DType::bf16}, {"f16", DType::f16}};
+
+// "5GB" is 5 * 10^9, "5GiB" 5 * 2^30.
+std::uint64_t parse_bytes(const std::string& text) {
+  constexpr std::array<std::pair<std::string_view, double>, 10> kUnits = {
+      {{"KIB", 1 << 10}, {"MIB", 1 << 20}, {"GIB", 1 << 30}, {"TIB", 1024.0 * (1 << 30)}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}, {"", 1}}};
+  double number = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), number);
+  std::string unit(end, text.data() + text.size());
+  std::erase(unit, ' ');
+  for (char& c : unit)
+    if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
+  for (const auto& [name, bytes] : kUnits)
+    if (code == std::errc() && unit == name && number * bytes >= kSmallestShard && number * bytes <= kLargestInteger)
+      return static_cast<std::uint64_t>(number * bytes);
+  throw Error(ErrorKind::usage, fmt::format("`max_shard_size` is '{}', expected a size of at least 1MB, such as 5GB, 4GiB or 500MB", text));
+}
 
 std::optional<DType> kept_type(const std::string& name) {
   for (const auto& [known, dtype] : kKeptTypes)
@@ -76,6 +101,11 @@ void add_file_rows(Rows& rows) {
                                         options.written.clamp_overflow = values.text("fp16_overflow") == "clamp";
                                       });
   overflow.spec.choices = {"error", "clamp"};
+  written.optional("max_shard_size", "SIZE", std::string(),
+                   "write files of at most this size and an index that names them: 5GB, 4GiB, 500MB or a number of bytes",
+                   [](ConvertOptions& options, const OptionValues& values) {
+                     if (values.has("max_shard_size")) options.written.max_shard_bytes = parse_bytes(values.text("max_shard_size"));
+                   });
 }
 
 }  // namespace qmill

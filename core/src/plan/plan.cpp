@@ -3,6 +3,7 @@
 #include <qmill/core/output_plan.h>
 #include "calibration/calibration.h"
 #include "host/guard.h"
+#include "io/destination.h"
 #include "lora/known_model.h"
 #include "lora/merged_values.h"
 #include "model/layers.h"
@@ -98,13 +99,21 @@ class Planner {
     plan_.inputs = planned_inputs(source_, options_);
     if (merge_) plan_.inputs_identity += merge_->identity();
     if (calibration_) plan_.inputs_identity += calibration_->identity();
-    std::vector<TensorInfo> outputs;
-    for (const Decision& decision : plan_.decisions) outputs.insert(outputs.end(), decision.outputs.begin(), decision.outputs.end());
-    plan_.output = plan_output(std::move(outputs), output_metadata(source_, options_, plan_));
+    plan_files();
     return std::move(plan_);
   }
 
  private:
+  void plan_files() {
+    std::vector<std::vector<TensorInfo>> outputs;
+    for (const Decision& decision : plan_.decisions) outputs.push_back(decision.outputs);
+    const std::optional<std::uint64_t> limit = options_.written.max_shard_bytes;
+    plan_.output = plan_shards(outputs, output_metadata(source_, options_, plan_), limit);
+    for (const PlannedFile& file : plan_.output.files)
+      if (limit && file.bytes > *limit)
+        plan_.warnings.push_back(fmt::format("a file of {} bytes is larger than `max_shard_size`: a layer is never divided", file.bytes));
+  }
+
   // First of all: what else is wrong with a quantized model follows from that.
   static const TensorSource& plain(const TensorSource& source, const ConvertOptions& options) {
     try {
@@ -261,6 +270,13 @@ std::string_view action_name(Action action) {
       return "remove";
   }
   return "copy";
+}
+
+std::vector<std::filesystem::path> Plan::output_files() const {
+  if (!output.has_shards()) return {options.output};
+  std::vector<std::filesystem::path> files = shard_files(options.output, output.files.size());
+  files.push_back(index_of(options.output));
+  return files;
 }
 
 std::size_t Plan::count(Action action) const {

@@ -70,7 +70,8 @@ bool may_overflow(const Decision& decision) {
 }  // namespace
 
 std::string Plan::digest() const {
-  std::string text = output.header;
+  std::string text;
+  for (const PlannedFile& file : output.files) text += file.header;
   text += inputs_identity;
   bool may_clamp = false;
   for (const Decision& decision : decisions) {

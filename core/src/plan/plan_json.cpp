@@ -61,6 +61,12 @@ Json options_json(const Options& options) {
 
 }  // namespace
 
+nlohmann::ordered_json output_files_json(const Plan& plan) {
+  Json files = Json::array();
+  for (const std::filesystem::path& file : plan.output_files()) files.push_back(file.string());
+  return files;
+}
+
 void add_run(nlohmann::ordered_json& json, const Plan& plan) {
   json["architecture"] = plan.architecture.empty() ? Json(nullptr) : Json(plan.architecture);
   json["filters"] = plan.filters;
@@ -94,7 +100,8 @@ std::string Plan::json() const {
                       {"merged", merged_json(plan, decision)},
                       {"outputs", outputs}});
   }
-  Json json = {{"layers", layers}, {"output_bytes", plan.output.file_bytes}, {"tensors", plan.output.tensors.size()}};
+  Json json = {{"layers", layers}, {"output_bytes", plan.output.bytes()}, {"tensors", plan.output.tensors.size()}};
+  json["output_files"] = output_files_json(plan);
   add_run(json, plan);
   const PlanReader reader = reader_of(plan);
   json["comfyui"] = {{"loads", reader.loads ? Json(*reader.loads) : Json(nullptr)}, {"since", reader.since}, {"because", reader.because}};

@@ -7,7 +7,10 @@
 
 namespace qmill {
 
-// Adds it to an object.
+// The files that the output consists of.
+nlohmann::ordered_json output_files_json(const Plan& plan);
+
+// Adds what both have to an object.
 void add_run(nlohmann::ordered_json& json, const Plan& plan);
 
 }  // namespace qmill

@@ -30,6 +30,7 @@ PlanReader reader_of(const Plan& plan) {
     reader.since = std::max(reader.since, need.since);
     has_markers = has_markers || !decision.label.marker.empty();
   }
+  if (plan.output.has_shards()) return {false, "", "a model in several files"};
   if (!plan.not_loaded.empty()) return {false, "", plan.not_loaded};
   if (has_markers && !plan.not_judged.empty()) {
     reader.loads = std::nullopt;

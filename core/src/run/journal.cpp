@@ -16,6 +16,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::uint64_t kMaxJournalBytes = std::uint64_t{1} << 30;
+constexpr std::string_view kPublishing = R"({"publishing":true})";
 
 // Exactly, NaN and infinity included.
 std::string exact(double value) { return fmt::format("{:a}", value); }
@@ -89,6 +90,14 @@ Journal::Journal(std::filesystem::path file, std::string identity, bool resume) 
   if (resume && std::filesystem::exists(path_, ignored)) read();
 }
 
+bool was_publishing(const std::filesystem::path& journal) {
+  try {
+    return read_text_file(journal, kMaxJournalBytes).ends_with(fmt::format("\n{}\n", kPublishing));
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 Journal::~Journal() {
   if (kept_ || (file_ == nullptr && !dropped_)) return;  // that of another run, perhaps
   file_.reset();
@@ -107,6 +116,11 @@ void Journal::read() {
   for (std::size_t begin = 0, end = text.find('\n'); end != std::string::npos; begin = end + 1, end = text.find('\n', begin)) {
     const std::string_view line = std::string_view(text).substr(begin, end - begin);
     const Json json = Json::parse(line, nullptr, false);
+    was_publishing_ = line == kPublishing;
+    if (was_publishing_) {
+      read_bytes_ = end + 1;
+      continue;
+    }
     if (begin == 0) {
       if (!json.is_object() || !json.contains("qmill_journal")) refuse(ErrorKind::input, "it is no journal of qmill");
       if (line_of(json) != identity_)
@@ -131,6 +145,11 @@ void Journal::add(const std::string& name, const JournalEntry& entry) {
   for (const auto& [tensor, hash] : entry.hashes) tensors[tensor] = hash;
   pending_ += line_of({{"name", name}, {"tensors", tensors}, {"report", entry.report ? report_line(*entry.report) : Json(nullptr)}});
   if (!found_.contains(name)) ++count_;
+}
+
+void Journal::note_publishing(bool sync) {
+  pending_ += fmt::format("{}\n", kPublishing);
+  flush(sync);
 }
 
 void Journal::flush(bool sync) {

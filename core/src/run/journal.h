@@ -25,6 +25,9 @@ using JournalEntries = std::map<std::string, JournalEntry>;  // by name of the s
 // "model.safetensors.qmill-journal"
 std::filesystem::path journal_of(const std::filesystem::path& destination);
 
+// Whether a run of this output ended while its files got their names. False where nothing can be read.
+bool was_publishing(const std::filesystem::path& journal);
+
 // What is the same in all runs of one conversion: the plan's digest, and size and time of each file that is read.
 std::string conversion_identity(const Plan& plan);
 
@@ -44,6 +47,10 @@ class Journal {
   // `sync`: to the disk. Call it after what the entries speak of is there. Throws Error(io).
   void flush(bool sync);
 
+  // The files get their names now: a run that ended here has published some of them.
+  void note_publishing(bool sync);
+  bool was_publishing() const { return was_publishing_; }
+
   std::size_t count() const { return count_; }  // of entries, found and added
   void keep() { kept_ = true; }
   void drop() { kept_ = false, dropped_ = true; }
@@ -58,7 +65,7 @@ class Journal {
   std::uint64_t read_bytes_ = 0;  // of whole lines
   std::string pending_;
   std::unique_ptr<AppendFile> file_;
-  bool kept_ = false, dropped_ = false;
+  bool kept_ = false, dropped_ = false, was_publishing_ = false;
 };
 
 }  // namespace qmill

@@ -1,5 +1,6 @@
 #include "run/part.h"
 
+#include "io/destination.h"
 #include "io/hash.h"
 
 #include <qmill/error.h>
@@ -11,16 +12,44 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path destination_of(const ConvertOptions& options) { return fs::weakly_canonical(fs::absolute(options.output)); }
+fs::path resolved(const fs::path& file) { return fs::weakly_canonical(fs::absolute(file)); }
+fs::path journal_of(const ConvertOptions& options) { return journal_of(resolved(options.output)); }
 
 // Decoding takes seconds: it is not worth a second run's while.
 bool is_resumable(const ConvertOptions& options) { return options.run.keep_part && !options.decode_to; }
 
-OutputFile::Part kind_of(const ConvertOptions& options) {
-  if (!is_resumable(options)) return OutputFile::Part::own;
+std::string index_text(const Plan& plan) {
+  std::vector<std::string> names;
+  for (const fs::path& file : plan.output_files()) names.push_back(file.filename().string());
+  return shard_index_text(plan.output, names);
+}
+
+std::vector<NewFile> new_files(const Plan& plan) {
+  std::vector<NewFile> files;
+  for (const fs::path& file : plan.output_files()) {
+    const bool is_index = files.size() == plan.output.files.size();
+    files.push_back({resolved(file), is_index ? index_text(plan).size() : plan.output.files[files.size()].bytes});
+  }
+  return files;
+}
+
+OutputFile::Part kind_of(const Plan& plan) {
+  if (!is_resumable(plan.options)) return OutputFile::Part::own;
+  bool is_there = goes_on_publishing(plan.options);
   std::error_code ignored;
-  const bool is_there = options.run.resume && fs::exists(part_of(destination_of(options)), ignored);
+  if (plan.options.run.resume)
+    for (const NewFile& file : new_files(plan)) is_there = is_there || fs::exists(part_of(file.destination), ignored);
   return is_there ? OutputFile::Part::existing : OutputFile::Part::fresh;
+}
+
+// Files that a run has published before it ended are parts again.
+std::vector<NewFile> unpublished(std::vector<NewFile> files, bool was_publishing) {
+  for (const NewFile& file : files) {
+    std::error_code error;
+    if (was_publishing && !fs::exists(part_of(file.destination), error) && fs::exists(file.destination, error))
+      fs::rename(file.destination, part_of(file.destination), error);
+  }
+  return files;
 }
 
 // A run that ended so may be finished by another one: nothing is wrong with what it did.
@@ -32,24 +61,46 @@ bool is_worked_on(const Decision& decision) {
   return decision.action == Action::quantize || decision.action == Action::cast || decision.action == Action::merge;
 }
 
-void check_part(const ConvertOptions& options) {
-  const fs::path part = part_of(destination_of(options));
-  std::error_code ignored;
-  if (!is_resumable(options) || options.run.resume || !fs::exists(part, ignored)) return;
-  if (is_in_use(part))
-    throw Error(ErrorKind::io, "another run writes it now", "wait for that run, or choose another name with `output`")
+void check_part(const ConvertOptions& options, const std::vector<fs::path>& files) {
+  if (!is_resumable(options) || options.run.resume) return;
+  for (const fs::path& file : files) {
+    const fs::path part = part_of(resolved(file));
+    std::error_code ignored;
+    if (!fs::exists(part, ignored)) continue;
+    if (is_in_use(part))
+      throw Error(ErrorKind::io, "another run writes it now", "wait for that run, or choose another name with `output`")
+          .in(fmt::format("'{}'", file.string()));
+    throw Error(ErrorKind::usage, fmt::format("'{}' is left of a run that ended early", part.string()),
+                "add `resume` to go on with it, or remove it to begin anew")
         .in(fmt::format("'{}'", options.output.string()));
-  throw Error(ErrorKind::usage, fmt::format("'{}' is left of a run that ended early", part.string()),
-              "add `resume` to go on with it, or remove it to begin anew")
-      .in(fmt::format("'{}'", options.output.string()));
+  }
+}
+
+bool goes_on_publishing(const ConvertOptions& options) {
+  return is_resumable(options) && options.run.resume && was_publishing(journal_of(options));
 }
 
 Part::Part(const Plan& plan)
     : plan_(plan),
       is_resumable_(is_resumable(plan.options)),
-      kind_(kind_of(plan.options)),
-      journal_(journal_of(destination_of(plan.options)), is_resumable_ ? conversion_identity(plan) : std::string(), goes_on()),
-      file_(destination_of(plan.options), plan.output.file_bytes, kind_) {}
+      kind_(kind_of(plan)),
+      journal_(journal_of(plan.options), is_resumable_ ? conversion_identity(plan) : std::string(), goes_on()),
+      files_(unpublished(new_files(plan), journal_.was_publishing()), kind_) {}
+
+void Part::write_headers() {
+  for (std::size_t i = 0; i < plan_.output.files.size(); ++i) files_[i].write(0, std::as_bytes(std::span(plan_.output.files[i].header)));
+  if (plan_.output.has_shards()) files_[files_.size() - 1].write(0, std::as_bytes(std::span(index_text(plan_))));
+}
+
+void Part::write(const std::string& name, std::span<const std::byte> bytes) {
+  const PlacedTensor& place = plan_.output.tensors.at(name);
+  files_[place.file].write(place.offset, bytes);
+}
+
+void Part::copy(const std::string& name, const Extent& from) {
+  const PlacedTensor& place = plan_.output.tensors.at(name);
+  files_[place.file].copy(from, place.offset);
+}
 
 std::vector<bool> Part::finished() const {
   std::vector<bool> finished;
@@ -71,7 +122,7 @@ bool Part::is_intact(const Decision& decision, const JournalEntry& entry) const 
     const auto placed = plan_.output.tensors.find(name);
     if (placed == plan_.output.tensors.end()) return false;
     bytes.resize(static_cast<std::size_t>(placed->second.info.bytes()));
-    file_.read(placed->second.offset, bytes);
+    files_[placed->second.file].read(placed->second.offset, bytes);
     if (hash_text(bytes) != hash) return false;
   }
   return true;
@@ -90,21 +141,22 @@ void Part::note(const Decision& decision, const std::vector<StoredTensor>& tenso
 
 void Part::flush() {
   if (!journal_.has_pending()) return;
-  if (plan_.options.run.sync) file_.sync();  // what the journal speaks of is on the disk first
+  if (plan_.options.run.sync) files_.sync();  // what the journal speaks of is on the disk first
   journal_.flush(plan_.options.run.sync);
   flushed_ = std::chrono::steady_clock::now();
 }
 
 void Part::publish() {
-  file_.publish(plan_.options.run.sync, plan_.options.run.overwrite);
+  if (is_resumable_ && files_.size() > 1) journal_.note_publishing(plan_.options.run.sync);
+  files_.publish(plan_.options.run.sync, plan_.options.run.overwrite);
   if (is_resumable_) journal_.drop();
 }
 
 Error Part::leave(const Error& error) {
   if (!is_resumable_ || !is_worth_keeping(error) || journal_.count() == 0) return error;
-  file_.keep();
+  files_.keep();
   journal_.keep();
-  std::string left = fmt::format("'{}' keeps what is finished: `resume` goes on with it, or remove it", file_.part().string());
+  std::string left = fmt::format("'{}' keeps what is finished: `resume` goes on with it, or remove it", files_[0].part().string());
   try {
     flush();
   } catch (const Error& failed) {

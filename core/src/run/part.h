@@ -1,7 +1,7 @@
-// The output while it grows, and what of it is finished: for the run that fills it, and for one that goes on after it.
+// The files of the output while they grow, and what of them is finished: for the run that fills it, and for one that goes on after it.
 #pragma once
 
-#include "io/output_file.h"
+#include "io/output_set.h"
 #include "run/journal.h"
 
 #include <chrono>
@@ -10,15 +10,23 @@
 
 namespace qmill {
 
-// Throws Error(usage) for a part that is left of another run, Error(io) for one that a run writes now. What `options` say of parts counts.
-void check_part(const ConvertOptions& options);
+// Throws Error(usage) for what is left of another run, Error(io) for a part that a run writes now. What `options` say of parts counts.
+// `files`: of the output, as far as they are known.
+void check_part(const ConvertOptions& options, const std::vector<std::filesystem::path>& files);
+
+// Whether a run with these options takes back files that another one has published before it ended.
+bool goes_on_publishing(const ConvertOptions& options);
 
 class Part {
  public:
   // Makes the part, or opens the one that is there if the run goes on with it. Throws what OutputFile and Journal throw.
   explicit Part(const Plan& plan);
 
-  OutputFile& file() { return file_; }
+  // The first bytes of each file.
+  void write_headers();
+  // Of an output's tensor. [threads as OutputFile says]
+  void write(const std::string& name, std::span<const std::byte> bytes);
+  void copy(const std::string& name, const Extent& from);
 
   // By index of the plan's decisions: whether an earlier run has stored its tensors, and they are there as it did. Reads them.
   std::vector<bool> finished() const;
@@ -43,7 +51,7 @@ class Part {
   const bool is_resumable_;
   const OutputFile::Part kind_;
   Journal journal_;
-  OutputFile file_;
+  OutputSet files_;  // of the plan, then the index if there is one
   std::chrono::steady_clock::time_point flushed_ = std::chrono::steady_clock::now();
 };
 

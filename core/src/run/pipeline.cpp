@@ -72,7 +72,7 @@ class Pipeline {
         budget_(plan.memory.bytes_in_flight) {
     reports_.resize(plan.decisions.size());
     progress_.layers = plan.count(Action::quantize);
-    progress_.bytes = plan.output.file_bytes;
+    progress_.bytes = plan.output.bytes();
   }
 
   ConvertReport run() {
@@ -91,8 +91,8 @@ class Pipeline {
   ConvertReport run_all() {
     const auto start = std::chrono::steady_clock::now();
     find_finished();
-    part_.file().write(0, std::as_bytes(std::span(plan_.output.header)));
-    progress_.bytes_done += plan_.output.header.size();
+    part_.write_headers();
+    for (const PlannedFile& file : plan_.output.files) progress_.bytes_done += file.header.size();
     {
       SharedValues shared;  // the jobs of the pool use it until that has waited for them
       std::optional<TaskPool> tasks(std::in_place, options_.run.threads);
@@ -270,11 +270,11 @@ class Pipeline {
   void write(const WriteJob& job) {
     throw_if_cancelled();
     for (const StoredTensor& tensor : job.tensors) {
-      part_.file().write(plan_.output.tensors.at(tensor.name).offset, bytes_of(tensor.data));
+      part_.write(tensor.name, bytes_of(tensor.data));
       progress_.bytes_done += tensor.data.nbytes();
     }
     if (job.extent) {
-      part_.file().copy(*job.extent, plan_.output.tensors.at(job.extent_name).offset);
+      part_.copy(job.extent_name, *job.extent);
       progress_.bytes_done += job.extent->bytes;
     }
     if (job.decision) {
@@ -291,7 +291,7 @@ class Pipeline {
   ConvertReport make_report() {
     ConvertReport report;
     report.warnings = warnings_;
-    report.bytes_written = plan_.output.file_bytes;
+    report.bytes_written = plan_.output.bytes();
     for (std::size_t i = 0; i < plan_.decisions.size(); ++i) {
       const Decision& decision = plan_.decisions[i];
       if (decision.action != Action::remove) report.bytes_read += static_cast<std::uint64_t>(decision.source.bytes());
@@ -332,15 +332,33 @@ QualityError::QualityError(std::string message)
     : Error(ErrorKind::numeric, std::move(message), "choose other settings, or keep the layer with `exclude_layers`") {}
 QualityError::~QualityError() = default;
 
+namespace {
+
+void check_files(const TensorSource& source, const ConvertOptions& options, const std::vector<fs::path>& files) {
+  const bool replaces = options.run.overwrite || goes_on_publishing(options);
+  for (const fs::path& file : files) {
+    require_file_name(file);
+    require_replaceable(file, input_files(source, options), replaces);
+  }
+  check_part(options, files);
+}
+
+}  // namespace
+
 void check_destination(const TensorSource& source, const ConvertOptions& options) {
-  require_file_name(options.output);
-  require_replaceable(options.output, input_files(source, options), options.run.overwrite);
   require_safetensors_name(options.output);
-  check_part(options);
+  if (options.written.max_shard_bytes) require_shard_name(options.output);
+  // How many shards there will be is not known before the plan.
+  check_files(source, options, {options.written.max_shard_bytes ? index_of(options.output) : options.output});
+}
+
+void check_destination(const TensorSource& source, const Plan& plan) {
+  check_destination(source, plan.options);
+  check_files(source, plan.options, plan.output_files());
 }
 
 ConvertReport run_plan(const TensorSource& source, const Plan& plan, const RunHooks& hooks) {
-  check_destination(source, plan.options);
+  check_destination(source, plan);
   require_selection(plan);
   return Pipeline(source, plan, hooks).run();
 }

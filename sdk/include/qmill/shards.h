@@ -18,6 +18,11 @@ struct ShardName {
   std::int64_t count = 0;
 };
 
+inline constexpr std::int64_t kMaxShards = 99'999;
+
+// The file name that says this. [any-thread]
+QMILL_API std::string shard_name_text(const ShardName& name);
+
 // Nothing for other names. [any-thread]
 QMILL_API std::optional<ShardName> parse_shard_name(std::string_view file_name);
 

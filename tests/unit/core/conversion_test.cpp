@@ -48,7 +48,7 @@ TEST(Conversion, PlansOnceAndRunsThatPlan) {
   EXPECT_EQ(&conversion.plan(), &plan);
   EXPECT_EQ(plan.digest(), digest);
   EXPECT_EQ(report.layers.size(), 2u);
-  EXPECT_EQ(std::filesystem::file_size(job.options.output), plan.output.file_bytes);
+  EXPECT_EQ(std::filesystem::file_size(job.options.output), plan.output.bytes());
 }
 
 TEST(Conversion, RunPlansWhereNobodyDid) {
@@ -197,7 +197,7 @@ TEST(DecodingPlan, StoresDecodedLayersInTheTypeAskedForAndCopiesTheRest) {
     EXPECT_EQ(dtype_of(stored), dtype);
     EXPECT_TRUE(stored.to(at::kFloat).equal(at::full({4, 6}, 1.5f)));
     EXPECT_EQ(job.output().tensors.at("l.bias").scalar_type(), at::kHalf);
-    EXPECT_EQ(std::filesystem::file_size(job.options.output), plan.output.file_bytes);
+    EXPECT_EQ(std::filesystem::file_size(job.options.output), plan.output.bytes());
   }
 }
 

@@ -227,7 +227,7 @@ TEST(PlanJson, SaysWhatIsDecidedAndWhatIsWritten) {
   const Plan plan = job.plan();
   const nlohmann::json json = nlohmann::json::parse(plan.json());
   EXPECT_EQ(json.at("digest"), plan.digest());
-  EXPECT_EQ(json.at("output_bytes"), plan.output.file_bytes);
+  EXPECT_EQ(json.at("output_bytes"), plan.output.bytes());
   EXPECT_EQ(json.at("tensors"), plan.output.tensors.size());
   EXPECT_EQ(json.at("quantizer"), "rtn");
   EXPECT_EQ(json.at("seed"), 5);

@@ -137,7 +137,7 @@ TEST(Plan, Fp16TakesEveryFloatingTensorOfTwoOrMoreDimensions) {
   EXPECT_EQ(decision_of(plan, "bias").action, Action::copy);
   EXPECT_EQ(decision_of(plan, "ids").action, Action::copy);
   EXPECT_EQ(plan.chosen_quantizer, "fp16");
-  EXPECT_FALSE(plan.output.header.find("_quantization_metadata") != std::string::npos);
+  EXPECT_FALSE(plan.output.files.front().header.find("_quantization_metadata") != std::string::npos);
 }
 
 TEST(Plan, TheFormatFp16IsTheSameAsTheQuantizerFp16) {
@@ -274,7 +274,7 @@ TEST(Plan, ANegativeSeedIsDrawnAndRecorded) {
     const Plan plan = job.plan();
     EXPECT_GE(plan.seed, 0);
     seeds.insert(plan.seed);
-    EXPECT_NE(plan.output.header.find("\"qmill.seed\":\"" + std::to_string(plan.seed) + "\""), std::string::npos);
+    EXPECT_NE(plan.output.files.front().header.find("\"qmill.seed\":\"" + std::to_string(plan.seed) + "\""), std::string::npos);
   }
   EXPECT_GT(seeds.size(), 1u);
 }
@@ -290,10 +290,10 @@ TEST(Plan, TheFileHasTheOrderAlignmentAndSizeThatWerePlanned) {
   job.run();
   EXPECT_EQ(job.output().order, (std::vector<std::string>{"ids", "a.weight_scale", "none", "z.weight_scale", "half", "a.comfy_quant",
                                                           "a.weight", "flag", "z.comfy_quant", "z.weight"}));
-  EXPECT_EQ(fs::file_size(job.options.output), job.made.output.file_bytes);
+  EXPECT_EQ(fs::file_size(job.options.output), job.made.output.bytes());
   const std::string bytes = testing::read_bytes(job.options.output);
-  EXPECT_EQ(bytes.substr(0, job.made.output.header.size()), job.made.output.header);
-  EXPECT_EQ(job.made.output.header.size() % 8, 0u);
+  EXPECT_EQ(bytes.substr(0, job.made.output.files.front().header.size()), job.made.output.files.front().header);
+  EXPECT_EQ(job.made.output.files.front().header.size() % 8, 0u);
   for (const auto& [name, tensor] : job.made.output.tensors)
     EXPECT_EQ(tensor.offset % static_cast<std::uint64_t>(dtype_bits(tensor.info.dtype) / 8), 0u) << name;
 }
@@ -304,7 +304,7 @@ TEST(Plan, HugeModelsArePlannedWithoutReadingThem) {
   SparseJob job(tensors);
   const Plan plan = job.plan();
   EXPECT_EQ(plan.count(Action::quantize), 300u);
-  EXPECT_GT(plan.output.file_bytes, 300ull * 16384 * 16384);
+  EXPECT_GT(plan.output.bytes(), 300ull * 16384 * 16384);
   EXPECT_FALSE(plan.read_data);
 }
 

@@ -42,7 +42,8 @@ class QMILL_CORE_API QualityError final : public Error {
   ~QualityError() override;
 };
 
-// Throws Error(usage) when the destination is an input, or exists and may not be overwritten.
+// Throws Error(usage) when the destination is an input, or exists and may not be overwritten. Of shards, only the index is known before the
+// plan: run_plan() looks at all of them.
 QMILL_CORE_API void check_destination(const TensorSource& source, const ConvertOptions& options);
 
 // Publishes plan.options.output, or throws and leaves nothing there. Qualities are measured on the stored bytes. `source` is that of the

@@ -1,4 +1,4 @@
-// The exact layout of a safetensors file before it is written: order, offsets and header.
+// The exact layout of safetensors files before they are written: order, offsets and headers.
 #pragma once
 
 #include <qmill/core/export.h>
@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,17 +15,36 @@ namespace qmill {
 // Where a tensor of the output lies.
 struct PlacedTensor {
   TensorInfo info;
+  std::size_t file = 0;      // in OutputPlan::files
   std::uint64_t offset = 0;  // in the file
 };
 
-struct OutputPlan {
-  std::string header;                           // the first bytes of the file: length and JSON
-  std::map<std::string, PlacedTensor> tensors;  // by name
-  std::uint64_t file_bytes = 0;
+struct PlannedFile {
+  std::string header;  // the first bytes of the file: length and JSON
+  std::uint64_t bytes = 0;
 };
 
-// Tensors by descending element size, then name, so that each is aligned. Throws Error(input) when a name is there twice, or the header is
-// larger than readers take.
-QMILL_CORE_API OutputPlan plan_output(std::vector<TensorInfo> tensors, const std::map<std::string, std::string>& metadata);
+// One file, or shards that an index describes.
+struct OutputPlan {
+  std::vector<PlannedFile> files;
+  std::map<std::string, PlacedTensor> tensors;  // by name
+
+  bool has_shards() const { return files.size() > 1; }
+  QMILL_CORE_API std::uint64_t bytes() const;  // of all files, without the index
+};
+
+using Metadata = std::map<std::string, std::string>;
+
+// One file. Tensors by descending element size, then name, so that each is aligned. Throws Error(input) when a name is there twice, or the
+// header is larger than readers take.
+QMILL_CORE_API OutputPlan plan_output(std::vector<TensorInfo> tensors, const Metadata& metadata);
+
+// As few files as it takes in this order, none above `max_bytes` (nothing: one file) unless one group alone is. The tensors of a group stay
+// together; every file has the metadata. Throws what plan_output() throws, and Error(usage) for more files than their names can count.
+QMILL_CORE_API OutputPlan plan_shards(const std::vector<std::vector<TensorInfo>>& groups, const Metadata& metadata,
+                                      std::optional<std::uint64_t> max_bytes);
+
+// The index of the shards, whose file names are `names`, in order: as transformers and diffusers write it.
+QMILL_CORE_API std::string shard_index_text(const OutputPlan& plan, const std::vector<std::string>& names);
 
 }  // namespace qmill

@@ -73,6 +73,9 @@ struct Plan {
 
   QMILL_CORE_API std::size_t count(Action action) const;
 
+  // That the output will be: options.output, or its shards and, last, their index.
+  QMILL_CORE_API std::vector<std::filesystem::path> output_files() const;
+
   // The plan as JSON (docs/json.md), indented; it has everything that is decided, and the digest.
   QMILL_CORE_API std::string json() const;
 
