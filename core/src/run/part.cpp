@@ -13,7 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 
 fs::path resolved(const fs::path& file) { return fs::weakly_canonical(fs::absolute(file)); }
-fs::path journal_of(const ConvertOptions& options) { return journal_of(resolved(options.output)); }
+fs::path journal_path(const ConvertOptions& options) { return journal_of(resolved(options.output)); }
 
 // Decoding takes seconds: it is not worth a second run's while.
 bool is_resumable(const ConvertOptions& options) { return options.run.keep_part && !options.decode_to; }
@@ -77,19 +77,21 @@ void check_part(const ConvertOptions& options, const std::vector<fs::path>& file
 }
 
 bool goes_on_publishing(const ConvertOptions& options) {
-  return is_resumable(options) && options.run.resume && was_publishing(journal_of(options));
+  return is_resumable(options) && options.run.resume && was_publishing(journal_path(options));
 }
 
 Part::Part(const Plan& plan)
     : plan_(plan),
       is_resumable_(is_resumable(plan.options)),
       kind_(kind_of(plan)),
-      journal_(journal_of(plan.options), is_resumable_ ? conversion_identity(plan) : std::string(), goes_on()),
+      journal_(journal_path(plan.options), is_resumable_ ? conversion_identity(plan) : std::string(), goes_on()),
       files_(unpublished(new_files(plan), journal_.was_publishing()), kind_) {}
 
 void Part::write_headers() {
   for (std::size_t i = 0; i < plan_.output.files.size(); ++i) files_[i].write(0, std::as_bytes(std::span(plan_.output.files[i].header)));
-  if (plan_.output.has_shards()) files_[files_.size() - 1].write(0, std::as_bytes(std::span(index_text(plan_))));
+  if (!plan_.output.has_shards()) return;
+  const std::string index = index_text(plan_);
+  files_[files_.size() - 1].write(0, std::as_bytes(std::span(index)));
 }
 
 void Part::write(const std::string& name, std::span<const std::byte> bytes) {
