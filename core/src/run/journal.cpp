@@ -2,6 +2,7 @@
 
 #include "io/file_identity.h"
 #include "io/json_text.h"
+#include "io/remove_file.h"
 #include "io/text_file.h"
 
 #include <qmill/error.h>
@@ -91,18 +92,15 @@ Journal::Journal(std::filesystem::path file, std::string identity, bool resume) 
 }
 
 bool was_publishing(const std::filesystem::path& journal) {
-  try {
-    return read_text_file(journal, kMaxJournalBytes).ends_with(fmt::format("\n{}\n", kPublishing));
-  } catch (const Error&) {
-    return false;
-  }
+  std::error_code ignored;
+  if (!std::filesystem::exists(journal, ignored)) return false;
+  return read_text_file(journal, kMaxJournalBytes).ends_with(fmt::format("\n{}\n", kPublishing));
 }
 
 Journal::~Journal() {
   if (kept_ || (file_ == nullptr && !dropped_)) return;  // that of another run, perhaps
   file_.reset();
-  std::error_code ignored;
-  std::filesystem::remove(path_, ignored);
+  remove_file(path_);
 }
 
 void Journal::read() {
