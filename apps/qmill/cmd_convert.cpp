@@ -3,6 +3,7 @@
 #include "convert_flags.h"
 #include "json_output.h"
 #include "progress.h"
+#include "shared_run.h"
 #include "simple_command.h"
 #include "summary.h"
 #include "text.h"
@@ -68,6 +69,7 @@ int convert(Conversion& conversion, const Arguments& arguments) {
   if (arguments.given("report")) check_report(arguments.text("report"), options, files);
   log_decisions(plan);
   const ConvertReport report = run_with_progress(conversion);
+  if (!reports()) return kDone;
   if (arguments.given("report")) write_report(arguments.text("report"), spoken(report_json(plan, report)), options, files);
   if (arguments.on("json")) {
     print_json(spoken(report_json(plan, report)));

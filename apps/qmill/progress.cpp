@@ -1,5 +1,6 @@
 #include "progress.h"
 
+#include "shared_run.h"
 #include "text.h"
 
 #include <qmill/core/logging.h>
@@ -51,6 +52,7 @@ void ProgressBar::update(const Progress& progress) {
 ConvertReport run_with_progress(Conversion& conversion) {
   RunHooks hooks;
   hooks.cancel = &watch_interrupts();
+  hooks.peers = peers();
   ProgressBar bar;
   if (logs(LogLevel::normal)) hooks.progress = [&](const Progress& progress) { bar.update(progress); };
   return conversion.run(hooks);

@@ -3,6 +3,7 @@
 
 #include "commands.h"
 #include "help.h"
+#include "shared_run.h"
 #include "text.h"
 
 #include <qmill/core/convert.h>
@@ -54,7 +55,15 @@ int help(const Words& words) {
   return run_convert({"--help", words.front()});
 }
 
+// Of several processes that share a run, none may do anything else.
+void require_shareable(const Words& words) {
+  if (peers() == nullptr || words.empty() || words.front() == "convert" || words.front().starts_with("-") || words.front() == "help") return;
+  throw Error(ErrorKind::usage, fmt::format("'{}' is not for several processes, expected convert", words.front()),
+              "run it with qmill, without mpirun");
+}
+
 int dispatch(Words words) {
+  require_shareable(words);
   if (words.empty()) {
     fmt::print("{}", program_help(command_overview()));
     return kUsage;
@@ -87,18 +96,22 @@ int status_of(const Error& error) {
 
 }  // namespace
 
-int run_words(Words words) {
+Ending ending_of(Words words) {
   try {
-    return dispatch(std::move(words));
+    return {dispatch(std::move(words)), ""};
   } catch (const Error& error) {
-    say(fmt::format("qmill: error: {}\n", printable(as_flags(error.what()))));
-    return status_of(error);
+    return {status_of(error), printable(as_flags(error.what()))};
   } catch (const std::bad_alloc&) {
-    say("qmill: error: out of memory; use --in-flight with a smaller number\n");
+    return {kFailed, "out of memory; use --in-flight with a smaller number"};
   } catch (const std::exception& error) {
-    say(fmt::format("qmill: error: unexpected: {}\n", error.what()));
+    return {kFailed, fmt::format("unexpected: {}", error.what())};
   }
-  return kFailed;
+}
+
+int run_words(Words words) {
+  const Ending ending = ending_of(std::move(words));
+  if (!ending.error.empty()) say(fmt::format("qmill: error: {}\n", ending.error));
+  return ending.status;
 }
 
 }  // namespace qmill::app

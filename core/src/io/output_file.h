@@ -23,6 +23,7 @@ class OutputFile {
     own,       // a name that nothing else uses
     fresh,     // part_of(destination), which must not exist: a later run may go on with it
     existing,  // the one that is there, which stays if this run ends early
+    shared,    // the one that is there, which another process has made and will publish
   };
 
   // Reserves the space. Throws Error(io) when the folder is missing or cannot be written, there is too little space, or another run writes

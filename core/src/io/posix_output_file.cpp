@@ -11,8 +11,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <random>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 #include <fcntl.h>
@@ -61,23 +63,30 @@ bool is_in_use(const fs::path& part) {
 }
 
 OutputFile::OutputFile(fs::path destination, std::uint64_t bytes, Part part)
-    : destination_(std::move(destination)), kept_(part == Part::existing) {
+    : destination_(std::move(destination)), kept_(part == Part::existing || part == Part::shared) {
   if (!fs::is_directory(destination_.parent_path()))
     throw Error(ErrorKind::io, fmt::format("the folder '{}' does not exist", destination_.parent_path().string()),
                 "make it, or choose another with `output`")
         .in(fmt::format("'{}'", destination_.string()));
-  if (part != Part::existing) require_space(destination_, bytes);
+  if (!kept_) require_space(destination_, bytes);
   part_ = part == Part::own ? temporary_beside(destination_) : part_of(destination_);
-  const int flags = part == Part::existing ? O_RDWR | O_CLOEXEC : O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
+  const int flags = kept_ ? O_RDWR | O_CLOEXEC : O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
   handle_ = retried([&] { return ::open(part_.c_str(), flags, 0666); });
+  // A network file system may remember for a while that the file was not there.
+  constexpr std::chrono::milliseconds kPause(100);
+  for (int tries = 0; handle_ < 0 && errno == ENOENT && part == Part::shared && tries < 600; ++tries) {
+    std::this_thread::sleep_for(kPause);
+    handle_ = retried([&] { return ::open(part_.c_str(), flags); });
+  }
   if (handle_ < 0) fail(part == Part::own ? destination_ : part_, "write there", errno);
+  if (part == Part::shared) return;
   try {
     if (part != Part::own) lock();
     reserve(bytes);
     if (part == Part::existing && set_size(bytes) != 0) fail(part_, "write it", errno);
   } catch (...) {
     ::close(handle_);
-    if (part != Part::existing) remove_file(part_);
+    if (!kept_) remove_file(part_);
     throw;
   }
 }

@@ -77,6 +77,19 @@ std::string difference(const Json& found, const Json& wanted) {
 
 }  // namespace
 
+Json entry_json(const JournalEntry& entry) {
+  Json tensors = Json::object();
+  for (const auto& [tensor, hash] : entry.hashes) tensors[tensor] = hash;
+  return {{"tensors", tensors}, {"report", entry.report ? report_line(*entry.report) : Json(nullptr)}};
+}
+
+JournalEntry parse_entry(const Json& json) {
+  JournalEntry entry;
+  for (const auto& [tensor, hash] : json.at("tensors").items()) entry.hashes[tensor] = hash.get<std::string>();
+  if (!json.at("report").is_null()) entry.report = report_of(json["report"]);
+  return entry;
+}
+
 std::filesystem::path journal_of(const std::filesystem::path& destination) { return destination.string() + ".qmill-journal"; }
 
 std::string conversion_identity(const Plan& plan) {
@@ -125,10 +138,7 @@ void Journal::read() {
         refuse(ErrorKind::usage, fmt::format("it is of another conversion: {}", difference(json, Json::parse(identity_))));
     } else {
       try {
-        JournalEntry entry;
-        for (const auto& [tensor, hash] : json.at("tensors").items()) entry.hashes[tensor] = hash.get<std::string>();
-        if (!json.at("report").is_null()) entry.report = report_of(json["report"]);
-        found_.insert_or_assign(json.at("name").get<std::string>(), std::move(entry));
+        found_.insert_or_assign(json.at("name").get<std::string>(), parse_entry(json));
       } catch (const Json::exception&) {
         break;  // cut short by a crash: what follows is not known
       }
@@ -139,9 +149,9 @@ void Journal::read() {
 }
 
 void Journal::add(const std::string& name, const JournalEntry& entry) {
-  Json tensors = Json::object();
-  for (const auto& [tensor, hash] : entry.hashes) tensors[tensor] = hash;
-  pending_ += line_of({{"name", name}, {"tensors", tensors}, {"report", entry.report ? report_line(*entry.report) : Json(nullptr)}});
+  Json line = entry_json(entry);
+  line["name"] = name;
+  pending_ += line_of(line);
   if (!found_.contains(name)) ++count_;
 }
 

@@ -8,6 +8,8 @@
 
 #include <qmill/core/convert.h>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include <map>
 #include <memory>
 #include <string>
@@ -19,6 +21,10 @@ struct JournalEntry {
   std::map<std::string, std::string> hashes;  // of the stored bytes (hash_text), by tensor
   std::optional<LayerReport> report;          // of a layer
 };
+
+nlohmann::ordered_json entry_json(const JournalEntry& entry);
+// Throws nlohmann::json::exception for what is none.
+JournalEntry parse_entry(const nlohmann::ordered_json& json);
 
 using JournalEntries = std::map<std::string, JournalEntry>;  // by name of the source's tensor
 

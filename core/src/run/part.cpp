@@ -33,8 +33,10 @@ std::vector<NewFile> new_files(const Plan& plan) {
   return files;
 }
 
-OutputFile::Part kind_of(const Plan& plan) {
-  if (!is_resumable(plan.options)) return OutputFile::Part::own;
+// Several processes find a part by its name.
+OutputFile::Part kind_of(const Plan& plan, bool is_shared, bool follows) {
+  if (follows) return OutputFile::Part::shared;
+  if (!is_resumable(plan.options)) return is_shared ? OutputFile::Part::fresh : OutputFile::Part::own;
   bool is_there = goes_on_publishing(plan.options);
   std::error_code ignored;
   if (plan.options.run.resume)
@@ -83,10 +85,10 @@ bool goes_on_publishing(const ConvertOptions& options) {
   return is_resumable(options) && options.run.resume && was_publishing(journal_path(options));
 }
 
-Part::Part(const Plan& plan)
+Part::Part(const Plan& plan, bool is_shared, bool follows)
     : plan_(plan),
-      is_resumable_(is_resumable(plan.options)),
-      kind_(kind_of(plan)),
+      is_resumable_(!follows && qmill::is_resumable(plan.options)),
+      kind_(kind_of(plan, is_shared, follows)),
       journal_(journal_path(plan.options), is_resumable_ ? conversion_identity(plan) : std::string(), goes_on()),
       files_(unpublished(new_files(plan), journal_.was_publishing()), kind_) {}
 
@@ -133,20 +135,27 @@ bool Part::is_intact(const Decision& decision, const JournalEntry& entry) const 
   return true;
 }
 
-void Part::note(const Decision& decision, const std::vector<StoredTensor>& tensors, const LayerReport* report) {
-  if (!is_resumable_) return;
-  JournalEntry entry;
+std::map<std::string, std::string> hashes_of(const std::vector<StoredTensor>& tensors) {
+  std::map<std::string, std::string> hashes;
   for (const StoredTensor& tensor : tensors)
-    entry.hashes[tensor.name] = hash_text({static_cast<const std::byte*>(tensor.data.const_data_ptr()), tensor.data.nbytes()});
-  if (report != nullptr) entry.report = *report;
+    hashes[tensor.name] = hash_text({static_cast<const std::byte*>(tensor.data.const_data_ptr()), tensor.data.nbytes()});
+  return hashes;
+}
+
+void Part::note(const Decision& decision, const JournalEntry& entry) {
+  if (!is_resumable_) return;
   journal_.add(decision.source.name, entry);
   constexpr std::chrono::seconds kInterval(2);  // of work that a crash may cost
   if (std::chrono::steady_clock::now() - flushed_ >= kInterval) flush();
 }
 
+void Part::sync() {
+  if (plan_.options.run.sync) files_.sync();
+}
+
 void Part::flush() {
   if (!journal_.has_pending()) return;
-  if (plan_.options.run.sync) files_.sync();  // what the journal speaks of is on the disk first
+  sync();  // what the journal speaks of is on the disk first
   journal_.flush(plan_.options.run.sync);
   flushed_ = std::chrono::steady_clock::now();
 }

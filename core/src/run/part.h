@@ -19,8 +19,9 @@ bool goes_on_publishing(const ConvertOptions& options);
 
 class Part {
  public:
-  // Makes the part, or opens the one that is there if the run goes on with it. Throws what OutputFile and Journal throw.
-  explicit Part(const Plan& plan);
+  // Makes the part, or opens the one that is there if the run goes on with it; `follows`: the one of rank 0, for a run that several processes
+  // share. Throws what OutputFile and Journal throw.
+  explicit Part(const Plan& plan, bool is_shared = false, bool follows = false);
 
   // The first bytes of each file.
   void write_headers();
@@ -34,14 +35,19 @@ class Part {
   std::optional<LayerReport> report_of(const Decision& decision) const;
   bool goes_on() const { return kind_ == OutputFile::Part::existing; }
 
-  // The tensors of a decision are stored. `report`: of a layer. [one thread]
-  void note(const Decision& decision, const std::vector<StoredTensor>& tensors, const LayerReport* report);
+  // The tensors of a decision that is worked on are stored. [one thread]
+  void note(const Decision& decision, const JournalEntry& entry);
+
+  // What was written so far is on the disk, if the run asks for that.
+  void sync();
 
   void publish();
 
   // The error of a run that ended early, with what it leaves for another one: what is finished, unless another run would meet the same
   // error, or nothing is. The destructor removes the rest.
   Error leave(const Error& error);
+
+  bool is_resumable() const { return is_resumable_; }
 
  private:
   bool is_intact(const Decision& decision, const JournalEntry& entry) const;
@@ -50,10 +56,13 @@ class Part {
   const Plan& plan_;
   const bool is_resumable_;
   const OutputFile::Part kind_;
-  Journal journal_;
+  Journal journal_;  // unused by a process that follows
   OutputSet files_;  // of the plan, then the index if there is one
   std::chrono::steady_clock::time_point flushed_ = std::chrono::steady_clock::now();
 };
+
+// As JournalEntry has them.
+std::map<std::string, std::string> hashes_of(const std::vector<StoredTensor>& tensors);
 
 // Read as a tensor of its own and changed: a bias that is corrected goes with its layer.
 bool is_worked_on(const Decision& decision);

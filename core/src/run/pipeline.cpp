@@ -1,12 +1,15 @@
 // Reader, workers, writer: each tensor passes once, with a bounded number of bytes on the way. The unit of work is a layer, weight and
 // bias: the reader reads it, a worker takes it through its steps (run_layer.h), the writer stores what comes of it.
 #include "engine/channel.h"
+#include "calibration/calibration.h"
 #include "engine/shared_values.h"
 #include "io/destination.h"
 #include "lora/merged_values.h"
 #include "model/finite_values.h"
 #include "plan/input_files.h"
 #include "run/cast_tensor.h"
+#include "run/follower.h"
+#include "run/leader.h"
 #include "run/part.h"
 #include "run/run_layer.h"
 
@@ -19,6 +22,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <map>
 #include <thread>
 #include <utility>
 
@@ -29,11 +33,11 @@ namespace fs = std::filesystem;
 
 // What the writer does next: write tensors, or copy one from file to file. `reserved` goes back to the budget after it.
 struct WriteJob {
-  std::optional<std::size_t> decision;  // that is finished with it, and noted in the journal
+  std::size_t decision = 0;  // that is finished with it
   std::vector<StoredTensor> tensors;
-  std::optional<Extent> extent;
-  std::string extent_name;
+  std::optional<Extent> extent;  // of the decision's source
   std::uint64_t reserved = 0;
+  std::string warning;  // of a tensor that is copied
 };
 
 std::uint64_t output_bytes(const Decision& decision) {
@@ -55,21 +59,28 @@ std::uint64_t pool_bytes(const Plan& plan, const ValueSource& values) {
   return std::min(all, std::max(largest, plan.memory.bytes_in_flight));
 }
 
+// One more than can be worked on at once: what comes next is read meanwhile.
+std::uint64_t waiting_layers(int threads) {
+  return 1 + (threads > 0 ? static_cast<std::uint64_t>(threads) : std::max(1u, std::thread::hardware_concurrency()));
+}
+
 std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
 class Pipeline {
  public:
-  Pipeline(const TensorSource& source, const Plan& plan, const RunHooks& hooks)
+  Pipeline(const TensorSource& source, const Plan& plan, const RunHooks& hooks, Work& work)
       : source_(source),
         plan_(plan),
         options_(plan.options),
         hooks_(hooks),
+        work_(work),
         values_(values_of(source, plan.merge)),
-        part_(plan),
+        part_(plan, is_shared(), follows()),
         buffers_(std::make_shared<BufferPool>(pool_bytes(plan, *values_))),
-        budget_(plan.memory.bytes_in_flight) {
+        budget_(plan.memory.bytes_in_flight),
+        waiting_(waiting_layers(plan.options.run.threads)) {
     reports_.resize(plan.decisions.size());
     progress_.layers = plan.count(Action::quantize);
     progress_.bytes = plan.output.bytes();
@@ -90,9 +101,7 @@ class Pipeline {
  private:
   ConvertReport run_all() {
     const auto start = std::chrono::steady_clock::now();
-    find_finished();
-    part_.write_headers();
-    for (const PlannedFile& file : plan_.output.files) progress_.bytes_done += file.header.size();
+    begin();
     {
       SharedValues shared;  // the jobs of the pool use it until that has waited for them
       std::optional<TaskPool> tasks(std::in_place, options_.run.threads);
@@ -104,6 +113,10 @@ class Pipeline {
       writer.join();
     }
     failure_.rethrow();
+    if (follows()) require_unchanged(plan_.inputs);
+    work_.complete();
+    if (follows()) return {};
+    require_finished();
     ConvertReport report = make_report();
     require_quality(report);
     throw_if_cancelled();
@@ -113,9 +126,56 @@ class Pipeline {
     return report;
   }
 
+  bool is_shared() const { return hooks_.peers != nullptr && hooks_.peers->count() > 1; }
+  bool follows() const { return is_shared() && hooks_.peers->rank() != 0; }
+
+  void begin() {
+    if (!follows()) {
+      find_finished();
+      part_.write_headers();
+      for (const PlannedFile& file : plan_.output.files) progress_.bytes_done += file.header.size();
+    }
+    work_.begin({follows() ? std::vector<WorkUnit>() : units(), [this](const FinishedDecision& finished) { note(finished); },
+                 [this] { part_.sync(); }, [this](std::exception_ptr failure) { failure_.set(std::move(failure)); }});
+  }
+
+  // A layer costs what its quantizer does with it: with real inputs, that grows with the square of its columns. Layers with the same inputs
+  // share what is made of these.
+  std::vector<WorkUnit> units() {
+    std::vector<WorkUnit> units;
+    TaskPool tasks(options_.run.threads);
+    std::map<std::string, std::size_t> unit_of;  // by identity of the inputs
+    for (std::size_t i = 0; i < plan_.decisions.size(); ++i) {
+      const Decision& decision = plan_.decisions[i];
+      // A bias goes with its layer.
+      if (finished_[i] || decision.action == Action::remove || decision.action == Action::correct) continue;
+      const std::string inputs = is_shared() ? inputs_of(decision, tasks) : "";
+      const auto elements = static_cast<double>(decision.source.elements());
+      const double cost = inputs.empty() ? elements : elements * static_cast<double>(decision.source.shape.back());
+      const auto known = unit_of.find(inputs);
+      if (inputs.empty() || known == unit_of.end()) {
+        unit_of[inputs] = units.size();
+        units.push_back({{i}, cost});
+      } else {
+        units[known->second].decisions.push_back(i);
+        units[known->second].cost += cost;
+      }
+    }
+    return units;
+  }
+
+  // Empty: nothing is known of them.
+  std::string inputs_of(const Decision& decision, TaskPool& tasks) {
+    if (decision.action != Action::quantize || !plan_.calibration) return "";
+    const std::unique_ptr<LayerCalibration> inputs =
+        plan_.calibration->for_layer(decision.values, RunResources{tasks, *buffers_, hooks_.cancel});
+    return inputs == nullptr ? "" : inputs->identity();
+  }
+
   // What an earlier run has finished is not done again.
   void find_finished() {
     finished_ = part_.finished();
+    finished_.resize(plan_.decisions.size());
     for (std::size_t i = 0; i < finished_.size(); ++i) {
       if (!finished_[i]) continue;
       const Decision& decision = plan_.decisions[i];
@@ -157,7 +217,7 @@ class Pipeline {
   // By number of the decision; in streaming mode off all that is worked on, else nothing.
   std::vector<at::Tensor> read_ahead() {
     std::vector<at::Tensor> values(plan_.decisions.size());
-    if (plan_.memory.mode != StreamingMode::off) return values;
+    if (plan_.memory.mode != StreamingMode::off || is_shared()) return values;
     for (std::size_t i = 0; i < values.size(); ++i) {
       throw_if_cancelled();
       if (is_worked_on(plan_.decisions[i]) && !finished_[i]) values[i] = read(plan_.decisions[i]);
@@ -167,32 +227,30 @@ class Pipeline {
 
   void read_all() {
     std::vector<at::Tensor> ahead = read_ahead();
-    for (std::size_t i = 0; i < plan_.decisions.size() && !failure_.happened(); ++i) {
-      throw_if_cancelled();
-      const Decision& decision = plan_.decisions[i];
-      if (decision.action == Action::remove || decision.action == Action::correct) continue;  // a bias goes with its layer
-      if (finished_[i]) continue;
-      if (i + 1 < plan_.decisions.size()) source_.prefetch(plan_.decisions[i + 1].source_index);
-      if (decision.action == Action::copy)
-        copy(decision);
-      else
-        submit(i, std::move(ahead[i]));
-    }
+    for (std::vector<std::size_t> given = work_.next(); !given.empty(); given = work_.next())
+      for (std::size_t k = 0; k < given.size(); ++k) {
+        if (failure_.happened()) return;
+        throw_if_cancelled();
+        if (k + 1 < given.size()) source_.prefetch(plan_.decisions[given[k + 1]].source_index);
+        if (plan_.decisions[given[k]].action == Action::copy)
+          copy(given[k]);
+        else
+          submit(given[k], std::move(ahead[given[k]]));
+      }
   }
 
   // From file to file where the source has the bytes in one.
-  void copy(const Decision& decision) {
+  void copy(std::size_t index) {
+    const Decision& decision = plan_.decisions[index];
     if (std::optional<Extent> extent = source_.extent(decision.source_index)) {
-      note_not_finite(decision, count_in_file(decision));
-      writes_.push({std::nullopt, {}, std::move(extent), decision.source.name, 0});
+      writes_.push({index, {}, std::move(extent), 0, not_finite_warning(decision, count_in_file(decision))});
       return;
     }
     const auto bytes = static_cast<std::uint64_t>(decision.source.bytes());
     budget_.acquire(bytes);
     at::Tensor values = read_bytes(source_, decision.source_index, *buffers_, resources_->tasks);
-    note_not_finite(decision,
-                    count_not_finite({static_cast<const std::byte*>(values.const_data_ptr()), values.nbytes()}, decision.source.dtype));
-    writes_.push({std::nullopt, {{decision.source.name, std::move(values)}}, std::nullopt, "", bytes});
+    const std::int64_t count = count_not_finite(bytes_of(values), decision.source.dtype);
+    writes_.push({index, {{decision.source.name, std::move(values)}}, std::nullopt, bytes, not_finite_warning(decision, count)});
   }
 
   // The copy is made by the system, so nobody else sees these values.
@@ -212,21 +270,25 @@ class Pipeline {
     return count;
   }
 
-  void note_not_finite(const Decision& decision, std::int64_t count) {
-    if (count != 0)
-      warnings_.push_back(fmt::format("{} of the {} values of '{}' are NaN or infinite: it is copied as it is", count,
-                                      decision.source.elements(), decision.source.name));
+  static std::string not_finite_warning(const Decision& decision, std::int64_t count) {
+    if (count == 0) return "";
+    return fmt::format("{} of the {} values of '{}' are NaN or infinite: it is copied as it is", count, decision.source.elements(),
+                       decision.source.name);
   }
 
   // `weight`: defined if it was read ahead.
   void submit(std::size_t index, at::Tensor weight) {
     const Decision& decision = plan_.decisions[index];
     const std::uint64_t reserved = values_->reading_bytes(decision.source_index) + kept_bytes(decision);
+    if (is_shared()) waiting_.acquire(1);
     budget_.acquire(reserved);
     LayerValues values{weight.defined() ? std::move(weight) : read(decision), {}};
     if (decision.bias) values.bias = read(plan_.decisions[*decision.bias]);
     resources_->tasks.submit(
-        [this, index, reserved, values = std::move(values)]() mutable { stage([&] { work(index, reserved, std::move(values)); }); });
+        [this, index, reserved, values = std::move(values)]() mutable {
+          stage([&] { work(index, reserved, std::move(values)); });
+          if (is_shared()) waiting_.release(1);
+        });
   }
 
   // --- a worker ---
@@ -269,28 +331,42 @@ class Pipeline {
 
   void write(const WriteJob& job) {
     throw_if_cancelled();
-    for (const StoredTensor& tensor : job.tensors) {
-      part_.write(tensor.name, bytes_of(tensor.data));
-      progress_.bytes_done += tensor.data.nbytes();
-    }
-    if (job.extent) {
-      part_.copy(job.extent_name, *job.extent);
-      progress_.bytes_done += job.extent->bytes;
-    }
-    if (job.decision) {
-      const Decision& decision = plan_.decisions[*job.decision];
-      const bool is_layer = decision.action == Action::quantize;
-      part_.note(decision, job.tensors, is_layer ? &reports_[*job.decision] : nullptr);
-      if (is_layer) ++progress_.layers_done;
+    const Decision& decision = plan_.decisions[job.decision];
+    for (const StoredTensor& tensor : job.tensors) part_.write(tensor.name, bytes_of(tensor.data));
+    if (job.extent) part_.copy(decision.source.name, *job.extent);
+    FinishedDecision finished{job.decision, {}, job.warning};
+    if (part_.is_resumable() || is_shared()) finished.entry.hashes = hashes_of(job.tensors);
+    if (decision.action == Action::quantize) finished.entry.report = std::move(reports_[job.decision]);
+    work_.finished(std::move(finished));
+  }
+
+  // By this process or another. [one thread at a time]
+  void note(const FinishedDecision& finished) {
+    const Decision& decision = plan_.decisions[finished.decision];
+    finished_[finished.decision] = true;
+    progress_.bytes_done += kept_bytes(decision);
+    if (is_worked_on(decision)) part_.note(decision, finished.entry);
+    if (!finished.warning.empty()) warnings_[finished.decision] = finished.warning;
+    if (finished.entry.report) {
+      reports_[finished.decision] = *finished.entry.report;
+      ++progress_.layers_done;
     }
     if (hooks_.progress) hooks_.progress(progress_);
   }
 
   // --- the end ---
 
+  void require_finished() const {
+    for (std::size_t i = 0; i < finished_.size(); ++i) {
+      const Decision& decision = plan_.decisions[i];
+      if (!finished_[i] && decision.action != Action::remove && decision.action != Action::correct)
+        throw Error(ErrorKind::internal, "no process has worked on it").in(fmt::format("tensor '{}'", decision.source.name));
+    }
+  }
+
   ConvertReport make_report() {
     ConvertReport report;
-    report.warnings = warnings_;
+    for (const auto& [decision, warning] : warnings_) report.warnings.push_back(warning);
     report.bytes_written = plan_.output.bytes();
     for (std::size_t i = 0; i < plan_.decisions.size(); ++i) {
       const Decision& decision = plan_.decisions[i];
@@ -313,17 +389,19 @@ class Pipeline {
   const Plan& plan_;
   const ConvertOptions& options_;
   const RunHooks& hooks_;
+  Work& work_;
   const std::unique_ptr<ValueSource> values_;
   Part part_;
-  std::vector<bool> finished_;  // by index of the plan's decisions: by an earlier run
+  std::vector<bool> finished_;  // by index of the plan's decisions
   std::shared_ptr<BufferPool> buffers_;
   ByteBudget budget_;
+  ByteBudget waiting_;  // layers that this process has taken: the others get what it cannot begin
   std::optional<RunResources> resources_;
   Channel<WriteJob> writes_;
   Failure failure_;
-  std::vector<LayerReport> reports_;   // by index of the plan's decisions
-  Progress progress_;                  // the writer's
-  std::vector<std::string> warnings_;  // the reader's
+  std::vector<LayerReport> reports_;            // by index of the plan's decisions
+  Progress progress_;                           // of all processes
+  std::map<std::size_t, std::string> warnings_;  // by index of the plan's decisions
 };
 
 }  // namespace
@@ -352,15 +430,45 @@ void check_destination(const TensorSource& source, const ConvertOptions& options
   check_files(source, options, {options.written.max_shard_bytes ? index_of(options.output) : options.output});
 }
 
+namespace {
+
+void require_shareable(const Plan& plan) {
+  if (plan.options.seed < 0)
+    throw Error(ErrorKind::usage, "`manual_seed` -1 draws another seed in each process", "give a seed of 0 or more");
+}
+
+std::unique_ptr<Work> work_of(const Plan& plan, const RunHooks& hooks, Peers* peers) {
+  if (peers == nullptr) return std::make_unique<WholeWork>();
+  if (peers->rank() == 0) return std::make_unique<Leader>(*peers, plan.digest(), hooks.cancel);
+  return std::make_unique<Follower>(*peers, plan.digest(), hooks.cancel);
+}
+
+}  // namespace
+
 void check_destination(const TensorSource& source, const Plan& plan) {
   check_destination(source, plan.options);
   check_files(source, plan.options, plan.output_files());
 }
 
 ConvertReport run_plan(const TensorSource& source, const Plan& plan, const RunHooks& hooks) {
-  check_destination(source, plan);
-  require_selection(plan);
-  return Pipeline(source, plan, hooks).run();
+  Peers* peers = hooks.peers != nullptr && hooks.peers->count() > 1 ? hooks.peers : nullptr;
+  try {
+    check_destination(source, plan);
+    require_selection(plan);
+    if (peers != nullptr) require_shareable(plan);
+  } catch (const Error& error) {
+    if (peers != nullptr) leave(*peers, error.what());
+    throw;
+  }
+  const std::unique_ptr<Work> work = work_of(plan, hooks, peers);
+  try {
+    ConvertReport report = Pipeline(source, plan, hooks, *work).run();
+    work->end(nullptr);
+    return report;
+  } catch (const Error& error) {
+    work->end(&error);
+    throw;
+  }
 }
 
 }  // namespace qmill

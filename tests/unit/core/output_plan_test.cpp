@@ -131,7 +131,9 @@ TEST(PlanShards, NoFileIsLargerThanTheLimitAndNoneIsNeedless) {
     for (std::size_t file = 0; file < plan.files.size(); ++file) {
       EXPECT_LE(plan.files[file].bytes, limit);
       // The next layer, with what the header would say of it, would not have fitted.
-      if (file + 1 < plan.files.size()) EXPECT_GT(plan.files[file].bytes + 1300, limit);
+      if (file + 1 < plan.files.size()) {
+        EXPECT_GT(plan.files[file].bytes + 1300, limit);
+      }
       ends[file] = plan.files[file].header.size();
     }
     EXPECT_EQ(plan.tensors.size(), 80u);
@@ -155,7 +157,9 @@ TEST(PlanShards, EveryFileHasTheMetadataAndOnlyItsTensors) {
     const nlohmann::json header = nlohmann::json::parse(plan.files[file].header.substr(8));
     EXPECT_EQ(header.at("__metadata__").at("k"), "v");
     for (const auto& [name, entry] : header.items())
-      if (name != "__metadata__") EXPECT_EQ(plan.tensors.at(name).file, file) << name;
+      if (name != "__metadata__") {
+        EXPECT_EQ(plan.tensors.at(name).file, file) << name;
+      }
     count += header.size() - 1;
   }
   EXPECT_EQ(count, 10u);

@@ -285,8 +285,8 @@ TEST(Run, ShardsGiveWhatOneFileGives) {
 TEST(Run, TheFileIsAsLongAsThePlanSays) {
   Job job(mixed_model());
   const ConvertReport report = job.run();
-  EXPECT_EQ(fs::file_size(job.options.output), job.made.output.file_bytes);
-  EXPECT_EQ(report.bytes_written, job.made.output.file_bytes);
+  EXPECT_EQ(fs::file_size(job.options.output), job.made.output.bytes());
+  EXPECT_EQ(report.bytes_written, job.made.output.bytes());
   EXPECT_EQ(job.files(), (std::vector<std::string>{"in.safetensors", "out.safetensors"}));
 }
 

@@ -19,7 +19,7 @@ using testing::random_weight;
 using testing::read_bytes;
 using testing::write_bytes;
 
-constexpr std::size_t kLayers = 6;
+constexpr std::size_t kShardedLayers = 6;
 constexpr const char* kFirst = "out-00001-of-00003.safetensors";
 constexpr const char* kSecond = "out-00002-of-00003.safetensors";
 constexpr const char* kThird = "out-00003-of-00003.safetensors";
@@ -27,7 +27,7 @@ constexpr const char* kIndex = "out.safetensors.index.json";
 
 std::vector<NamedTensor> layers() {
   std::vector<NamedTensor> tensors;
-  for (std::size_t i = 0; i < kLayers; ++i)
+  for (std::size_t i = 0; i < kShardedLayers; ++i)
     tensors.push_back({"l" + std::to_string(i) + ".weight", random_weight(16, 1024, at::kFloat, i)});
   return tensors;
 }
@@ -97,7 +97,7 @@ TEST(WrittenShards, AFileThatAppearsLeavesNoneOfThem) {
     job.options.run.overwrite = overwrites;
     if (overwrites) write_bytes(job.dir / kFirst, "old");
     const auto make_obstacle = [&](const Progress& progress) {
-      if (progress.layers_done != kLayers) return;
+      if (progress.layers_done != kShardedLayers) return;
       if (overwrites)
         fs::create_directories(job.dir / kSecond / "full");  // which no file can replace
       else

@@ -25,6 +25,8 @@ struct ConvertReport {
   std::vector<std::string> warnings;  // what only the data say
 };
 
+class Peers;
+
 struct Progress {
   std::size_t layers_done = 0, layers = 0;
   std::uint64_t bytes_done = 0, bytes = 0;  // of the output
@@ -33,6 +35,7 @@ struct Progress {
 struct RunHooks {
   std::function<void(const Progress&)> progress;  // called from one thread at a time, after each tensor that is written
   const std::atomic<bool>* cancel = nullptr;      // once true, planning and the run end with Error(cancelled)
+  Peers* peers = nullptr;                         // the processes that share this run: each calls run_plan() with the same plan
 };
 
 // A layer is below options.fail_below.
@@ -47,7 +50,8 @@ class QMILL_CORE_API QualityError final : public Error {
 QMILL_CORE_API void check_destination(const TensorSource& source, const ConvertOptions& options);
 
 // Publishes plan.options.output, or throws and leaves nothing there. Qualities are measured on the stored bytes. `source` is that of the
-// plan. Throws QualityError before anything is published.
+// plan. Throws QualityError before anything is published. With hooks.peers, rank 0 reports; the others return when it has published, with
+// an empty report.
 QMILL_CORE_API ConvertReport run_plan(const TensorSource& source, const Plan& plan, const RunHooks& hooks = {});
 
 }  // namespace qmill

@@ -27,7 +27,7 @@ struct OutputOptions {
   bool save_quant_metadata = true;  // the markers also in the header
   std::optional<DType> keep_dtype;  // casts floating tensors that are not quantized
   bool clamp_overflow = false;      // keep_dtype f16: clamp instead of refusing
-  std::optional<std::uint64_t> max_shard_bytes;  // several files with an index, none larger than this; nothing: one file
+  std::optional<std::uint64_t> max_shard_bytes = std::nullopt;  // several files with an index, none larger than this; nothing: one file
 };
 
 // The program that the output is for.
