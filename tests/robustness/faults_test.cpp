@@ -188,7 +188,8 @@ std::string cause_of(const Fault& fault) {
 std::string text_of(const std::vector<Fault>& faults) {
   std::string text;
   for (const Fault& fault : faults)
-    text += std::string(name_of(fault.call)) + " " + std::to_string(fault.number) + (fault.lasts ? " and later: " : ": ") + cause_of(fault) + "; ";
+    text += std::string(name_of(fault.call)) + " " + std::to_string(fault.number) + (fault.lasts ? " and later: " : ": ") +
+            cause_of(fault) + "; ";
   return text;
 }
 
