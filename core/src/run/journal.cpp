@@ -68,9 +68,9 @@ std::string line_of(const Json& json) { return json.dump(-1, ' ', false, Json::e
 
 // What of two identities differs, for people.
 std::string difference(const Json& found, const Json& wanted) {
-  const Json files = found.value("files", Json());
-  for (std::size_t i = 0; files.is_array() && i < wanted.at("files").size(); ++i)
-    if (i < files.size() && files[i] != wanted["files"][i])
+  const auto files = found.find("files");  // not copied: it may be deeper than a stack
+  for (std::size_t i = 0; files != found.end() && files->is_array() && i < wanted.at("files").size(); ++i)
+    if (i < files->size() && (*files)[i] != wanted["files"][i])
       return fmt::format("'{}' is not the file that it was then", wanted["files"][i].at("file").get<std::string>());
   return "the options, the model or the version of qmill are not those of then";
 }
