@@ -195,7 +195,9 @@ void OutputFile::sync() {
 void OutputFile::rename(bool overwrite, bool keeps_replaced) {
   struct stat replaced = {};
   if (overwrite) {
-    if (::stat(destination_.c_str(), &replaced) == 0 && ::fchmod(handle_, replaced.st_mode & 07777) != 0)
+    const bool is_there = ::stat(destination_.c_str(), &replaced) == 0;
+    if (is_there && !S_ISREG(replaced.st_mode)) fail(destination_, "replace what is there", S_ISDIR(replaced.st_mode) ? EISDIR : EEXIST);
+    if (is_there && ::fchmod(handle_, replaced.st_mode & 07777) != 0)
       fail(destination_, "keep the permissions of the file that is replaced", errno);
 #if defined(RENAME_EXCHANGE)
     replaced_ = keeps_replaced && ::renameat2(AT_FDCWD, part_.c_str(), AT_FDCWD, destination_.c_str(), RENAME_EXCHANGE) == 0;
