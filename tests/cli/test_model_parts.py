@@ -146,7 +146,6 @@ def other_text_encoders():
     # Taken for Qwen3, and the vision tower is left out.
     flat = renamed(floats("qwen3_vl_8b"), *to_flat)
     yield row("Qwen3-VL 8B, flat", flat, UNKNOWN)
-    yield row("Qwen3-VL 4B", resized(floats("qwen3_vl_8b"), {4096: 2560}), YES)
     # MiniMax H3's: the only Qwen3-VL that is found by flat names, and by its 50th layer.
     large = resized(flat, {4096: 5120})
     yield row("Qwen3-VL 32B, flat, of 2 layers", large, UNKNOWN)
@@ -171,7 +170,8 @@ def text_encoders_in_checkpoints():
     """supported_models.py, clip_target: which get the metadata of detect_layer_quantization."""
     def row(what, diffusion, name, model, layer, loads):
         prefix = f"text_encoders.{name}.transformer."
-        return what, marked({f"model.diffusion_model.{key}": entry for key, entry in diffusion.items()} | floats(model, prefix), prefix + layer), loads
+        encoder = resized(floats(model, prefix), {128256: 128320} if what.startswith("HunyuanVideo") else {})  # it has a few tokens more
+        return what, marked({f"model.diffusion_model.{key}": entry for key, entry in diffusion.items()} | encoder, prefix + layer), loads
     gemma_layer, llama_layer = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj"
     yield row("CogVideoX checkpoint, T5", floats("cogvideox_5b"), "t5xxl", "t5xxl_encoder", T5_LAYER, NO)
     for what, key in (("PixelDiT", "core.pixel_embedder.proj.weight"), ("PiD", "lq_proj.latent_proj.0.weight")):

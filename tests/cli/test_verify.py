@@ -157,6 +157,7 @@ class Verify(TempFolder):
     def test_a_format_that_is_unknown(self):
         for name in ("int8_blockwise", "int8_axiswise", "svdquant_w4a4", "INT8_TENSORWISE", ""):
             self.breaks("unknown-format", int8(format=name), says="int8_tensorwise")
+        self.breaks("unknown-format", int8(format="awq_w4a16"), says="awq_w4a16")  # comfy-kitchen has it, ComfyUI does not
 
     def test_a_marker_without_a_format(self):
         tensors = int8()

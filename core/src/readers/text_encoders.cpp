@@ -71,11 +71,11 @@ constexpr IgnoringEncoder kIgnoringInCheckpoints[] = {
     {"mt5xl", "the mT5-XL text encoder"},         {"hydit_clip", "the CLIP text encoder"},    {"byt5_small", "the ByT5 text encoder"},
     {"jina_clip_2", "the Jina CLIP text encoder"}};
 // Diffusion models whose checkpoints are loaded with a text encoder that reads no markers, whichever it is.
-constexpr std::string_view kIgnoringCheckpoints[] = {"pixart_alpha", "pixart_sigma", "aura_flow", "stable_audio", "hunyuan_dit",
-                                                     "ace_step",     "cogvideox",    "pixel_dit", "pid"};
-// Diffusion models whose checkpoints are loaded without their text encoder (supported_models.py: clip_target makes none of the file's).
-constexpr std::string_view kCheckpointsWithout[] = {"hidream",    "hidream_o1", "hunyuan3d", "hunyuan3d_21",
-                                                    "seedvr2_3b", "seedvr2_7b", "trellis2",  "triposplat"};
+constexpr std::string_view kIgnoringCheckpoints[] = {"pixart_alpha", "pixart_sigma", "aura_flow", "stable_audio",
+                                                     "hunyuan_dit",  "ace_step",     "pixel_dit", "pid"};
+// Diffusion models from whose checkpoints no text encoder is loaded (supported_models.py: clip_target makes none; that of CogVideoX fails).
+constexpr std::string_view kCheckpointsWithout[] = {"cogvideox",  "hidream",    "hidream_o1", "hunyuan3d", "hunyuan3d_21",
+                                                    "seedvr2_3b", "seedvr2_7b", "trellis2",   "triposplat"};
 
 const TensorInfo* find(const std::vector<TensorInfo>& tensors, std::string_view name) {
   const auto found = std::find_if(tensors.begin(), tensors.end(), [&](const TensorInfo& tensor) { return tensor.name == name; });
