@@ -21,6 +21,10 @@ if(QMILL_SANITIZE)
   target_compile_options(qmill_flags INTERFACE -fsanitize=${QMILL_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(qmill_flags INTERFACE -fsanitize=${QMILL_SANITIZE})
 endif()
+if(QMILL_BUILD_FUZZERS AND CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  # What libFuzzer sees of the code under test; its main is in the programs alone (tests/fuzz).
+  target_compile_options(qmill_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 
 # Another level of optimization for a target of a release: 3 for loops over elements, 1 for what parses and prints.
 function(qmill_optimize name level)

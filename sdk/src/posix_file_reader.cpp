@@ -23,7 +23,8 @@ Error system_error(const std::filesystem::path& path, const char* doing, int cod
 
 FileReader::FileReader(std::filesystem::path path) : path_(std::move(path)) {
   // Without O_NONBLOCK a named pipe would be waited for here.
-  handle_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  do handle_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  while (handle_ < 0 && errno == EINTR);
   if (handle_ < 0) throw system_error(path_, "open it", errno);
   struct stat status = {};
   if (::fstat(handle_, &status) != 0 || !S_ISREG(status.st_mode)) {

@@ -1,6 +1,7 @@
 // A file that lines are added to.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string_view>
 
@@ -14,12 +15,13 @@ class AppendFile {
   AppendFile(const AppendFile&) = delete;
   AppendFile& operator=(const AppendFile&) = delete;
 
-  // `sync`: returns when the text is on the disk. Throws Error(io).
+  // `sync`: returns when the text is on the disk. Throws Error(io); the next text then takes the place of what was written of this one.
   void add(std::string_view text, bool sync);
 
  private:
   std::filesystem::path path_;
   int handle_ = -1;
+  std::uint64_t size_ = 0;  // of the whole texts
 };
 
 }  // namespace qmill

@@ -47,7 +47,7 @@ class OutputFile {
   void publish(bool sync, bool overwrite);
 
   // The steps of publish() for one of several files (output_set.h). rename() keeps what it replaces, if the system can, until settle();
-  // take_back() brings that back.
+  // take_back() brings that back, or says in a warning where it is.
   void rename(bool overwrite, bool keeps_replaced);
   void take_back() noexcept;
   void settle(bool sync) noexcept;
@@ -59,6 +59,8 @@ class OutputFile {
  private:
   void lock();
   void reserve(std::uint64_t bytes);
+  int set_size(std::uint64_t bytes);
+  void tell_not_back(int code) const noexcept;
   int input_handle(const std::filesystem::path& file);
 
   std::filesystem::path destination_;

@@ -1,5 +1,9 @@
 #include "io/output_file.h"
 
+#include "io/posix_retried.h"
+#include "io/remove_file.h"
+
+#include <qmill/core/logging.h>
 #include <qmill/error.h>
 
 #include <fmt/format.h>
@@ -35,14 +39,6 @@ namespace fs = std::filesystem;
 fs::path temporary_beside(const fs::path& destination) {
   std::random_device random;
   return destination.parent_path() / fmt::format(".{}.{:08x}.part", destination.filename().string(), random());
-}
-
-// A signal may end a call before it did anything.
-template <class Call>
-auto retried(Call call) {
-  auto result = call();
-  while (result < 0 && errno == EINTR) result = call();
-  return result;
 }
 
 void require_space(const fs::path& destination, std::uint64_t bytes) {
@@ -87,19 +83,23 @@ OutputFile::OutputFile(fs::path destination, std::uint64_t bytes, Part part)
   try {
     if (part != Part::own) lock();
     reserve(bytes);
-    if (part == Part::existing && ::ftruncate(handle_, static_cast<off_t>(bytes)) != 0) fail(part_, "write it", errno);
+    if (part == Part::existing && set_size(bytes) != 0) fail(part_, "write it", errno);
   } catch (...) {
     ::close(handle_);
-    if (!kept_) ::unlink(part_.c_str());
+    if (!kept_) remove_file(part_);
     throw;
   }
 }
 
 // Until this process ends or closes it. A file system that knows no locks has none.
 void OutputFile::lock() {
-  if (::flock(handle_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+  if (retried([&] { return ::flock(handle_, LOCK_EX | LOCK_NB); }) == 0 || errno != EWOULDBLOCK) return;
   throw Error(ErrorKind::io, "another run writes it now", "wait for that run, or choose another name with `output`")
       .in(fmt::format("'{}'", part_.string()));
+}
+
+int OutputFile::set_size(std::uint64_t bytes) {
+  return retried([&] { return ::ftruncate(handle_, static_cast<off_t>(bytes)); });
 }
 
 void OutputFile::reserve(std::uint64_t bytes) {
@@ -107,9 +107,9 @@ void OutputFile::reserve(std::uint64_t bytes) {
   int code = 0;
   do code = ::posix_fallocate(handle_, 0, static_cast<off_t>(bytes));
   while (code == EINTR);
-  if (code == EOPNOTSUPP || code == EINVAL) code = ::ftruncate(handle_, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
+  if (code == EOPNOTSUPP || code == EINVAL) code = set_size(bytes) == 0 ? 0 : errno;
 #else
-  const int code = ::ftruncate(handle_, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
+  const int code = set_size(bytes) == 0 ? 0 : errno;
 #endif
   if (code != 0) fail(destination_, "reserve space for it", code);
 }
@@ -117,7 +117,7 @@ void OutputFile::reserve(std::uint64_t bytes) {
 OutputFile::~OutputFile() {
   for (const auto& [file, handle] : inputs_) ::close(handle);
   if (handle_ >= 0) ::close(handle_);
-  if (replaced_ || !(kept_ || published_)) ::unlink(part_.c_str());
+  if (replaced_ || !(kept_ || published_)) remove_file(part_);
 }
 
 void OutputFile::read(std::uint64_t offset, std::span<std::byte> out) const {
@@ -201,6 +201,9 @@ void OutputFile::rename(bool overwrite, bool keeps_replaced) {
       fail(destination_, "keep the permissions of the file that is replaced", errno);
 #if defined(RENAME_EXCHANGE)
     replaced_ = keeps_replaced && ::renameat2(AT_FDCWD, part_.c_str(), AT_FDCWD, destination_.c_str(), RENAME_EXCHANGE) == 0;
+    // Without the old file it could not be brought back: only where there is none, or no system that can exchange names.
+    if (keeps_replaced && !replaced_ && errno != ENOENT && errno != EINVAL && errno != ENOSYS)
+      fail(destination_, "rename the finished file", errno);
 #endif
     if (!replaced_ && ::rename(part_.c_str(), destination_.c_str()) != 0) fail(destination_, "rename the finished file", errno);
     published_ = true;
@@ -212,7 +215,7 @@ void OutputFile::rename(bool overwrite, bool keeps_replaced) {
 #endif
   if (code == EINVAL || code == ENOSYS) {  // file systems without it: a second name, which never replaces either
     code = ::link(part_.c_str(), destination_.c_str()) == 0 ? 0 : errno;
-    if (code == 0) ::unlink(part_.c_str());
+    if (code == 0) remove_file(part_);
     if (code == EPERM || code == EOPNOTSUPP || code == EMLINK)  // nor links: the moment between these two calls remains
       code = ::access(destination_.c_str(), F_OK) == 0 ? EEXIST : ::rename(part_.c_str(), destination_.c_str()) == 0 ? 0 : errno;
   }
@@ -230,17 +233,28 @@ void OutputFile::publish(bool sync, bool overwrite) {
   settle(sync);
 }
 
+void OutputFile::tell_not_back(int code) const noexcept try {
+  log(LogLevel::minimal,
+      fmt::format("warning: '{}' is new, though the run failed: cannot rename it: {}{}", destination_.string(),
+                  std::generic_category().message(code),
+                  replaced_ ? fmt::format("; the file that it replaced is '{}'", part_.string()) : std::string()));
+} catch (...) {  // no memory for the message
+}
+
 void OutputFile::take_back() noexcept {
   if (!published_) return;
+  bool is_back = false;
 #if defined(RENAME_EXCHANGE)
-  if (replaced_) ::renameat2(AT_FDCWD, part_.c_str(), AT_FDCWD, destination_.c_str(), RENAME_EXCHANGE);
+  if (replaced_) is_back = ::renameat2(AT_FDCWD, part_.c_str(), AT_FDCWD, destination_.c_str(), RENAME_EXCHANGE) == 0;
 #endif
-  if (!replaced_) ::rename(destination_.c_str(), part_.c_str());
-  published_ = replaced_ = false;
+  if (!replaced_) is_back = ::rename(destination_.c_str(), part_.c_str()) == 0;
+  if (!is_back) tell_not_back(errno);
+  published_ = !is_back;
+  replaced_ = false;  // the old file stays, if only under the part's name
 }
 
 void OutputFile::settle(bool sync) noexcept {
-  if (replaced_) ::unlink(part_.c_str());
+  if (replaced_) remove_file(part_);
   replaced_ = false;
   if (!sync) return;
   const int folder = ::open(destination_.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -2,6 +2,7 @@
 
 #include "io/file_identity.h"
 #include "io/json_text.h"
+#include "io/remove_file.h"
 #include "io/text_file.h"
 
 #include <qmill/error.h>
@@ -69,8 +70,8 @@ std::string line_of(const Json& json) { return json.dump(-1, ' ', false, Json::e
 
 // What of two identities differs, for people.
 std::string difference(const Json& found, const Json& wanted) {
-  const Json& files = found.value("files", Json::array());
-  for (std::size_t i = 0; i < wanted.at("files").size(); ++i)
+  const Json files = found.value("files", Json());
+  for (std::size_t i = 0; files.is_array() && i < wanted.at("files").size(); ++i)
     if (i < files.size() && files[i] != wanted["files"][i])
       return fmt::format("'{}' is not the file that it was then", wanted["files"][i].at("file").get<std::string>());
   return "the options, the model or the version of qmill are not those of then";
@@ -106,18 +107,15 @@ Journal::Journal(std::filesystem::path file, std::string identity, bool resume) 
 }
 
 bool was_publishing(const std::filesystem::path& journal) {
-  try {
-    return read_text_file(journal, kMaxJournalBytes).ends_with(fmt::format("\n{}\n", kPublishing));
-  } catch (const Error&) {
-    return false;
-  }
+  std::error_code ignored;
+  if (!std::filesystem::exists(journal, ignored)) return false;
+  return read_text_file(journal, kMaxJournalBytes).ends_with(fmt::format("\n{}\n", kPublishing));
 }
 
 Journal::~Journal() {
   if (kept_ || (file_ == nullptr && !dropped_)) return;  // that of another run, perhaps
   file_.reset();
-  std::error_code ignored;
-  std::filesystem::remove(path_, ignored);
+  remove_file(path_);
 }
 
 void Journal::read() {
@@ -131,14 +129,14 @@ void Journal::read() {
   for (std::size_t begin = 0, end = text.find('\n'); end != std::string::npos; begin = end + 1, end = text.find('\n', begin)) {
     const std::string_view line = std::string_view(text).substr(begin, end - begin);
     const Json json = Json::parse(line, nullptr, false);
-    was_publishing_ = line == kPublishing;
+    was_publishing_ = begin != 0 && line == kPublishing;
     if (was_publishing_) {
       read_bytes_ = end + 1;
       continue;
     }
     if (begin == 0) {
       if (!json.is_object() || !json.contains("qmill_journal")) refuse(ErrorKind::input, "it is no journal of qmill");
-      if (line_of(json) != identity_)
+      if (std::string_view(text).substr(0, end + 1) != identity_)
         refuse(ErrorKind::usage, fmt::format("it is of another conversion: {}", difference(json, Json::parse(identity_))));
     } else {
       try {

@@ -31,7 +31,7 @@ using JournalEntries = std::map<std::string, JournalEntry>;  // by name of the s
 // "model.safetensors.qmill-journal"
 std::filesystem::path journal_of(const std::filesystem::path& destination);
 
-// Whether a run of this output ended while its files got their names. False where nothing can be read.
+// Whether a run of this output ended while its files got their names. Throws Error(io) for a journal that cannot be read.
 bool was_publishing(const std::filesystem::path& journal);
 
 // What is the same in all runs of one conversion: the plan's digest, and size and time of each file that is read.

@@ -48,8 +48,11 @@ OutputFile::Part kind_of(const Plan& plan, bool is_shared, bool follows) {
 std::vector<NewFile> unpublished(std::vector<NewFile> files, bool was_publishing) {
   for (const NewFile& file : files) {
     std::error_code error;
-    if (was_publishing && !fs::exists(part_of(file.destination), error) && fs::exists(file.destination, error))
-      fs::rename(file.destination, part_of(file.destination), error);
+    if (!was_publishing || fs::exists(part_of(file.destination), error) || !fs::exists(file.destination, error)) continue;
+    fs::rename(file.destination, part_of(file.destination), error);
+    if (error)
+      throw Error(ErrorKind::io, fmt::format("cannot take back its name from a file of the run that ended early: {}", error.message()))
+          .in(fmt::format("'{}'", file.destination.string()));
   }
   return files;
 }
@@ -167,7 +170,8 @@ Error Part::leave(const Error& error) {
   if (!is_resumable_ || !is_worth_keeping(error) || journal_.count() == 0) return error;
   files_.keep();
   journal_.keep();
-  std::string left = fmt::format("'{}' keeps what is finished: `resume` goes on with it, or remove it", files_[0].part().string());
+  std::string left = fmt::format("'{}' {}keeps what is finished: `resume` goes on with it, or remove it", files_[0].part().string(),
+                                 files_.size() > 1 ? fmt::format("(one of {} files) ", files_.size()) : std::string());
   try {
     flush();
   } catch (const Error& failed) {

@@ -174,11 +174,23 @@ TEST(Resume, OfAnotherConversionIsRefusedAndNothingIsLost) {
 }
 
 TEST(Resume, AJournalThatIsNoneIsRefused) {
-  for (const char* text : {"\n", "{}\n", "[1]\n", "nonsense\n", "{\"qmill_journal\": \n", "\xff\xff\n"}) {
+  for (const char* text : {"\n", "{}\n", "[1]\n", "nonsense\n", "{\"qmill_journal\": \n", "\xff\xff\n", "{\"publishing\":true}\n"}) {
     Interrupted run;
     run.job().options.run.resume = true;
     write_bytes(run.journal(), text);
     expect_error(ErrorKind::input, {"qmill-journal", "it is no journal of qmill"}, [&] { run.job().run(); });
+  }
+}
+
+TEST(Resume, AFirstLineOfAnotherShapeIsOfAnotherConversion) {
+  const std::string deep(1'000'000, '[');  // more than a stack can hold if it were printed
+  for (const std::string& value : {std::string("1"), std::string("{\"files\":\"x\"}"), deep + std::string(deep.size(), ']')}) {
+    for (const std::string name : {"qmill_journal", "files"}) {
+      Interrupted run;
+      run.job().options.run.resume = true;
+      write_bytes(run.journal(), "{\"qmill_journal\":1,\"" + name + "\":" + value + "}\n");
+      expect_error(ErrorKind::usage, {"qmill-journal", "of another conversion"}, [&] { run.job().run(); });
+    }
   }
 }
 
