@@ -129,9 +129,10 @@ bool is_made_by_qmill(const TensorSource& source) { return source.metadata().con
 std::string done_text(const Plan& plan, const ConvertReport& report) {
   const std::vector<LayerQuality> layers = qualities(report);
   const QualitySummary summary = summarize(layers, plan.options.quality_threshold);
-  return fmt::format("{}, {} -> {}, {}, SQNR {}, {:.2f} s", plan.options.output.string(), bytes_text(report.bytes_read),
+  const std::string quality = plan.options.run.measures ? "SQNR " + decibel_text(summary.mean_sqnr_db) : "not measured";
+  return fmt::format("{}, {} -> {}, {}, {}, {:.2f} s", plan.options.output.string(), bytes_text(report.bytes_read),
                      bytes_text(report.bytes_written), count_text(plan.count(Action::quantize), "layer"),
-                     decibel_text(summary.mean_sqnr_db), report.seconds);
+                     quality, report.seconds);
 }
 
 void check_output_folder(const Arguments& arguments) {

@@ -97,6 +97,8 @@ int run(const Words& words, const std::string& name) {
   if (name == "plan" || arguments.given("dry-run"))
     for (const char* flag : {"report", "report-quality", "fail-below"})
       if (arguments.given(flag)) options.remarks.push_back(fmt::format("--{} changes nothing: nothing is converted", flag));
+  if (arguments.on("report-quality") && !options.run.measures)
+    throw Error(ErrorKind::usage, "--report-quality prints figures, and --quality off measures none", "leave one of them out");
   Conversion conversion(host, std::move(options));
   const std::string dry_run = arguments.given("dry-run") ? arguments.choice("dry-run", {"analyze", "create-template"})
                               : name == "plan"           ? "analyze"

@@ -196,6 +196,7 @@ std::string size_line(std::uint64_t before, std::uint64_t after) {
 }
 
 std::string quality_line(const Plan& plan, const ConvertReport& report) {
+  if (!plan.options.run.measures) return line("quality", "not measured (--quality off)");
   const std::vector<LayerQuality> layers = qualities(report);  // the summary points into it
   const QualitySummary summary = summarize(layers, plan.options.quality_threshold);
   if (summary.worst == nullptr) return line("quality", "every layer is stored exactly");

@@ -397,7 +397,11 @@ class CogVideoX(Family):
     keys = "cogvideox_5b"
 
     def names(self):
-        return {f"transformer_{base}" if base.startswith("blocks.") else base: Layer(base) for base in self.linears()}
+        found = {base: Layer(base) for base in self.linears() if not base.startswith(("blocks.", "time_embedding"))}
+        found |= {f"time_embedding.linear_{i}": Layer(f"time_embedding_linear_{i}") for i in (1, 2)}
+        theirs = {"q": "attn1.to_q", "k": "attn1.to_k", "v": "attn1.to_v", "attn_out": "attn1.to_out.0", "ff_proj": "ff.net.0.proj", "ff_out": "ff.net.2",
+                  "norm1.linear": "norm1.linear", "norm2.linear": "norm2.linear"}
+        return found | {f"transformer_blocks.{i}.{name}": Layer(f"blocks.{i}.{base}") for i in self.blocks("blocks") for base, name in theirs.items()}
 
 
 class SameNames(Family):

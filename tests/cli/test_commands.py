@@ -123,7 +123,7 @@ class Convert(TempFolder):
     def test_the_summary_fits_a_screen_and_says_what_auto_chose(self):
         text, _ = qmill("-i", ABACUS, "-o", self.folder / "out.safetensors")
         self.assertLess(len(text.splitlines()), 24)
-        for part in ("quantized", "auto chose rtn", "size", "peak memory", "SQNR", "ComfyUI 0.27.0"):
+        for part in ("quantized", "auto chose rtn", "size", "peak memory", "SQNR", "ComfyUI 0.30.0"):
             self.assertIn(part, text)
 
     def test_block_and_axis_scaling_say_once_that_comfyui_does_not_load_them(self):

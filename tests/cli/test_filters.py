@@ -122,21 +122,26 @@ KEPT = [
     ("mochi", "mochi", "t_embedder.mlp.0 t_embedder.mlp.2 t5_yproj t5_y_embedder.to_kv t5_y_embedder.to_q t5_y_embedder.to_out final_layer.mod final_layer.linear"),
     ("cosmos", "cosmos1_7b", "x_embedder.proj.1 t_embedder.1.linear_1 t_embedder.1.linear_2 final_layer.linear final_layer.adaLN_modulation.{1-2}"),
     ("cosmos", "cosmos_predict2_2b", "x_embedder.proj.1 t_embedder.1.linear_1 t_embedder.1.linear_2 final_layer.linear final_layer.adaln_modulation.{1-2}"),
-    ("cogvideox", "cogvideox_5b", "patch_embed.text_proj time_embedding.linear_1 time_embedding.linear_2 norm_out.linear proj_out"),
+    ("cogvideox", "cogvideox_5b", "patch_embed.text_proj time_embedding_linear_{1-2} norm_out.linear proj_out"),
     ("seedvr2", "seedvr2_3b", "vid_in.proj txt_in emb_in.proj_in emb_in.proj_hid emb_in.proj_out vid_out.proj"),
     ("minimax_h3", "minimax_h3", "video_patch_proj audio_patch_proj condition_proj time_embedder.proj_in time_embedder.proj_out blocks.{0-1}.adaln_proj.linear "
                                  "final_layer.adaln_proj.linear final_layer.video_out final_layer.audio_out"),
     # Text encoders.
     ("t5xxl", "t5xxl_encoder", "shared encoder.block.0.layer.0.SelfAttention.relative_attention_bias"),
-    ("t5xxl", "umt5xxl_encoder", "shared encoder.block.{0-1}.layer.0.SelfAttention.relative_attention_bias"),
+    ("t5xxl", "umt5xxl_encoder", "shared encoder.block.{0-23}.layer.0.SelfAttention.relative_attention_bias"),
     ("clip", "clip_l", "text_model.embeddings.token_embedding text_model.embeddings.position_embedding"),
     ("clip", "clip_g", "text_model.embeddings.token_embedding text_model.embeddings.position_embedding text_projection"),
     ("gemma", "gemma2_2b", "model.embed_tokens"),
     ("gemma", "gemma3_12b", "model.embed_tokens vision_model.embeddings.position_embedding"),
-    ("gemma4", "gemma4_e4b", "model.language_model.embed_tokens model.language_model.embed_tokens_per_layer model.language_model.layers.{0-1}.per_layer_input_gate "
-                             "model.language_model.layers.{0-1}.per_layer_projection model.language_model.per_layer_model_projection "
-                             "model.embed_vision.embedding_projection model.embed_audio.embedding_projection model.vision_tower.encoder.layers.0.self_attn.q_proj "
-                             "model.audio_tower.layers.0.feed_forward1.ffw_layer_1"),
+    ("gemma4", "gemma4_e4b", "model.embed_tokens model.embed_tokens_per_layer model.layers.{0-41}.per_layer_input_gate model.layers.{0-41}.per_layer_projection "
+                             "model.per_layer_model_projection multi_modal_projector.embedding_projection audio_projector.embedding_projection "
+                             "vision_model.patch_embedder.input_proj "
+                             + " ".join(f"vision_model.encoder.layers.{{0-1}}.{layer}.linear" for layer in
+                                        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"))
+                             + " audio_model.subsample_conv_projection.input_proj_linear audio_model.output_proj "
+                             + " ".join(f"audio_model.layers.{{0-1}}.{layer}" for layer in
+                                        ("feed_forward{1-2}.ffw_layer_{1-2}.linear", "self_attn.q_proj.linear", "self_attn.k_proj.linear", "self_attn.v_proj.linear",
+                                         "self_attn.post.linear", "self_attn.relative_k_proj", "lconv1d.linear_start.linear", "lconv1d.linear_end.linear"))),
     ("qwen35", "qwen35_27b", "model.language_model.embed_tokens lm_head mtp.fc model.language_model.layers.0.linear_attn.in_proj_qkv "
                              "model.language_model.layers.0.linear_attn.in_proj_z model.language_model.layers.0.linear_attn.out_proj "
                              + " ".join(f"model.language_model.layers.{b}.linear_attn.in_proj_{x}" for b in range(64) if b % 4 != 3 for x in "ab")
@@ -148,14 +153,14 @@ KEPT = [
     ("qwen_text", "qwen25_vl_7b", "model.embed_tokens visual.merger.mlp.0 visual.merger.mlp.2 visual.blocks.{0-31}.mlp.gate_proj visual.blocks.{0-31}.mlp.up_proj "
                                   "visual.blocks.{0-31}.mlp.down_proj"),
     ("qwen_text", "qwen3_4b", "model.embed_tokens"),
-    ("qwen_text", "qwen3_vl_8b", "model.embed_tokens visual.pos_embed visual.merger.linear_fc{1-2} visual.deepstack_merger_list.{0-2}.linear_fc{1-2} "
-                                 "visual.blocks.{0-1}.mlp.linear_fc{1-2}"),
+    ("qwen_text", "qwen3_vl_8b", "model.language_model.embed_tokens lm_head model.visual.pos_embed model.visual.merger.linear_fc{1-2} "
+                                 "model.visual.deepstack_merger_list.{0-2}.linear_fc{1-2} model.visual.blocks.{0-1}.mlp.linear_fc{1-2}"),
     ("mistral", "mistral3_24b", "model.embed_tokens"),
-    ("mistral", "ministral3_3b", "model.language_model.embed_tokens model.multi_modal_projector.linear_{1-2}"),
+    ("mistral", "ministral3_3b", "model.embed_tokens"),
     ("llama", "llama31_8b", "model.embed_tokens lm_head"),
     # The language model's own MLPs have the same names: they are quantized.
     ("visual", "qwen25_vl_7b", "visual.blocks.{0-31}.mlp.gate_proj visual.blocks.{0-31}.mlp.up_proj visual.blocks.{0-31}.mlp.down_proj"),
-    ("generic_text", "gpt_oss_20b", "model.embed_tokens model.layers.{0-1}.mlp.router"),
+    ("generic_text", "gpt_oss_20b", "embed_tokens layers.{0-1}.mlp.router"),
     ("generic_text", "t5xxl_encoder", "shared encoder.block.0.layer.0.SelfAttention.relative_attention_bias"),
     ("lora", "lora_flux1", ""),
 ]

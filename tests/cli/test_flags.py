@@ -94,6 +94,23 @@ class Flags(TempFolder):
         self.assertEqual(tensors["conv.weight"].dtype, torch.float16)
         self.assertEqual(tensors["a.weight"].dtype, torch.int8)
 
+    # Quality
+
+    def test_quality(self):
+        with_figures, report = self.convert("--quality", "on")[0], self.folder / "report.json"
+        without = self.convert("--quality=off", "--report=" + str(report))[0]
+        self.assertEqual(with_figures.keys(), without.keys())
+        self.assertTrue(all(torch.equal(tensor, without[name]) for name, tensor in with_figures.items()))
+        for layer in json.loads(report.read_text())["layers"]:
+            self.assertIs(layer["measured"], False)
+            self.assertFalse({"mse", "sqnr_db", "max_error"} & layer.keys())
+        summary, _ = qmill("-i", self.source, "-o", self.folder / "out.safetensors", "--overwrite", "--quality", "off")
+        self.assertIn("quality    not measured (--quality off)", summary)
+        self.assertNotIn("dB", summary)
+        for flags in (("--fail-below", "10"), ("--report-quality",)):
+            _, error = qmill("-i", self.source, "-o", self.folder / "out.safetensors", "--overwrite", "--quality", "off", *flags, status=2)
+            self.assertIn(flags[0], error)
+
     # Format
 
     def test_format(self):

@@ -77,8 +77,8 @@ def legacy(tensors, layer, prefix="", scale="scale_weight"):
 
 
 def largest_layer(tensors):
-    """The layer with the most values that is no table."""
-    tables = ("embed", "shared.weight", "relative_attention_bias")
+    """The layer with the most values that is no table, and no head, which some readers of text encoders leave out."""
+    tables = ("embed", "shared.weight", "relative_attention_bias", "lm_head")
     matrices = [(shape[0] * shape[1], name) for name, (_, shape, _) in tensors.items()
                 if len(shape) == 2 and name.endswith(".weight") and not any(table in name for table in tables)]
     return max(matrices)[1].removesuffix(".weight")
@@ -104,16 +104,83 @@ RENAMED = ["diffusers_aura_flow", "diffusers_flux1", "diffusers_pixart", "diffus
 CLIP_IN_SDXL = "conditioner.embedders.0.transformer."
 CLIP_G_IN_SDXL = "conditioner.embedders.1.model.transformer.resblocks.0.mlp.c_fc"
 VAE = "first_stage_model.decoder.mid.attn_1.q"
+T5_LAYER = "encoder.block.0.layer.0.SelfAttention.q"
 
 
 def sdxl_checkpoint():
     return (floats("sdxl", "model.diffusion_model.") | floats("clip_l", CLIP_IN_SDXL)
-            | {f"{CLIP_G_IN_SDXL}.weight": ("F16", [5120, 1280], None), f"{VAE}.weight": ("F16", [512, 512], None)})
+            | {f"{CLIP_G_IN_SDXL}.weight": ("F16", [5120, 1280], None), f"{VAE}.weight": ("F16", [512, 512, 1, 1], None),
+               "first_stage_model.decoder.conv_in.weight": ("F16", [512, 4, 3, 3], None)})
 
 
 def flux_checkpoint():
     return (floats("flux1_dev", "model.diffusion_model.") | floats("t5xxl_encoder", "text_encoders.t5xxl.transformer.")
             | floats("clip_l", "text_encoders.clip_l.transformer.") | {"vae.decoder.conv_in.weight": ("F32", [512, 16, 3, 3], None)})
+
+
+def renamed(tensors, *pairs):
+    """The same with other beginnings of names: the first pair that fits."""
+    def of(name):
+        for old, new in pairs:
+            if name.startswith(old):
+                return new + name.removeprefix(old)
+        return name
+    return {of(name): entry for name, entry in tensors.items()}
+
+
+def resized(tensors, sizes):
+    return {name: (dtype, [sizes.get(n, n) for n in shape], data) for name, (dtype, shape, data) in tensors.items()}
+
+
+def other_text_encoders():
+    """Names and sizes that are nearly those that detect_te_model looks for."""
+    def row(what, tensors, loads, layer="mlp.up_proj"):
+        return what, marked(tensors, next(name for name in tensors if name.endswith(f"{layer}.weight")).removesuffix(".weight")), loads
+    to_nested, to_flat = ("model.", "model.language_model."), (("model.language_model.", "model."), ("model.visual.", "visual."))
+    for model in ("gemma4_e4b", "ministral3_3b", "mistral3_24b"):  # none of them is found: CLIP-L is built instead
+        yield row(f"{model}, nested", renamed(floats(model), to_nested), UNKNOWN)
+    # Taken for Qwen2.5-7B, whose sizes do not fit.
+    yield row("GPT-OSS with 'model.'", renamed(floats("gpt_oss_20b"), ("", "model.")), UNKNOWN, "self_attn.o_proj")
+    few = {name: entry for name, entry in floats("gemma4_e4b").items() if "layers.41." not in name}
+    yield row("Gemma 4 with fewer layers than ComfyUI looks for", few, UNKNOWN)
+    # Taken for Qwen3, and the vision tower is left out.
+    flat = renamed(floats("qwen3_vl_8b"), *to_flat)
+    yield row("Qwen3-VL 8B, flat", flat, UNKNOWN)
+    # MiniMax H3's: the only Qwen3-VL that is found by flat names, and by its 50th layer.
+    large = resized(flat, {4096: 5120})
+    yield row("Qwen3-VL 32B, flat, of 2 layers", large, UNKNOWN)
+    large["model.layers.49.self_attn.q_proj.weight"] = ("BF16", [8192, 5120], None)
+    yield row("Qwen3-VL 32B, flat", large, YES)
+    yield row("Qwen3-VL 32B, nested", renamed(large, to_nested, ("visual.", "model.visual.")), UNKNOWN)
+    yield row("Qwen3 of width 5120", resized(floats("qwen3_4b"), {2560: 5120}), UNKNOWN)  # taken for Mistral 3
+    # T5_XXL_OLD: Cosmos 1 has the T5 of the first version, of 24 blocks.
+    old = {f"encoder.block.{b}.layer.1.DenseReluDense.wi.weight": ("F16", [65536, 1024], None) for b in range(24)}
+    old |= {f"encoder.block.{b}.layer.0.SelfAttention.{x}.weight": ("F16", [16384, 1024], None) for b in range(24) for x in "qkv"}
+    old["encoder.block.0.layer.0.layer_norm.weight"] = ("F16", [1024], None)
+    yield row("T5 of Cosmos 1", old, YES, "DenseReluDense.wi")
+    short = {name: entry for name, entry in old.items() if "block.23." not in name}
+    yield row("T5 of width 1024 and 23 blocks", short, UNKNOWN, "DenseReluDense.wi")
+    # sa3.py passes no quantization_metadata on.
+    gemma = {"model.encoder.layers.0.pre_self_attn_layernorm.weight": ("F16", [768], None),
+             "model.encoder.layers.0.mlp.up_proj.weight": ("F16", [2048, 768], None)}
+    yield row("T5Gemma", gemma, NO)
+
+
+def text_encoders_in_checkpoints():
+    """supported_models.py, clip_target: which get the metadata of detect_layer_quantization."""
+    def row(what, diffusion, name, model, layer, loads):
+        prefix = f"text_encoders.{name}.transformer."
+        encoder = resized(floats(model, prefix), {128256: 128320} if what.startswith("HunyuanVideo") else {})  # it has a few tokens more
+        return what, marked({f"model.diffusion_model.{key}": entry for key, entry in diffusion.items()} | encoder, prefix + layer), loads
+    gemma_layer, llama_layer = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj"
+    yield row("CogVideoX checkpoint, T5", floats("cogvideox_5b"), "t5xxl", "t5xxl_encoder", T5_LAYER, NO)
+    for what, key in (("PixelDiT", "core.pixel_embedder.proj.weight"), ("PiD", "lq_proj.latent_proj.0.weight")):
+        yield row(f"{what} checkpoint, Gemma 2", {key: ("BF16", [64, 64], None)}, "gemma2_2b", "gemma2_2b", gemma_layer, NO)
+    yield row("Lumina 2 checkpoint, Gemma 2", floats("lumina2"), "gemma2_2b", "gemma2_2b", gemma_layer, YES)
+    yield row("HiDream checkpoint, Llama", floats("hidream_i1"), "llama", "llama31_8b", llama_layer, NO)  # clip_target is None
+    yield row("HunyuanVideo checkpoint, Llama", floats("hunyuan_video"), "llama", "llama31_8b", llama_layer, YES)
+    # PixArt's T5 gets no metadata; Flux's does.
+    yield row("PixArt checkpoint, T5", floats("pixart_sigma"), "t5xxl", "t5xxl_encoder", T5_LAYER, NO)
 
 
 def rows():
@@ -133,14 +200,13 @@ def rows():
     yield "SDXL checkpoint, CLIP-G", marked(sdxl, CLIP_G_IN_SDXL), NO
     yield "SDXL checkpoint, VAE", marked(sdxl, VAE), NO
     yield "SDXL checkpoint, UNet and CLIP-L", marked(marked(sdxl, unet), CLIP_IN_SDXL + "text_model.encoder.layers.0.mlp.fc1"), NO
-    t5_layer = "text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q"
+    t5_layer = f"text_encoders.t5xxl.transformer.{T5_LAYER}"
     yield "Flux checkpoint, T5", marked(flux, t5_layer), YES
     yield "Flux checkpoint, CLIP-L", marked(flux, "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1"), NO
     yield "SD1.5 checkpoint, CLIP", marked(floats("sd15", "model.diffusion_model.") | floats("clip_l", "cond_stage_model.transformer."),
                                            "cond_stage_model.transformer.text_model.encoder.layers.3.self_attn.q_proj"), NO
-    # Flux's clip_target asks detect_layer_quantization for T5; that of PixArt does not.
-    pixart = floats("pixart_sigma", "model.diffusion_model.") | floats("t5xxl_encoder", "text_encoders.t5xxl.transformer.")
-    yield "PixArt checkpoint, T5", marked(pixart, "text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q"), NO
+    yield from text_encoders_in_checkpoints()
+    yield from other_text_encoders()
     # controlnet.py (controlnet_config) picks operations without a quant_config.
     control = floats("flux1_dev") | {"controlnet_blocks.0.weight": ("BF16", [3072, 3072], None)}
     yield "ControlNet", marked(control, "double_blocks.0.img_attn.proj"), NO
@@ -153,10 +219,8 @@ def rows():
     # detect_te_model looks for "model.layers.0...", and tells models apart by their width.
     bare = {name.removeprefix("model."): entry for name, entry in floats("qwen3_4b").items()}
     yield "Qwen3 without 'model.'", marked(bare, "layers.0.mlp.up_proj"), UNKNOWN
-    narrow = {name: (dtype, [256 if n == 2560 else n for n in shape], data) for name, (dtype, shape, data) in floats("qwen3_4b").items()}
-    yield "Qwen3 of width 256", marked(narrow, "model.layers.0.mlp.up_proj"), UNKNOWN
-    pile = {name: (dtype, [2048 if n == 4096 else n for n in shape], data) for name, (dtype, shape, data) in floats("t5xxl_encoder").items()}
-    yield "Pile-T5-XL", marked(pile, "encoder.block.0.layer.0.SelfAttention.q"), NO  # aura_t5.py takes no quantization_metadata
+    yield "Qwen3 of width 256", marked(resized(floats("qwen3_4b"), {2560: 256}), "model.layers.0.mlp.up_proj"), UNKNOWN
+    yield "Pile-T5-XL", marked(resized(floats("t5xxl_encoder"), {4096: 2048}), T5_LAYER), NO  # aura_t5.py takes no quantization_metadata
     unknown = {"body.0.q.weight": ("BF16", [256, 256], None)}
     yield "unknown model", marked(unknown, "body.0.q"), UNKNOWN
     yield "unknown model, floats only", unknown, UNKNOWN
@@ -164,14 +228,14 @@ def rows():
     yield "T5, table as int8", marked(floats("t5xxl_encoder"), "shared"), YES
     yield "T5, table as float8", marked(floats("t5xxl_encoder"), "shared", "float8_e4m3fn"), YES
     yield "T5, table as int4", marked(floats("t5xxl_encoder"), "shared", "convrot_w4a4"), NO
-    yield "T5, layer as int4", marked(floats("t5xxl_encoder"), "encoder.block.0.layer.0.SelfAttention.q", "convrot_w4a4"), YES
+    yield "T5, layer as int4", marked(floats("t5xxl_encoder"), T5_LAYER, "convrot_w4a4"), YES
     yield "HiDream, router", marked(floats("hidream_i1"), "double_stream_blocks.0.block.ff_i.gate"), NO
     yield "SDXL, convolution", marked(floats("sdxl"), "input_blocks.0.0"), NO
     # convert_old_quants: "PREFIX.scaled_fp8" marks what has a .scale_weight below the prefix that a loader looks at, unless the header has an entry.
     yield "old float8, Flux", legacy(floats("flux1_dev"), flux_layer), YES
     yield "old float8, Flux below a prefix", legacy(floats("flux1_dev", "model.diffusion_model."), "model.diffusion_model." + flux_layer,
                                                     "model.diffusion_model."), YES
-    yield "old float8, T5", legacy(floats("t5xxl_encoder"), "encoder.block.0.layer.0.SelfAttention.q"), YES
+    yield "old float8, T5", legacy(floats("t5xxl_encoder"), T5_LAYER), YES
     yield "old float8, T5 in a checkpoint", legacy(flux, t5_layer, "text_encoders.t5xxl.transformer."), YES
     yield "old float8, CLIP-L", legacy(floats("clip_l"), "text_model.encoder.layers.0.mlp.fc1"), NO
     yield "old float8, CLIP-L in a checkpoint", legacy(sdxl, CLIP_IN_SDXL + "text_model.encoder.layers.0.mlp.fc1", "model.diffusion_model."), NO
@@ -196,8 +260,36 @@ class Verify(TempFolder):
             if loads is not YES:
                 self.assertNotEqual(reader["because"], "", what)
             count += 1
-        self.assertGreaterEqual(count, 90)
+        self.assertGreaterEqual(count, 125)
         self.assertFalse(wrong, "\n".join(wrong))
+
+    def test_the_first_release_depends_on_what_the_layer_is(self):
+        path, t5 = self.folder / "model.safetensors", floats("t5xxl_encoder")
+        for layer, form, since in ((T5_LAYER, "int8_tensorwise", "0.27.0"), ("shared", "int8_tensorwise", "0.30.0"), ("shared", "float8_e4m3fn", "0.21.0"),
+                                   (T5_LAYER, "float8_e4m3fn", ""), (T5_LAYER, "convrot_w4a4", "0.28.0")):
+            write_header(path, marked(t5, layer, form))
+            self.assertEqual(qmill_json("verify", path, "--no-data")["readers"][0]["since"], since, (layer, form))
+        write_header(path, marked(marked(t5, "shared"), T5_LAYER, "convrot_w4a4"))
+        self.assertEqual(qmill_json("verify", path, "--no-data")["readers"][0]["since"], "0.30.0")
+
+    def test_of_a_marker_outside_it_says_which_loader_reads_it(self):
+        path, layer = self.folder / "model.safetensors", "model.diffusion_model.double_blocks.0.img_attn.proj"
+        for tensors, both in ((legacy(floats("flux1_dev", "model.diffusion_model."), layer), True),
+                              (legacy(floats("flux1_dev", "model.diffusion_model."), layer, None), False)):
+            write_header(path, tensors)
+            report = qmill_json("verify", path, "--no-data", run=functools.partial(qmill, status=1))
+            found = [finding["text"] for finding in report["findings"] if finding["rule"] == "unmarked-codes"]
+            self.assertEqual(len(found), 1)
+            self.assertIn("is not read", found[0])
+            self.assertEqual("where it loads a diffusion model alone, it is" in found[0], both, found)
+
+    def test_qwen3_vl_is_told_the_name_that_is_looked_for(self):
+        path = self.folder / "model.safetensors"
+        flat = renamed(floats("qwen3_vl_8b"), ("model.language_model.", "model."), ("model.visual.", "visual."))
+        write_header(path, marked(flat, "model.layers.0.mlp.up_proj"))
+        because = qmill_json("verify", path, "--no-data")["readers"][0]["because"]
+        self.assertIn("'model.visual.deepstack_merger_list.0.norm.weight'", because)
+        self.assertNotIn("rename", because)
 
     def test_a_tokenizer_that_is_missing_is_a_remark(self):
         path = self.folder / "model.safetensors"

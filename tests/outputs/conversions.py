@@ -105,6 +105,7 @@ SOURCES = {
     "source_rare": "convert rare.safetensors",
     "source_rare_int4": "convert rare.safetensors --format int4",
     "source_rare_fp16": "convert rare.safetensors --fp16 --fp16-overflow clamp --keep-dtype f16",
+    "max_shard_size": "convert model.safetensors --max-shard-size 5GB",
     "source_flux_int4": "convert flux.safetensors --format int4",
     "template.json": "convert model.safetensors --dry-run create-template",
 }

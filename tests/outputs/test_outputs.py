@@ -23,7 +23,7 @@ LEAST = 60
 
 # Groups of flags of convert that change no byte, and flags that do not beside them.
 SILENT_GROUPS = {"General", "Running", "Memory", "For GPUs"}
-SILENT_FLAGS = {"input", "output", "overwrite", "report-quality", "report", "fail-below"}
+SILENT_FLAGS = {"input", "output", "overwrite", "report-quality", "report", "fail-below", "quality"}
 
 
 def help_json(*words):

@@ -239,7 +239,7 @@ class OtherFunctions(FolderTest):
         self.assertEqual(plan.output_bytes, result.output.stat().st_size)
         self.assertEqual([layer.name for layer in plan.layers if layer.action == "quantize"], [layer.name for layer in result.layers])
         self.assertEqual(plan.layers[0].outputs[0].shape, (64, 256))
-        self.assertEqual(plan.comfyui.since, "0.27.0")
+        self.assertEqual(plan.comfyui.since, "0.18.0")
         self.assertEqual(len(plan.digest), 32)
 
     def test_inspect_verify_compare_and_dequantize(self):

@@ -220,6 +220,9 @@ class ConvertOptions(QuantizeOptions, total=False):
     streaming_mode: Literal['off', 'minimal', 'balanced', 'aggressive', 'auto']
     # publish nothing and exit with 3 if a layer's SQNR is below this.
     fail_below: float
+    # Default: 'on'. measure every layer on the bytes as stored; off saves that time, and the report has no
+    # figures.
+    quality: Literal['on', 'off']
     # Default: 30.0. warn about layers with an SQNR below this.
     quality_threshold: float
     # Default: True. leave what is finished when a run ends early, for `resume`.

@@ -66,12 +66,13 @@ class LayerQuality(Result):
     name: str
     format: str  # as files name it: "int8_tensorwise"
     layout: str  # "int8 row, rotated 256"
-    mse: float | None  # mean squared error; None: not a finite number
-    sqnr_db: float | None  # 10 log10(mean x^2 / mse); None: stored without any error
-    max_error: float | None
+    mse: float | None = None  # mean squared error; None: not a finite number
+    sqnr_db: float | None = None  # 10 log10(mean x^2 / mse); None: stored without any error
+    max_error: float | None = None
     output_error: float | None = None  # ||X W^T - X What^T|| / ||X W^T|| on inputs X that nothing was fitted to
     rounding_output_error: float | None = None  # the same of rounding to nearest
     output_rows: int = 0  # rows of X
+    measured: bool = True  # False: quality="off", and there are no figures
 
 
 @dataclass(frozen=True, eq=False)

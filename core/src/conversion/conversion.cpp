@@ -57,7 +57,8 @@ ConvertReport Conversion::run(const RunHooks& hooks) {
 
 std::vector<LayerQuality> qualities(const ConvertReport& report) {
   std::vector<LayerQuality> qualities;
-  for (const LayerReport& layer : report.layers) qualities.push_back(layer.quality);
+  for (const LayerReport& layer : report.layers)
+    if (layer.quality.is_measured) qualities.push_back(layer.quality);
   return qualities;
 }
 
@@ -65,8 +66,8 @@ std::vector<std::string> warnings(const Plan& plan, const ConvertReport& report)
   std::vector<std::string> warnings = plan.warnings;
   warnings.insert(warnings.end(), report.warnings.begin(), report.warnings.end());
   const double threshold = plan.options.quality_threshold;
-  for (const LayerReport& layer : report.layers)
-    if (is_below(layer.quality, threshold)) warnings.push_back(shortfall_text(layer.quality, threshold));
+  for (const LayerQuality& layer : qualities(report))
+    if (is_below(layer, threshold)) warnings.push_back(shortfall_text(layer, threshold));
   return warnings;
 }
 

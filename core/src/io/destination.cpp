@@ -1,7 +1,6 @@
 #include "io/destination.h"
 
 #include <qmill/error.h>
-#include <qmill/shards.h>
 
 #include <fmt/format.h>
 
@@ -45,23 +44,6 @@ void require_safetensors_name(const fs::path& output) {
   if (std::find(std::begin(kOtherKinds), std::end(kOtherKinds), small) != std::end(kOtherKinds))
     refuse(output, fmt::format("its name ends in '{}', but what is written is a safetensors file", extension),
            "choose a name that ends in .safetensors");
-}
-
-std::vector<fs::path> shard_files(const fs::path& output, std::size_t count) {
-  std::vector<fs::path> files;
-  for (std::size_t number = 1; number <= count; ++number)
-    files.push_back(output.parent_path() / shard_name_text({output.stem().string(), output.extension().string(),
-                                                            static_cast<std::int64_t>(number), static_cast<std::int64_t>(count)}));
-  return files;
-}
-
-fs::path index_of(const fs::path& output) { return output.string() + ".index.json"; }
-
-void require_shard_name(const fs::path& output) {
-  if (output.extension() != ".safetensors")
-    refuse(output, "with `max_shard_size`, expected a name that ends in .safetensors", "add the ending");
-  if (parse_shard_name(output.filename().string()))
-    refuse(output, "it is the name of a shard, expected that of the model", "leave the numbers out: they are added");
 }
 
 void require_replaceable(const fs::path& output, const std::vector<fs::path>& inputs, bool overwrite) {

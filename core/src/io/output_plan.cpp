@@ -1,13 +1,11 @@
 #include <qmill/core/output_plan.h>
 
 #include <qmill/error.h>
-#include <qmill/shards.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <limits>
 
 namespace qmill {
 namespace {
@@ -59,13 +57,12 @@ void add_file(OutputPlan& plan, std::vector<TensorInfo> tensors, const Metadata&
   plan.files.push_back(std::move(file));
 }
 
-// With what the header says of them; at most, as offsets have other numbers of digits in each file.
-std::uint64_t bytes_of(const std::vector<TensorInfo>& group) {
-  constexpr std::uint64_t kLongest = std::numeric_limits<std::uint64_t>::max();
+// With what the header of a file of at most `max_bytes` says of them; at most, as offsets have different numbers of digits.
+std::uint64_t bytes_of(const std::vector<TensorInfo>& group, std::uint64_t max_bytes) {
   constexpr std::uint64_t kBetween = 2;  // a colon, a comma
   std::uint64_t bytes = 0;
   for (const TensorInfo& tensor : group)
-    bytes += static_cast<std::uint64_t>(tensor.bytes()) + Json(tensor.name).dump().size() + entry_of(tensor, kLongest, kLongest).dump().size() +
+    bytes += static_cast<std::uint64_t>(tensor.bytes()) + Json(tensor.name).dump().size() + entry_of(tensor, max_bytes, max_bytes).dump().size() +
              kBetween;
   return bytes;
 }
@@ -84,13 +81,14 @@ OutputPlan plan_output(std::vector<TensorInfo> tensors, const Metadata& metadata
   return plan;
 }
 
-OutputPlan plan_shards(const std::vector<std::vector<TensorInfo>>& groups, const Metadata& metadata, std::optional<std::uint64_t> max_bytes) {
+OutputPlan plan_shards(const std::vector<std::vector<TensorInfo>>& groups, const Metadata& metadata, std::optional<std::uint64_t> max_bytes,
+                       std::size_t max_files) {
   const std::uint64_t empty = plan_output({}, metadata).bytes() + kAlignment;
   std::vector<std::vector<TensorInfo>> shards(1);
   std::uint64_t bytes = empty;
   for (const std::vector<TensorInfo>& group : groups) {
     if (max_bytes) {
-      const std::uint64_t more = bytes_of(group);
+      const std::uint64_t more = bytes_of(group, *max_bytes);
       if (bytes + more > *max_bytes && !shards.back().empty()) {
         shards.emplace_back();
         bytes = empty;
@@ -99,8 +97,8 @@ OutputPlan plan_shards(const std::vector<std::vector<TensorInfo>>& groups, const
     }
     shards.back().insert(shards.back().end(), group.begin(), group.end());
   }
-  if (shards.size() > kMaxShards)
-    throw Error(ErrorKind::usage, fmt::format("the output would have {} files, their names can count {}", shards.size(), kMaxShards),
+  if (shards.size() > max_files)
+    throw Error(ErrorKind::usage, fmt::format("the output would have {} files, their names can count {}", shards.size(), max_files),
                 "choose a larger `max_shard_size`");
   OutputPlan plan;
   for (std::vector<TensorInfo>& shard : shards) add_file(plan, std::move(shard), metadata);

@@ -196,7 +196,7 @@ void OutputFile::rename(bool overwrite, bool keeps_replaced) {
   struct stat replaced = {};
   if (overwrite) {
     const bool is_there = ::stat(destination_.c_str(), &replaced) == 0;
-    if (is_there && S_ISDIR(replaced.st_mode)) fail(destination_, "rename the finished file", EISDIR);  // names of folders are exchanged, too
+    if (is_there && !S_ISREG(replaced.st_mode)) fail(destination_, "replace what is there", S_ISDIR(replaced.st_mode) ? EISDIR : EEXIST);
     if (is_there && ::fchmod(handle_, replaced.st_mode & 07777) != 0)
       fail(destination_, "keep the permissions of the file that is replaced", errno);
 #if defined(RENAME_EXCHANGE)

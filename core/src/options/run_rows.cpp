@@ -40,6 +40,13 @@ void add_run_rows(Rows& rows) {
                      if (values.has("fail_below")) options.fail_below = values.real("fail_below");
                    });
 
+  OptionRow& measures = quality.value("quality", "on|off", std::string("on"),
+                                      "measure every layer on the bytes as stored; off saves that time, and the report has no figures",
+                                      [](ConvertOptions& options, const OptionValues& values) {
+                                        options.run.measures = values.text("quality") == "on";
+                                      });
+  measures.spec.choices = {"on", "off"};
+
   RowGroup running(rows, "Running", false);
   OptionRow& threads = running.value("threads", "N", std::int64_t{0}, "0: one per processor; the output is the same for every number",
                                      [](ConvertOptions& options, const OptionValues& values) {

@@ -53,6 +53,11 @@ void check_layers(const ConvertOptions& options) {
     throw Error(ErrorKind::usage, "`smoothquant_alpha` needs `smoothquant`");
 }
 
+void check_quality(const ConvertOptions& options) {
+  if (options.fail_below && !options.run.measures)
+    throw Error(ErrorKind::usage, "`fail_below` needs figures, and `quality off` measures none", "leave one of them out");
+}
+
 void require_existing(const std::vector<std::filesystem::path>& files) {
   std::error_code code;
   for (const std::filesystem::path& file : files)
@@ -66,6 +71,7 @@ void check_options(const ConvertOptions& options) {
   check_device(options.run.device);
   check_layers(options);
   check_input_scales(options);
+  check_quality(options);
 }
 
 void check_choices(const Host& host, const ConvertOptions& options) {

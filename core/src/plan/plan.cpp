@@ -3,7 +3,6 @@
 #include <qmill/core/output_plan.h>
 #include "calibration/calibration.h"
 #include "host/guard.h"
-#include "io/destination.h"
 #include "lora/known_model.h"
 #include "lora/merged_values.h"
 #include "model/layers.h"
@@ -15,6 +14,7 @@
 #include "plan/input_files.h"
 #include "plan/option_checks.h"
 #include "plan/output_metadata.h"
+#include "plan/output_names.h"
 #include "plan/plan_warnings.h"
 #include "plan/reader_support.h"
 #include "plan/target.h"
@@ -24,6 +24,7 @@
 #include <qmill/core/decoded_source.h>
 #include <qmill/core/process.h>
 #include <qmill/names.h>
+#include <qmill/shards.h>
 
 #include <nlohmann/json.hpp>
 
@@ -108,7 +109,7 @@ class Planner {
     std::vector<std::vector<TensorInfo>> outputs;
     for (const Decision& decision : plan_.decisions) outputs.push_back(decision.outputs);
     const std::optional<std::uint64_t> limit = options_.written.max_shard_bytes;
-    plan_.output = plan_shards(outputs, output_metadata(source_, options_, plan_), limit);
+    plan_.output = plan_shards(outputs, output_metadata(source_, options_, plan_), limit, kMaxShards);
     for (const PlannedFile& file : plan_.output.files)
       if (limit && file.bytes > *limit)
         plan_.warnings.push_back(fmt::format("a file of {} bytes is larger than `max_shard_size`: a layer is never divided", file.bytes));

@@ -1,6 +1,9 @@
 #include <qmill/core/readers.h>
 
+#include "readers/modules.h"
 #include "readers/reader_formats.h"
+
+#include <qmill/names.h>
 
 #include <fmt/format.h>
 
@@ -12,7 +15,7 @@ ReaderNeed reader_of(const Decision& decision) {
   // Without a marker readers take the values as they are: right for floats, wrong for codes.
   if (decision.label.marker.empty()) return {decision.outputs.size() == 1 && is_floating(decision.outputs.front().dtype), {}};
   const ReaderFormat* format = find_reader_format(decision.label.name);
-  return format == nullptr ? ReaderNeed{} : ReaderNeed{true, std::string(format->since)};
+  return format == nullptr ? ReaderNeed{} : ReaderNeed{true, std::string(format->since_in(module_kind(layer_base(decision.source.name))))};
 }
 
 PlanReader reader_of(const Plan& plan) {

@@ -25,7 +25,8 @@ ReaderSupport::ReaderSupport(const TensorSource& source, const std::optional<Arc
 
 std::string ReaderSupport::keeps(const Decision& decision) {
   // Floats need no marker, and a format that mainline ComfyUI does not know is for another reader.
-  if (decision.label.marker.empty() || find_reader_format(decision.label.name) == nullptr) return {};
+  const ReaderFormat* format = find_reader_format(decision.label.name);
+  if (decision.label.marker.empty() || format == nullptr) return {};
   const ModelPart& part = parts_.of(decision.source.name);
   const ModuleKind kind = module_kind(layer_base(decision.source.name));
   std::string what, why, unread;
@@ -33,7 +34,7 @@ std::string ReaderSupport::keeps(const Decision& decision) {
     what = part.name;
     why = part.because;
     unread = fmt::format("quantized layers of {}", part.name);
-  } else if (!reads_format(kind, decision.label.name)) {
+  } else if (!format->is_read_in(kind)) {
     what = kind_text(kind);
     why = fmt::format("ComfyUI reads no {} there", decision.label.name);
     unread = fmt::format("{} in {}", decision.label.name, what);

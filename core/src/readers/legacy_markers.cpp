@@ -9,6 +9,7 @@ LegacyMarkers::LegacyMarkers(const std::vector<TensorInfo>& tensors, std::string
   for (const TensorInfo& tensor : tensors) {
     if (!tensor.name.ends_with(kMarker)) continue;
     std::string prefix = tensor.name.substr(0, tensor.name.size() - kMarker.size());
+    is_outside_ = is_outside_ || (prefix.empty() && !model_prefix.empty());
     if (prefix.empty() ? model_prefix.empty() : prefix.ends_with('.')) prefixes_.push_back(std::move(prefix));
   }
 }

@@ -55,6 +55,7 @@ constexpr KnownFile kFloatFiles[] = {
     {"^vision_model.encoder.layers.0", "the vision encoder"},
     {"^visual.transformer.resblocks.0", "the vision encoder"},
     {"^vision_tower.vision_model.encoder.layers.0", "the vision encoder"},
+    {"^model.encoder.layers.0.pre_self_attn_layernorm", "the T5Gemma text encoder"},
     {"^decoder.conv_in", "the VAE"},
     {"^decoder.middle.0", "the VAE"},
     {"^decoder.up_blocks.0", "the VAE"},

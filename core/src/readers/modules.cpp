@@ -39,16 +39,4 @@ ModuleKind module_kind(std::string_view base) {
 
 bool is_token_table(std::string_view base) { return is_one_of(kTokenTables, base); }
 
-bool reads_format(ModuleKind kind, std::string_view format) {
-  switch (kind) {
-    case ModuleKind::linear:
-      return true;
-    case ModuleKind::embedding:
-      return format.starts_with("float8_") || format == "int8_tensorwise";
-    case ModuleKind::parameter:
-      return false;
-  }
-  return false;
-}
-
 }  // namespace qmill

@@ -17,7 +17,4 @@ ModuleKind module_kind(std::string_view base);
 // Of embeddings: whether it has a row for each token of a vocabulary. The others are small.
 bool is_token_table(std::string_view base);
 
-// Whether ComfyUI reads a layer of this format ("int8_tensorwise") in such a module.
-bool reads_format(ModuleKind kind, std::string_view format);
-
 }  // namespace qmill

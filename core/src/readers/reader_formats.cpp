@@ -4,11 +4,17 @@ namespace qmill {
 namespace {
 
 constexpr ReaderFormat kFormats[] = {
-    {"float8_e4m3fn", ""},      {"float8_e5m2", ""},          {"nvfp4", ""},           {"mxfp8", "0.27.0"}, {"int8_tensorwise", "0.27.0"},
-    {"convrot_w4a4", "0.28.0"}, {"asym_w4a8_int8", "0.31.0"}, {"awq_w4a16", "0.31.0"},
+    {"float8_e4m3fn", "", "0.21.0"}, {"float8_e5m2", "", "0.21.0"},
+    {"nvfp4", ""},                   {"mxfp8", "0.18.0"},
+    {"convrot_w4a4", "0.28.0"},      {"int8_tensorwise", "0.27.0", "0.30.0"},
+    {"asym_w4a8_int8", "0.31.0"},
 };
 
 }  // namespace
+
+bool ReaderFormat::is_read_in(ModuleKind kind) const {
+  return kind == ModuleKind::linear || (kind == ModuleKind::embedding && !since_in_tables.empty());
+}
 
 const ReaderFormat* find_reader_format(std::string_view name) {
   for (const ReaderFormat& format : kFormats)

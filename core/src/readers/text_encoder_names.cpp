@@ -84,9 +84,11 @@ Dialect dialect_of(const std::vector<TensorInfo>& tensors) {
   if (has("blk.0.attn_q.weight") && has("token_embd.weight")) return Dialect::llama_cpp;
   if (has("blocks.0.attn.q.weight") && has("blocks.0.ffn.gate.0.weight") && has("token_embedding.weight")) return Dialect::wan_t5;
   if (has("language_model.model.layers.0.input_layernorm.weight")) return Dialect::wrapped;
-  // Qwen2.5-VL and Qwen3-VL; other models have these names in ComfyUI's files, too.
-  if (has("model.language_model.layers.0.self_attn.q_proj.bias") || has("model.visual.deepstack_merger_list.0.norm.weight"))
-    return Dialect::nested;
+  // Qwen2.5-VL, Qwen3-VL 32B, Mistral and Ministral 3. Qwen3.5 and smaller Qwen3-VL have these names in ComfyUI's files, too.
+  const bool is_large_qwen3 = has("model.visual.deepstack_merger_list.0.norm.weight") &&
+                              has("model.language_model.layers.49.self_attn.q_proj.weight");
+  const bool is_mistral = has("model.language_model.layers.0.self_attn.q_proj.weight") && has("model.vision_tower.patch_conv.weight");
+  if (has("model.language_model.layers.0.self_attn.q_proj.bias") || is_large_qwen3 || is_mistral) return Dialect::nested;
   return Dialect::unknown;
 }
 

@@ -15,6 +15,7 @@ Json number(const std::optional<double>& value) { return value && std::isfinite(
 }  // namespace
 
 nlohmann::ordered_json layer_json(const LayerQuality& layer) {
+  if (!layer.is_measured) return {{"name", layer.name}, {"format", layer.format}, {"layout", layer.layout}, {"measured", false}};
   Json json = {{"name", layer.name},       {"format", layer.format},           {"layout", layer.layout},
                {"mse", number(layer.mse)}, {"sqnr_db", number(layer.sqnr_db)}, {"max_error", number(layer.max_error)}};
   if (!layer.output_error) return json;

@@ -22,7 +22,9 @@ Follower::Follower(Peers& peers, const std::string& digest, const std::atomic<bo
   await_begin(digest);
 }
 
-Follower::~Follower() {
+Follower::~Follower() { stop(); }
+
+void Follower::stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;

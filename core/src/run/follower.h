@@ -22,6 +22,7 @@ class Follower final : public Work {
   std::vector<std::size_t> next() override;
   void finished(FinishedDecision finished) override;
   void complete() override;
+  void stop() override;
   void end(const Error* error) override;
 
  private:

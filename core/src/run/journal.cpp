@@ -39,6 +39,7 @@ Json report_line(const LayerReport& report) {
           {"output_error", exact(quality.output_error)},
           {"rounding_output_error", exact(quality.rounding_output_error)},
           {"output_rows", quality.output_rows},
+          {"measured", quality.is_measured},
           {"quantizer", report.quantizer},
           {"notes", report.notes},
           {"statistics", statistics},
@@ -57,6 +58,7 @@ LayerReport report_of(const Json& line) {
   quality.output_error = optional_number(line.at("output_error"));
   quality.rounding_output_error = optional_number(line.at("rounding_output_error"));
   quality.output_rows = line.at("output_rows").get<std::int64_t>();
+  quality.is_measured = line.at("measured").get<bool>();
   report.quantizer = line.at("quantizer").get<std::string>();
   report.notes = line.at("notes").get<std::vector<std::string>>();
   for (const auto& [name, value] : line.at("statistics").items()) report.statistics[name] = number(value);

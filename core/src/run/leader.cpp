@@ -35,7 +35,7 @@ Leader::Leader(Peers& peers, const std::string& digest, const std::atomic<bool>*
 Leader::~Leader() {
   const Error gone(ErrorKind::internal, "rank 0 has left the run");
   end(&gone);
-  if (listener_.joinable()) listener_.join();
+  stop();
 }
 
 void Leader::throw_if_cancelled() const {
@@ -77,11 +77,11 @@ void Leader::begin(WorkStart start) {
 
 void Leader::listen() {
   Clock::time_point beat = Clock::now();
-  const auto is_ended = [this] {
+  const auto is_over = [this] {
     const std::lock_guard lock(mutex_);
-    return ended_;
+    return ended_ || stopping_;
   };
-  while (!is_ended()) {
+  while (!is_over()) {
     try {
       if (const std::optional<Peers::Mail> mail = peers_.receive(kTick)) handle(*mail);
       require_alive();
@@ -148,6 +148,14 @@ void Leader::complete() {
   while (!changed_.wait_for(lock, kTick, [&] { return failure_ || std::find(done_.begin(), done_.end(), false) == done_.end(); }))
     throw_if_cancelled();
   if (failure_) std::rethrow_exception(failure_);
+}
+
+void Leader::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  if (listener_.joinable()) listener_.join();
 }
 
 void Leader::end(const Error* error) {

@@ -24,6 +24,7 @@ class Leader final : public Work {
   std::vector<std::size_t> next() override;
   void finished(FinishedDecision finished) override;
   void complete() override;
+  void stop() override;
   void end(const Error* error) override;
 
  private:
@@ -46,7 +47,7 @@ class Leader final : public Work {
   std::vector<bool> done_;               // by rank
   std::vector<Clock::time_point> heard_;  // by rank
   std::exception_ptr failure_;
-  bool ended_ = false;
+  bool ended_ = false, stopping_ = false;
   std::mutex finished_mutex_;
   WorkStart start_;  // without its units
   std::thread listener_;

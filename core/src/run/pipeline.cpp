@@ -1,15 +1,12 @@
-// Reader, workers, writer: each tensor passes once, with a bounded number of bytes on the way. The unit of work is a layer, weight and
-// bias: the reader reads it, a worker takes it through its steps (run_layer.h), the writer stores what comes of it.
-#include "engine/channel.h"
+#include "run/pipeline.h"
+
 #include "calibration/calibration.h"
+#include "engine/channel.h"
 #include "engine/shared_values.h"
-#include "io/destination.h"
 #include "lora/merged_values.h"
 #include "model/finite_values.h"
 #include "plan/input_files.h"
 #include "run/cast_tensor.h"
-#include "run/follower.h"
-#include "run/leader.h"
 #include "run/part.h"
 #include "run/run_layer.h"
 
@@ -28,8 +25,6 @@
 
 namespace qmill {
 namespace {
-
-namespace fs = std::filesystem;
 
 // What the writer does next: write tensors, or copy one from file to file. `reserved` goes back to the budget after it.
 struct WriteJob {
@@ -88,12 +83,17 @@ class Pipeline {
 
   ConvertReport run() {
     try {
-      return run_all();
+      ConvertReport report = run_all();
+      work_.stop();
+      return report;
     } catch (const std::bad_alloc&) {
+      work_.stop();
       throw part_.leave(Error(ErrorKind::io, "out of memory", "use fewer `threads`, or a machine with more memory"));
     } catch (const QualityError&) {
+      work_.stop();
       throw;
     } catch (const Error& error) {
+      work_.stop();
       throw part_.leave(error);
     }
   }
@@ -406,69 +406,8 @@ class Pipeline {
 
 }  // namespace
 
-QualityError::QualityError(std::string message)
-    : Error(ErrorKind::numeric, std::move(message), "choose other settings, or keep the layer with `exclude_layers`") {}
-QualityError::~QualityError() = default;
-
-namespace {
-
-void check_files(const TensorSource& source, const ConvertOptions& options, const std::vector<fs::path>& files) {
-  const bool replaces = options.run.overwrite || goes_on_publishing(options);
-  for (const fs::path& file : files) {
-    require_file_name(file);
-    require_replaceable(file, input_files(source, options), replaces);
-  }
-  check_part(options, files);
-}
-
-}  // namespace
-
-void check_destination(const TensorSource& source, const ConvertOptions& options) {
-  require_safetensors_name(options.output);
-  if (options.written.max_shard_bytes) require_shard_name(options.output);
-  // How many shards there will be is not known before the plan.
-  check_files(source, options, {options.written.max_shard_bytes ? index_of(options.output) : options.output});
-}
-
-namespace {
-
-void require_shareable(const Plan& plan) {
-  if (plan.options.seed < 0)
-    throw Error(ErrorKind::usage, "`manual_seed` -1 draws another seed in each process", "give a seed of 0 or more");
-}
-
-std::unique_ptr<Work> work_of(const Plan& plan, const RunHooks& hooks, Peers* peers) {
-  if (peers == nullptr) return std::make_unique<WholeWork>();
-  if (peers->rank() == 0) return std::make_unique<Leader>(*peers, plan.digest(), hooks.cancel);
-  return std::make_unique<Follower>(*peers, plan.digest(), hooks.cancel);
-}
-
-}  // namespace
-
-void check_destination(const TensorSource& source, const Plan& plan) {
-  check_destination(source, plan.options);
-  check_files(source, plan.options, plan.output_files());
-}
-
-ConvertReport run_plan(const TensorSource& source, const Plan& plan, const RunHooks& hooks) {
-  Peers* peers = hooks.peers != nullptr && hooks.peers->count() > 1 ? hooks.peers : nullptr;
-  try {
-    check_destination(source, plan);
-    require_selection(plan);
-    if (peers != nullptr) require_shareable(plan);
-  } catch (const Error& error) {
-    if (peers != nullptr) leave(*peers, error.what());
-    throw;
-  }
-  const std::unique_ptr<Work> work = work_of(plan, hooks, peers);
-  try {
-    ConvertReport report = Pipeline(source, plan, hooks, *work).run();
-    work->end(nullptr);
-    return report;
-  } catch (const Error& error) {
-    work->end(&error);
-    throw;
-  }
+ConvertReport run_pipeline(const TensorSource& source, const Plan& plan, const RunHooks& hooks, Work& work) {
+  return Pipeline(source, plan, hooks, work).run();
 }
 
 }  // namespace qmill

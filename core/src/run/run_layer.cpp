@@ -6,15 +6,28 @@
 #include "run/correct_bias.h"
 #include "run/measure_layer.h"
 
+#include <qmill/names.h>
+
 namespace qmill {
+namespace {
+
+LayerQuality not_measured(const Decision& decision) {
+  LayerQuality quality = layer_quality(layer_base(decision.source.name), decision.label, {});
+  quality.is_measured = false;
+  return quality;
+}
+
+}  // namespace
 
 FinishedLayer run_layer(const Plan& plan, const Decision& decision, const LayerValues& values, const RunResources& resources) {
   std::unique_ptr<LayerCalibration> calibration;
   if (plan.calibration) calibration = plan.calibration->for_layer(decision.values, resources, values.weight);
 
   ChosenLayer chosen = choose_codes(decision, values.weight, calibration.get(), plan.seed, resources);
-  MeasuredLayer measured =
-      measure_layer(decision, values.weight, chosen.stored.tensors, calibration.get(), values.bias.defined(), resources);
+  MeasuredLayer measured;
+  if (plan.options.run.measures || decision.bias)
+    measured = measure_layer(decision, values.weight, chosen.stored.tensors, calibration.get(), values.bias.defined(), resources);
+  if (!plan.options.run.measures) measured.quality = not_measured(decision);
 
   FinishedLayer finished;
   LayerReport& report = finished.report;

@@ -36,6 +36,9 @@ class Work {
   // All that next() gave is finished: returns when the others have finished, too. Throws what ended them.
   virtual void complete() = 0;
 
+  // After it, no function of WorkStart is called.
+  virtual void stop() = 0;
+
   // The run has ended, well or with this error. Throws nothing.
   virtual void end(const Error* error) = 0;
 };
@@ -52,6 +55,7 @@ class WholeWork final : public Work {
   }
   void finished(FinishedDecision finished) override { start_.on_finished(finished); }
   void complete() override {}
+  void stop() override {}
   void end(const Error*) override {}
 
  private:

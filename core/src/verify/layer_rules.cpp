@@ -41,7 +41,6 @@ class LayerRules {
     if (format_ == "int8_tensorwise") check_int8();
     if (format_ == "convrot_w4a4") check_convrot_w4a4();
     if (format_ == "asym_w4a8_int8") check_asym_w4a8();
-    if (format_ == "awq_w4a16") check_awq();
     if (format_ == "nvfp4") check_nvfp4();
     if (format_ == "mxfp8") check_mxfp8();
     if (format_.starts_with("float8_")) check_float8();
@@ -74,7 +73,7 @@ class LayerRules {
                                             describe(weight())));
     if (!is_matrix()) return;
     const ModuleKind kind = module_kind(layer_.base);
-    const bool is_read = reads_format(kind, format_);
+    const bool is_read = find_reader_format(format_)->is_read_in(kind);
     if (kind == ModuleKind::parameter)
       error("quantized-module", "it is a parameter without a module: ComfyUI reads no marker there and takes codes for values");
     if (kind == ModuleKind::embedding)
@@ -225,15 +224,6 @@ class LayerRules {
     if (other("weight_codebook") != nullptr) require_shape("weight_codebook", required("weight_codebook", {DType::f32}), {16});
     if (other("weight_correction") != nullptr)
       error("ignored-tensor", "'weight_correction' is not read: the codes mean something else without it");
-  }
-
-  void check_awq() {
-    if (!is_packed_matrix(DType::i8)) return;
-    const std::int64_t columns = 2 * weight().shape[1];
-    const std::int64_t group = number("group_size").value_or(64);
-    require_divisor(columns, group);
-    for (const char* suffix : {"weight_scale", "weight_zeros"})
-      require_shape(suffix, required(suffix, {DType::f16, DType::bf16}), {columns / group, rows()});
   }
 
   // Scales lie in tiles of 128 x 4.

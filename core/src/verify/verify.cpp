@@ -206,10 +206,14 @@ class Verifier {
             fmt::format("it is {} {} and nothing marks it{}: readers take the codes for values, which gives noise and no error",
                         dtype_name(tensor.dtype), tensor.shape_text(), scale.empty() ? "" : fmt::format(" ('{}' is not read)", scale)));
       const bool is_f8 = tensor.dtype == DType::f8_e4m3 || tensor.dtype == DType::f8_e5m2;
-      const bool is_legacy = is_f8 && scale.ends_with(kLegacyScale) && !header_.exists && legacy_.marks(base);
+      const bool is_legacy = is_f8 && is_legacy_scale(scale) && legacy_.marks(base);
       if (is_f8 && !scale.empty() && !is_legacy)
         findings_.error("unmarked-codes", tensor.name,
-                        fmt::format("it is {} and nothing marks it: '{}' is not read", dtype_name(tensor.dtype), scale));
+                        is_marked_outside(scale)
+                            ? fmt::format("it is {} and 'scaled_fp8' is not below '{}': where ComfyUI loads a checkpoint, '{}' is not read; "
+                                          "where it loads a diffusion model alone, it is",
+                                          dtype_name(tensor.dtype), architecture_.prefix, scale)
+                            : fmt::format("it is {} and nothing marks it: '{}' is not read", dtype_name(tensor.dtype), scale));
       if (is_legacy) check_part(base);
       if (is_f8 && scale.empty()) plain_f8.push_back(tensor.name);
     }
@@ -223,6 +227,13 @@ class Verifier {
     for (const char* suffix : {".weight_scale", ".scale_weight", ".weight_scale_inv"})
       if (tensors_.has_tensor(base + suffix)) return base + suffix;
     return {};
+  }
+
+  // Readers look at no marker of this kind if the header has an entry.
+  bool is_legacy_scale(const std::string& scale) const { return scale.ends_with(kLegacyScale) && !header_.exists; }
+
+  bool is_marked_outside(const std::string& scale) const {
+    return is_legacy_scale(scale) && legacy_.is_outside() && scale.starts_with(architecture_.prefix);
   }
 
   void check_part(const std::string& base) {
@@ -260,7 +271,7 @@ class Verifier {
       const ReaderFormat* format = name != layer.marker.end() && name->is_string() ? find_reader_format(name->get<std::string>()) : nullptr;
       if (format == nullptr) continue;
       is_int8_only = is_int8_only && format->name == "int8_tensorwise";
-      since = std::max(since, std::string(format->since),
+      since = std::max(since, std::string(format->since_in(module_kind(layer.base))),
                        [](const std::string& a, const std::string& b) { return version_numbers(a) < version_numbers(b); });
     }
     if (report.readers[0].loads != false) report.readers[0].since = since;

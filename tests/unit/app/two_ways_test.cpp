@@ -45,6 +45,7 @@ std::map<std::string, Case> cases() {
       {"rename", {"on"}},
       {"target", {"any"}},
       {"keep_dtype", {"f16", {{"exclude_layers", "^b"}}}},
+      {"max_shard_size", {"5GB"}},
       {"fp16_overflow", {"clamp", {{"format", "fp16"}}}},
       {"format", {"int4"}},
       {"int8", {"on"}},

@@ -1,6 +1,7 @@
 // Which parts of a model ComfyUI loads quantized, which modules, and under which names.
 #include "readers/model_parts.h"
 #include "readers/modules.h"
+#include "readers/reader_formats.h"
 
 #include "core_support.h"
 
@@ -49,6 +50,9 @@ TEST(ModelParts, OfTextEncodersInACheckpointThoseWithMarkersAreLoadedByName) {
     EXPECT_EQ(of("flux1", name), "no") << name;
   EXPECT_EQ(of("flux1", "some_new_one"), "not known");
   EXPECT_EQ(of("pixart_sigma", "t5xxl"), "no") << "its checkpoints are loaded without the markers of T5";
+  EXPECT_EQ(of("cogvideox", "t5xxl"), "no");
+  for (const char* architecture : {"pixel_dit", "pid"}) EXPECT_EQ(of(architecture, "gemma2_2b"), "no") << architecture;
+  EXPECT_EQ(of("hidream", "llama"), "no") << "no text encoder is loaded from its checkpoints";
 }
 
 TEST(ModelParts, ATextEncoderInAFileOfItsOwnIsKnownByNamesAndWidth) {
@@ -60,9 +64,36 @@ TEST(ModelParts, ATextEncoderInAFileOfItsOwnIsKnownByNamesAndWidth) {
   EXPECT_EQ(of(encoder(t5, 4096), "umt5xxl"), "yes");
   for (const std::int64_t width : {768, 1472, 2048}) EXPECT_EQ(of(encoder(t5, width), "t5"), "no") << width;
   EXPECT_EQ(of(encoder(t5, 256), "t5"), "not known");
+  EXPECT_EQ(of(tensors_of({{t5, {1024}}, {"encoder.block.23.layer.1.DenseReluDense.wi.weight", {65536, 1024}}}), "t5"), "yes") << "Cosmos 1";
+  EXPECT_EQ(of(encoder(t5, 1024), "t5"), "not known");
   EXPECT_EQ(of(encoder(llama, 2560), "qwen3"), "yes");
   EXPECT_EQ(of(encoder(llama, 256), "qwen3"), "not known");
   EXPECT_EQ(of(encoder("layers.0.input_layernorm.weight", 2560), "qwen3"), "not known") << "ComfyUI looks for another name";
+  const std::string nested = "model.language_model.layers.0.input_layernorm.weight";
+  for (const char* name : {"mistral3", "ministral3"}) {
+    const std::int64_t width = name == std::string_view("mistral3") ? 5120 : 3072;
+    EXPECT_EQ(of(encoder(llama, width), name), "yes") << name;
+    EXPECT_EQ(of(encoder(nested, width), name), "not known") << name;
+  }
+  const auto with = [](const std::string& key, std::int64_t width, const std::string& other) {
+    return tensors_of({{key, {width}}, {other, {64, 64}}});
+  };
+  const std::string last = "model.layers.41.self_attn.q_norm.weight";
+  EXPECT_EQ(of(with(llama, 2560, last), "gemma4"), "yes");
+  EXPECT_EQ(of(encoder(llama, 2560), "gemma4"), "not known") << "ComfyUI tells them apart by the number of layers";
+  EXPECT_EQ(of(with(llama, 3840, last), "gemma4"), "not known") << "of this width it has 48";
+  EXPECT_EQ(of(with(nested, 2560, last), "gemma4"), "not known");
+  const std::string experts = "layers.0.mlp.experts.gate_up_proj";
+  EXPECT_EQ(of(with("layers.0.input_layernorm.weight", 2880, experts + ".weight"), "gpt_oss"), "yes");
+  EXPECT_EQ(of(with("layers.0.input_layernorm.weight", 2880, experts), "gpt_oss"), "not known");
+  EXPECT_EQ(of(with(llama, 2880, "model." + experts + ".weight"), "gpt_oss"), "not known");
+  const std::string vision = "model.visual.deepstack_merger_list.0.norm.weight";
+  for (const std::int64_t width : {2560, 4096}) {
+    EXPECT_EQ(of(with(nested, width, vision), "qwen3_vl"), "yes") << width;
+    EXPECT_EQ(of(with(llama, width, vision.substr(6)), "qwen3_vl"), "not known") << width;
+  }
+  EXPECT_EQ(of(with(llama, 5120, "model.layers.49.self_attn.q_proj.weight"), "qwen3_vl"), "yes");
+  EXPECT_EQ(of(with(nested, 5120, vision), "qwen3_vl"), "not known");
   for (const char* clip : {"clip_l", "clip_g", "clip_h", "jina_clip"}) EXPECT_EQ(of({}, clip), "no") << clip;
 }
 
@@ -75,6 +106,7 @@ TEST(ModelParts, OtherFilesAreFloatsOnlyEvenIfTheyHaveTheBlocksOfADiffusionModel
   EXPECT_EQ(of("redux_up.weight"), "no");
   EXPECT_EQ(of("diffusion_model.blocks.0.q.lora_A.weight"), "no");
   EXPECT_EQ(of("lora_unet_blocks_0_q.lora_down.weight"), "no");
+  EXPECT_EQ(of("model.encoder.layers.0.pre_self_attn_layernorm.weight"), "no") << "T5Gemma";
   EXPECT_EQ(of("vision_model.encoder.layers.0.mlp.fc1.weight"), "no");
   EXPECT_EQ(of("decoder.conv_in.weight"), "no");
 }
@@ -108,11 +140,22 @@ TEST(Modules, TablesAreReadAsFloat8AndInt8AndParametersAreNotReadAtAll) {
   EXPECT_EQ(module_kind("motion_encoder.dec.direction"), ModuleKind::parameter);
   for (const char* name : {"img_in", "shared_experts.w1", "blocks.0.gate", "mlp.gate", "pos_embed", "shared.q"})
     EXPECT_EQ(module_kind(name), ModuleKind::linear) << name;
-  EXPECT_TRUE(reads_format(ModuleKind::embedding, "int8_tensorwise"));
-  EXPECT_TRUE(reads_format(ModuleKind::embedding, "float8_e4m3fn"));
-  EXPECT_FALSE(reads_format(ModuleKind::embedding, "convrot_w4a4"));
-  EXPECT_TRUE(reads_format(ModuleKind::linear, "convrot_w4a4"));
-  EXPECT_FALSE(reads_format(ModuleKind::parameter, "int8_tensorwise"));
+  const auto reads = [](ModuleKind kind, std::string_view format) { return find_reader_format(format)->is_read_in(kind); };
+  EXPECT_TRUE(reads(ModuleKind::embedding, "int8_tensorwise"));
+  EXPECT_TRUE(reads(ModuleKind::embedding, "float8_e4m3fn"));
+  EXPECT_FALSE(reads(ModuleKind::embedding, "convrot_w4a4"));
+  EXPECT_TRUE(reads(ModuleKind::linear, "convrot_w4a4"));
+  EXPECT_FALSE(reads(ModuleKind::parameter, "int8_tensorwise"));
+}
+
+TEST(ReaderFormats, TablesAreReadLaterThanLayers) {
+  const auto since = [](ModuleKind kind, std::string_view format) { return find_reader_format(format)->since_in(kind); };
+  EXPECT_EQ(since(ModuleKind::linear, "int8_tensorwise"), "0.27.0");
+  EXPECT_EQ(since(ModuleKind::embedding, "int8_tensorwise"), "0.30.0");
+  EXPECT_EQ(since(ModuleKind::linear, "float8_e4m3fn"), "");
+  EXPECT_EQ(since(ModuleKind::embedding, "float8_e4m3fn"), "0.21.0");
+  EXPECT_EQ(since(ModuleKind::linear, "mxfp8"), "0.18.0");
+  EXPECT_EQ(find_reader_format("awq_w4a16"), nullptr) << "comfy-kitchen has it, ComfyUI does not";
 }
 
 TEST(Modules, TablesOfTokensAreToldFromThoseOfPositionsAndKinds) {

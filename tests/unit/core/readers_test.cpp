@@ -8,11 +8,11 @@
 namespace qmill {
 namespace {
 
-Decision decision(const char* format, const StorageOptions& wanted = {}) {
+Decision decision(const char* format, const StorageOptions& wanted = {}, const char* name = "a.weight") {
   const WritableFormat& stored_in = testing::writable_format(format);
   Decision decision;
   decision.action = Action::quantize;
-  decision.source = {"a.weight", DType::bf16, {256, 512}};
+  decision.source = {name, DType::bf16, {256, 512}};
   decision.target.format = &stored_in;
   decision.target.layout = stored_in.layout(decision.source, wanted);
   decision.label = stored_in.label(decision.target.layout);
@@ -39,6 +39,7 @@ TEST(Readers, OfInt8TheyLoadOneScaleAndScalesPerRowUnderTheirOwnNames) {
     EXPECT_FALSE(reader_of(decision("int8", with(scaling, Naming::legacy))).loads);
   }
   EXPECT_EQ(reader_of(decision("int8")).since, "0.27.0");
+  EXPECT_EQ(reader_of(decision("int8", {}, "model.embed_tokens.weight")).since, "0.30.0");
 }
 
 TEST(Readers, OfInt4TheyLoadWhatIsRotatedAndFloatsAlways) {

@@ -77,6 +77,20 @@ TEST(RenamedSource, GivesWansT5AndWrappedModelsTheirNames) {
             (Names{"model.layers.0.input_layernorm.weight", "lm_head.weight"}));
   EXPECT_EQ(names_of(*renamed(source_of({"model.language_model.layers.0.self_attn.q_proj.bias", "model.visual.blocks.0.attn.qkv.weight"}))),
             (Names{"model.layers.0.self_attn.q_proj.bias", "visual.blocks.0.attn.qkv.weight"}));
+  EXPECT_EQ(names_of(*renamed(source_of({"model.language_model.layers.0.self_attn.q_proj.weight", "model.vision_tower.patch_conv.weight"}))),
+            (Names{"model.layers.0.self_attn.q_proj.weight", "model.vision_tower.patch_conv.weight"}));
+}
+
+TEST(RenamedSource, OfQwen3VlItFlattensTheLargestOnly) {
+  const Names vision{"model.visual.deepstack_merger_list.0.norm.weight"};
+  const auto with_layer = [&](const std::string& layer) {
+    Names names = vision;
+    names.push_back("model.language_model.layers." + layer + ".self_attn.q_proj.weight");
+    return names;
+  };
+  EXPECT_EQ(names_of(*renamed(source_of(with_layer("49")))),
+            (Names{"visual.deepstack_merger_list.0.norm.weight", "model.layers.49.self_attn.q_proj.weight"}));
+  EXPECT_EQ(names_of(*renamed(source_of(with_layer("35")))), with_layer("35")) << "ComfyUI finds these by their nested names";
 }
 
 TEST(RenamedSource, PutsTheRowsOfLlamaBackInOrder) {

@@ -133,7 +133,7 @@ struct Expected {
 
 void expect_same(const SharedJob& job, const Expected& expected) {
   for (const Rank& rank : job.ranks) EXPECT_EQ(rank.error, "");
-  for (const auto& [name, bytes] : expected.bytes) EXPECT_EQ(read_bytes(job.dir / name), bytes) << name;
+  for (const auto& [name, bytes] : expected.bytes) EXPECT_TRUE(read_bytes(job.dir / name) == bytes) << name;
   EXPECT_EQ(job.files().size(), expected.bytes.size() + 1);
   const ConvertReport& report = job.ranks[0].report;
   ASSERT_EQ(report.layers.size(), expected.report.layers.size());
@@ -232,12 +232,20 @@ TEST(SharedRun, ARankThatIsInterruptedLeavesWhatIsFinished) {
           std::this_thread::sleep_for(std::chrono::milliseconds(100));
         };
     });
+    if (job.ranks[0].error.empty()) {  // that rank had nothing left to do
+      expect_same(job, expected);
+      continue;
+    }
     EXPECT_THAT(job.ranks[0].error, HasSubstr("interrupted"));
     EXPECT_THAT(job.ranks[0].error, HasSubstr("keeps what is finished"));
     EXPECT_THAT(job.files(), ElementsAre("in.safetensors", "out.safetensors.qmill-journal", "out.safetensors.qmill-part"));
-    job.options.run.resume = true;
-    job.run_all();
-    if (interrupted == 0) continue;  // letters of the first run are still there
+    SharedJob again(2);  // letters of the first run are still on the way
+    again.options = job.options;
+    again.options.run.resume = true;
+    again.run_all();
+    EXPECT_EQ(again.ranks[0].error, "");
+    EXPECT_EQ(again.ranks[1].error, "");
+    EXPECT_TRUE(read_bytes(job.options.output) == expected.bytes.at("out.safetensors"));
   }
 }
 
@@ -255,7 +263,7 @@ TEST(SharedRun, ARankThatIsSilentEndsTheRun) {
   again.options.run.resume = true;
   again.run_all();
   EXPECT_EQ(again.ranks[0].error, "");
-  EXPECT_EQ(read_bytes(job.options.output), Expected(SharedJob(1).options).bytes.at("out.safetensors"));
+  EXPECT_TRUE(read_bytes(job.options.output) == Expected(SharedJob(1).options).bytes.at("out.safetensors"));
 }
 
 TEST(SharedRun, AnInputThatChangesIsNoticedByTheRankThatSeesIt) {

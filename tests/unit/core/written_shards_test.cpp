@@ -97,7 +97,7 @@ TEST(WrittenShards, AFileThatAppearsLeavesNoneOfThem) {
     job.options.run.overwrite = overwrites;
     if (overwrites) write_bytes(job.dir / kFirst, "old");
     const auto make_obstacle = [&](const Progress& progress) {
-      if (progress.layers_done != kShardedLayers) return;
+      if (progress.layers_done != kShardedLayers || fs::exists(job.dir / kSecond)) return;
       if (overwrites)
         fs::create_directories(job.dir / kSecond / "full");  // which no file can replace
       else
@@ -105,7 +105,7 @@ TEST(WrittenShards, AFileThatAppearsLeavesNoneOfThem) {
     };
     expect_error(ErrorKind::io, {kSecond}, [&] { job.run({make_obstacle}); });
     if (overwrites)
-      EXPECT_EQ(read_bytes(job.dir / kFirst), "old");
+      EXPECT_TRUE(read_bytes(job.dir / kFirst) == "old");
     else
       EXPECT_FALSE(fs::exists(job.dir / kFirst));
     EXPECT_FALSE(fs::exists(job.dir / kThird));
@@ -134,7 +134,7 @@ class InterruptedShards : public ::testing::Test {
   void expect_resumed() {
     job_.run();
     EXPECT_THAT(job_.files(), ElementsAre("in.safetensors", kFirst, kSecond, kThird, kIndex));
-    for (std::size_t i = 0; i < expected_.size(); ++i) EXPECT_EQ(read_bytes(job_.made.output_files()[i]), expected_[i]) << i;
+    for (std::size_t i = 0; i < expected_.size(); ++i) EXPECT_TRUE(read_bytes(job_.made.output_files()[i]) == expected_[i]) << i;
   }
 
   fs::path part(const char* name) const { return job_.dir / (std::string(name) + ".qmill-part"); }

@@ -44,6 +44,7 @@ class QMILL_CORE_API Conversion {
 // What a person should look at: the plan's warnings, and layers below the quality threshold.
 QMILL_CORE_API std::vector<std::string> warnings(const Plan& plan, const ConvertReport& report);
 
+// Of the layers that were measured.
 QMILL_CORE_API std::vector<LayerQuality> qualities(const ConvertReport& report);
 
 // The result as JSON (docs/json.md), indented.

@@ -40,9 +40,9 @@ using Metadata = std::map<std::string, std::string>;
 QMILL_CORE_API OutputPlan plan_output(std::vector<TensorInfo> tensors, const Metadata& metadata);
 
 // As few files as it takes in this order, none above `max_bytes` (nothing: one file) unless one group alone is. The tensors of a group stay
-// together; every file has the metadata. Throws what plan_output() throws, and Error(usage) for more files than their names can count.
+// together; every file has the metadata. Throws what plan_output() throws, and Error(usage) for more than `max_files`.
 QMILL_CORE_API OutputPlan plan_shards(const std::vector<std::vector<TensorInfo>>& groups, const Metadata& metadata,
-                                      std::optional<std::uint64_t> max_bytes);
+                                      std::optional<std::uint64_t> max_bytes, std::size_t max_files);
 
 // The index of the shards, whose file names are `names`, in order: as transformers and diffusers write it.
 QMILL_CORE_API std::string shard_index_text(const OutputPlan& plan, const std::vector<std::string>& names);

@@ -1,4 +1,4 @@
-// Several processes that make one output together: how they talk to each other. A program implements it (apps/mpi, with MPI).
+// Several processes that make one output together: how they talk to each other. A program implements it (apps/qmill/mpi_peers.h, with MPI).
 #pragma once
 
 #include <qmill/core/export.h>

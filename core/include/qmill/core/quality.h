@@ -24,6 +24,7 @@ struct LayerQuality {
   // The same of plain rounding in the same layout; nothing, too, for a layout without codes.
   std::optional<double> rounding_output_error = std::nullopt;
   std::int64_t output_rows = 0;  // rows of X
+  bool is_measured = true;       // false: the run was not to measure, and there are no figures
 };
 
 QMILL_CORE_API LayerQuality layer_quality(std::string name, const FormatLabel& label, const ErrorSums& sums);

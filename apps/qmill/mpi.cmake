@@ -6,7 +6,9 @@ if(NOT MPI_CXX_FOUND OR NOT Boost_mpi_FOUND)
   return()
 endif()
 
-add_executable(qmill_mpi main.cpp mpi_peers.cpp)
+set(MPIEXEC_EXECUTABLE "${MPIEXEC_EXECUTABLE}" PARENT_SCOPE)  # for tests
+
+add_executable(qmill_mpi mpi_main.cpp mpi_peers.cpp)
 qmill_target(qmill_mpi)
 qmill_optimize(qmill_mpi 1)
 set_target_properties(qmill_mpi PROPERTIES OUTPUT_NAME qmill-mpi)

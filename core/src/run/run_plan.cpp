@@ -1,0 +1,74 @@
+// Checks what a run needs before it begins, and says which part of the work is this process's.
+#include <qmill/core/convert.h>
+
+#include "io/destination.h"
+#include "plan/input_files.h"
+#include "plan/output_names.h"
+#include "run/follower.h"
+#include "run/leader.h"
+#include "run/part.h"
+#include "run/pipeline.h"
+
+#include <qmill/error.h>
+
+namespace qmill {
+namespace {
+
+namespace fs = std::filesystem;
+
+void check_files(const TensorSource& source, const ConvertOptions& options, const std::vector<fs::path>& files) {
+  const bool replaces = options.run.overwrite || goes_on_publishing(options);
+  for (const fs::path& file : files) {
+    require_file_name(file);
+    require_replaceable(file, input_files(source, options), replaces);
+  }
+  check_part(options, files);
+}
+
+void require_shareable(const Plan& plan) {
+  if (plan.options.seed < 0)
+    throw Error(ErrorKind::usage, "`manual_seed` -1 draws another seed in each process", "give a seed of 0 or more");
+}
+
+std::unique_ptr<Work> work_of(const Plan& plan, const RunHooks& hooks, Peers* peers) {
+  if (peers == nullptr) return std::make_unique<WholeWork>();
+  if (peers->rank() == 0) return std::make_unique<Leader>(*peers, plan.digest(), hooks.cancel);
+  return std::make_unique<Follower>(*peers, plan.digest(), hooks.cancel);
+}
+
+}  // namespace
+
+QualityError::QualityError(std::string message)
+    : Error(ErrorKind::numeric, std::move(message), "choose other settings, or keep the layer with `exclude_layers`") {}
+QualityError::~QualityError() = default;
+
+void check_destination(const TensorSource& source, const ConvertOptions& options) {
+  // How many shards there will be is not known before the plan.
+  check_files(source, options, {options.written.max_shard_bytes ? index_of(options.output) : options.output});
+  require_safetensors_name(options.output);
+  if (options.written.max_shard_bytes) require_shard_name(options.output);
+}
+
+ConvertReport run_plan(const TensorSource& source, const Plan& plan, const RunHooks& hooks) {
+  Peers* peers = hooks.peers != nullptr && hooks.peers->count() > 1 ? hooks.peers : nullptr;
+  try {
+    check_destination(source, plan.options);
+    check_files(source, plan.options, plan.output_files());
+    require_selection(plan);
+    if (peers != nullptr) require_shareable(plan);
+  } catch (const Error& error) {
+    if (peers != nullptr) leave(*peers, error.what());
+    throw;
+  }
+  const std::unique_ptr<Work> work = work_of(plan, hooks, peers);
+  try {
+    ConvertReport report = run_pipeline(source, plan, hooks, *work);
+    work->end(nullptr);
+    return report;
+  } catch (const Error& error) {
+    work->end(&error);
+    throw;
+  }
+}
+
+}  // namespace qmill
