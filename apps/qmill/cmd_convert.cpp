@@ -66,6 +66,7 @@ int convert(Conversion& conversion, const Arguments& arguments) {
   const ConvertOptions& options = conversion.options();
   std::vector<std::filesystem::path> files = conversion.input_files();
   files.push_back(options.output);
+  for (const std::filesystem::path& file : plan.output_files()) files.push_back(file);
   if (arguments.given("report")) check_report(arguments.text("report"), options, files);
   log_decisions(plan);
   const ConvertReport report = run_with_progress(conversion);

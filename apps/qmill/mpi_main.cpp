@@ -38,7 +38,10 @@ int main(int argc, char** argv) {
     if (status != 0) leave(peers, ending.error);
     if (std::fflush(stdout) != 0 && status == 0) status = app::kFailed;
     // A rank that does not answer would keep the others here.
-    if (!peers.finish()) boost::mpi::environment::abort(status == 0 ? app::kFailed : status);
+    if (!peers.finish()) {
+      if (!leads && !ending.error.empty()) app::say(fmt::format("qmill: error: rank {}: {}\n", peers.rank(), ending.error));
+      boost::mpi::environment::abort(status == 0 ? app::kFailed : status);
+    }
   }
   std::_Exit(status);
 }

@@ -57,9 +57,15 @@ int help(const Words& words) {
 
 // Of several processes that share a run, none may do anything else.
 void require_shareable(const Words& words) {
-  if (peers() == nullptr || words.empty() || words.front() == "convert" || words.front().starts_with("-") || words.front() == "help") return;
-  throw Error(ErrorKind::usage, fmt::format("'{}' is not for several processes, expected convert", words.front()),
-              "run it with qmill, without mpirun");
+  if (peers() == nullptr || words.empty()) return;
+  std::string refused;
+  if (words.front() != "convert" && words.front() != "help" && !words.front().starts_with("-")) refused = words.front();
+  if (asks_for_edit(words)) refused = "edit";
+  if (std::any_of(words.begin(), words.end(), [](const std::string& word) { return word.starts_with("--dry-run") || word.starts_with("--dry_run"); }))
+    refused = "--dry-run";
+  if (!refused.empty())
+    throw Error(ErrorKind::usage, fmt::format("'{}' is not for several processes, expected convert", refused),
+                "run it with qmill, without mpirun");
 }
 
 int dispatch(Words words) {

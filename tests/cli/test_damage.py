@@ -2,11 +2,13 @@
 
 import json
 import math
+import os
 import struct
+import subprocess
 
 import torch
 
-from support import TempFolder, qmill, qmill_json, read
+from support import QMILL, TempFolder, qmill, qmill_json, read
 
 
 def weight(rows=16, columns=256, seed=0):
@@ -228,3 +230,25 @@ class EmptyCalibration(TempFolder):
         path = self.folder / "nan.json"
         path.write_text(json.dumps({"experts.0.up": {"channel_max": [1.0] * 256}, "experts.1.up": math.nan}))
         self.refused("-i", self.source, "--calibration-data", path, says=("nan.json",))
+
+
+class NotReadable(TempFolder):
+    def test_a_pipe_is_called_one(self):
+        pipe = self.folder / "pipe.safetensors"
+        os.mkfifo(pipe)
+        source = self.model({"q.weight": weight()})
+        says = ("'" + str(pipe) + "'", "it is a pipe, a socket or a device, expected a file")
+        self.refused("-i", pipe, "-o", self.folder / "out.safetensors", says=says)
+        self.refused("-i", source, "-o", self.folder / "out.safetensors", "--calibration-data", pipe, says=says)
+        self.refused("inspect", pipe, says=says)
+
+    def test_a_file_without_permission_is_not_called_of_another_kind(self):
+        os.chmod(self.folder, 0o777)
+        for name in ("a.pt", "a.safetensors", "a.gguf"):
+            (self.folder / name).write_bytes(b"PK\x03\x04")
+            os.chmod(self.folder / name, 0)
+            nobody = {"user": 65534} if os.geteuid() == 0 else {}  # root may read everything
+            done = subprocess.run([QMILL, "inspect", self.folder / name], capture_output=True, text=True, **nobody)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(name, done.stderr)
+            self.assertIn("cannot open it: Permission denied", done.stderr)

@@ -79,7 +79,7 @@ class SameBytes(Ranks):
 
 
 class Endings(Ranks):
-    SLOW = ("--optimizer", "adamw", "--num-iter", "100")
+    SLOW = ("--optimizer", "adamw", "--num-iter", "200")
 
     def test_a_rank_that_is_killed_leaves_a_part_to_go_on_with(self):
         expected = self.one(*self.SLOW)
@@ -87,6 +87,7 @@ class Endings(Ranks):
         journal = self.folder / "out.safetensors.qmill-journal"
         while not journal.exists() and process.poll() is None:
             time.sleep(0.02)
+        self.assertTrue(journal.exists(), "it was finished before anything was noted")
         ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
         self.assertEqual(len(ranks), 3)
         os.kill(int(ranks[1]), signal.SIGKILL)

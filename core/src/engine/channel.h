@@ -85,7 +85,11 @@ class Failure {
     return failure_ != nullptr;
   }
   void rethrow() const {
-    if (failure_) std::rethrow_exception(failure_);
+    std::unique_lock lock(mutex_);
+    if (const std::exception_ptr failure = failure_) {
+      lock.unlock();
+      std::rethrow_exception(failure);
+    }
   }
 
  private:

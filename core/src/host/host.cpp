@@ -8,6 +8,7 @@
 #include "host/search_path.h"
 #include "host/tag.h"
 
+#include <qmill/file_reader.h>
 #include <qmill/names.h>
 #include <qmill/round_to_nearest.h>
 
@@ -299,10 +300,26 @@ const ModelFilter& Host::filter(std::string_view name) const {
   state_->reject("filter", name, names_of(filters()));
 }
 
-std::unique_ptr<TensorSource> Host::open(const std::filesystem::path& path) const {
+namespace {
+
+// Loaders cannot tell a file that they may not read from one of another kind.
+void require_readable(const std::filesystem::path& path) {
   std::error_code error;
-  if (!std::filesystem::exists(path, error))
-    throw Error(ErrorKind::io, error ? error.message() : "there is no such file or folder").in(fmt::format("'{}'", path.string()));
+  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status))
+    throw Error(ErrorKind::io, status.type() == std::filesystem::file_type::none ? error.message() : "there is no such file or folder")
+        .in(fmt::format("'{}'", path.string()));
+  if (std::filesystem::is_directory(status)) return;
+  if (!std::filesystem::is_regular_file(status))
+    throw Error(ErrorKind::input, "it is a pipe, a socket or a device, expected a file", "write what it gives into a file first")
+        .in(fmt::format("'{}'", path.string()));
+  const FileReader reader(path);
+}
+
+}  // namespace
+
+std::unique_ptr<TensorSource> Host::open(const std::filesystem::path& path) const {
+  require_readable(path);
   std::string known;
   for (const Loader* loader : state_->all("loader", &LoadedPlugin::loaders)) {
     const std::string& name = loader->info().name;

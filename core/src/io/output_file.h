@@ -12,6 +12,9 @@ namespace qmill {
 // "model.safetensors.qmill-part"
 std::filesystem::path part_of(const std::filesystem::path& destination);
 
+// In one step. False, with errno: the system cannot do that, or one of them is not there.
+bool exchange_names(const std::filesystem::path& one, const std::filesystem::path& other);
+
 // Whether a run that goes on has this part open.
 bool is_in_use(const std::filesystem::path& part);
 

@@ -1,10 +1,13 @@
 #include "io/output_set.h"
 
 #include <qmill/error.h>
+#include <qmill/file_reader.h>
 
 #include <fmt/format.h>
 
-#include <map>
+#include <cerrno>
+#include <span>
+#include <system_error>
 
 namespace qmill {
 namespace {
@@ -36,6 +39,22 @@ OutputSet::OutputSet(std::vector<NewFile> files, OutputFile::Part part) {
     const bool is_missing = part == OutputFile::Part::existing && !fs::exists(part_of(file.destination), ignored);
     files_.push_back(std::make_unique<OutputFile>(std::move(file.destination), file.bytes, is_missing ? OutputFile::Part::fresh : part));
   }
+}
+
+void unpublish(const NewFile& file) {
+  std::error_code error;
+  const fs::path part = part_of(file.destination);
+  if (!fs::is_regular_file(file.destination, error) || fs::file_size(file.destination, error) != file.bytes) return;
+  std::string begin(file.begin.size(), '\0');
+  FileReader(file.destination).read(0, std::as_writable_bytes(std::span(begin)));
+  if (begin != file.begin) return;
+  if (!fs::exists(part, error))
+    fs::rename(file.destination, part, error);
+  else if (!exchange_names(file.destination, part))
+    error = std::error_code(errno, std::generic_category());
+  if (error)
+    throw Error(ErrorKind::io, fmt::format("cannot take back its name from a file of the run that ended early: {}", error.message()))
+        .in(fmt::format("'{}'", file.destination.string()));
 }
 
 void OutputSet::sync() {

@@ -11,7 +11,11 @@ namespace qmill {
 struct NewFile {
   std::filesystem::path destination;
   std::uint64_t bytes = 0;
+  std::string begin;  // its first bytes
 };
+
+// A file that publish() gave its name is a part again, and what it replaced has that name; another file stays. Throws Error(io).
+void unpublish(const NewFile& file);
 
 // What OutputFile says of threads is true of each file.
 class OutputSet {
@@ -27,7 +31,7 @@ class OutputSet {
   void sync();
 
   // Gives all files their names, the last one last: it is what readers look for. Throws what OutputFile::publish() throws, and then nothing has
-  // changed.
+  // changed. Where the system cannot exchange names, files that were replaced are lost all the same.
   void publish(bool sync, bool overwrite);
 
   // The destructor leaves the parts where they are.

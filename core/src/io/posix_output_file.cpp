@@ -62,6 +62,15 @@ bool is_in_use(const fs::path& part) {
   return is_locked;
 }
 
+bool exchange_names([[maybe_unused]] const fs::path& one, [[maybe_unused]] const fs::path& other) {
+#if defined(RENAME_EXCHANGE)
+  return ::renameat2(AT_FDCWD, one.c_str(), AT_FDCWD, other.c_str(), RENAME_EXCHANGE) == 0;
+#else
+  errno = ENOSYS;
+  return false;
+#endif
+}
+
 OutputFile::OutputFile(fs::path destination, std::uint64_t bytes, Part part)
     : destination_(std::move(destination)), kept_(part == Part::existing || part == Part::shared) {
   if (!fs::is_directory(destination_.parent_path()))
@@ -199,12 +208,10 @@ void OutputFile::rename(bool overwrite, bool keeps_replaced) {
     if (is_there && !S_ISREG(replaced.st_mode)) fail(destination_, "replace what is there", S_ISDIR(replaced.st_mode) ? EISDIR : EEXIST);
     if (is_there && ::fchmod(handle_, replaced.st_mode & 07777) != 0)
       fail(destination_, "keep the permissions of the file that is replaced", errno);
-#if defined(RENAME_EXCHANGE)
-    replaced_ = keeps_replaced && ::renameat2(AT_FDCWD, part_.c_str(), AT_FDCWD, destination_.c_str(), RENAME_EXCHANGE) == 0;
+    replaced_ = keeps_replaced && exchange_names(part_, destination_);
     // Without the old file it could not be brought back: only where there is none, or no system that can exchange names.
     if (keeps_replaced && !replaced_ && errno != ENOENT && errno != EINVAL && errno != ENOSYS)
       fail(destination_, "rename the finished file", errno);
-#endif
     if (!replaced_ && ::rename(part_.c_str(), destination_.c_str()) != 0) fail(destination_, "rename the finished file", errno);
     published_ = true;
     return;
@@ -244,9 +251,7 @@ void OutputFile::tell_not_back(int code) const noexcept try {
 void OutputFile::take_back() noexcept {
   if (!published_) return;
   bool is_back = false;
-#if defined(RENAME_EXCHANGE)
-  if (replaced_) is_back = ::renameat2(AT_FDCWD, part_.c_str(), AT_FDCWD, destination_.c_str(), RENAME_EXCHANGE) == 0;
-#endif
+  if (replaced_) is_back = exchange_names(part_, destination_);
   if (!replaced_) is_back = ::rename(destination_.c_str(), part_.c_str()) == 0;
   if (!is_back) tell_not_back(errno);
   published_ = !is_back;

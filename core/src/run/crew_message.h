@@ -40,7 +40,7 @@ struct CrewMessage {
 
 std::string crew_text(const CrewMessage& message);
 
-// Throws Error(io) for what is none.
+// Throws Error(io) for other text.
 CrewMessage parse_crew_message(const std::string& text);
 
 }  // namespace qmill

@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace qmill {
@@ -68,15 +69,6 @@ LayerReport report_of(const Json& line) {
 
 std::string line_of(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
 
-// What of two identities differs, for people.
-std::string difference(const Json& found, const Json& wanted) {
-  const auto files = found.find("files");  // not copied: it may be deeper than a stack
-  for (std::size_t i = 0; files != found.end() && files->is_array() && i < wanted.at("files").size(); ++i)
-    if (i < files->size() && (*files)[i] != wanted["files"][i])
-      return fmt::format("'{}' is not the file that it was then", wanted["files"][i].at("file").get<std::string>());
-  return "the options, the model or the version of qmill are not those of then";
-}
-
 }  // namespace
 
 Json entry_json(const JournalEntry& entry) {
@@ -99,6 +91,16 @@ std::string conversion_identity(const Plan& plan) {
   for (const PlannedInput& input : plan.inputs)
     files.push_back({{"file", input.file.filename().string()}, {"bytes", input.bytes}, {"modified", input.modified}});
   return line_of({{"qmill_journal", 1}, {"plan", plan.digest()}, {"files", files}});
+}
+
+std::string differing_file(const std::string& found, const std::string& wanted) {
+  const Json ours = Json::parse(wanted).at("files");
+  const Json theirs = Json::parse(found, nullptr, false);
+  const auto files = theirs.find("files");  // not copied: it may be deeper than a stack
+  if (files == theirs.end() || !files->is_array()) return "";
+  for (std::size_t i = 0; i < std::min(ours.size(), files->size()); ++i)
+    if ((*files)[i] != ours[i]) return ours[i].at("file").get<std::string>();
+  return "";
 }
 
 Journal::Journal(std::filesystem::path file, std::string identity, bool resume) : path_(std::move(file)), identity_(std::move(identity)) {
@@ -136,8 +138,13 @@ void Journal::read() {
     }
     if (begin == 0) {
       if (!json.is_object() || !json.contains("qmill_journal")) refuse(ErrorKind::input, "it is no journal of qmill");
-      if (std::string_view(text).substr(0, end + 1) != identity_)
-        refuse(ErrorKind::usage, fmt::format("it is of another conversion: {}", difference(json, Json::parse(identity_))));
+      if (std::string_view(text).substr(0, end + 1) != identity_) {
+        const std::string file = differing_file(text.substr(0, end + 1), identity_);
+        refuse(ErrorKind::usage,
+               fmt::format("it is of another conversion: {}", file.empty()
+                                                                  ? "the options, the model or the version of qmill are not those of then"
+                                                                  : fmt::format("'{}' is not the file that it was then", file)));
+      }
     } else {
       try {
         found_.insert_or_assign(json.at("name").get<std::string>(), parse_entry(json));

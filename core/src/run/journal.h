@@ -23,7 +23,7 @@ struct JournalEntry {
 };
 
 nlohmann::ordered_json entry_json(const JournalEntry& entry);
-// Throws nlohmann::json::exception for what is none.
+// Throws nlohmann::json::exception for other JSON.
 JournalEntry parse_entry(const nlohmann::ordered_json& json);
 
 using JournalEntries = std::map<std::string, JournalEntry>;  // by name of the source's tensor
@@ -36,6 +36,9 @@ bool was_publishing(const std::filesystem::path& journal);
 
 // What is the same in all runs of one conversion: the plan's digest, and size and time of each file that is read.
 std::string conversion_identity(const Plan& plan);
+
+// The name of the first file that is another one for one of two identities; empty: their plans differ.
+std::string differing_file(const std::string& found, const std::string& wanted);
 
 class Journal {
  public:

@@ -27,8 +27,13 @@ std::string index_text(const Plan& plan) {
 std::vector<NewFile> new_files(const Plan& plan) {
   std::vector<NewFile> files;
   for (const fs::path& file : plan.output_files()) {
-    const bool is_index = files.size() == plan.output.files.size();
-    files.push_back({resolved(file), is_index ? index_text(plan).size() : plan.output.files[files.size()].bytes});
+    if (files.size() < plan.output.files.size()) {
+      const PlannedFile& planned = plan.output.files[files.size()];
+      files.push_back({resolved(file), planned.bytes, planned.header});
+    } else {
+      const std::string text = index_text(plan);
+      files.push_back({resolved(file), text.size(), text});
+    }
   }
   return files;
 }
@@ -45,16 +50,27 @@ OutputFile::Part kind_of(const Plan& plan, bool is_shared, bool follows) {
 }
 
 // Files that a run has published before it ended are parts again.
-std::vector<NewFile> unpublished(std::vector<NewFile> files, bool was_publishing) {
+std::vector<NewFile> unpublished(std::vector<NewFile> files, const Plan& plan, bool was_publishing) {
   for (const NewFile& file : files) {
-    std::error_code error;
-    if (!was_publishing || fs::exists(part_of(file.destination), error) || !fs::exists(file.destination, error)) continue;
-    fs::rename(file.destination, part_of(file.destination), error);
-    if (error)
-      throw Error(ErrorKind::io, fmt::format("cannot take back its name from a file of the run that ended early: {}", error.message()))
+    if (!was_publishing) break;
+    unpublish(file);
+    std::error_code ignored;
+    if (fs::exists(file.destination, ignored) && !plan.options.run.overwrite)
+      throw Error(ErrorKind::usage, "the file exists already", "add `overwrite` to replace it, or choose another name")
           .in(fmt::format("'{}'", file.destination.string()));
   }
   return files;
+}
+
+// A part that is there, of any file of the output in any number of shards. Empty: there is none.
+fs::path any_part(const fs::path& output) {
+  const std::string stem = output.stem().string();
+  std::error_code error;
+  for (fs::directory_iterator entry(output.parent_path(), error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.starts_with(stem) && name.ends_with(".qmill-part")) return entry->path();
+  }
+  return {};
 }
 
 // A run that ended so may be finished by another one: nothing is wrong with what it did.
@@ -66,19 +82,22 @@ bool is_worked_on(const Decision& decision) {
   return decision.action == Action::quantize || decision.action == Action::cast || decision.action == Action::merge;
 }
 
-void check_part(const ConvertOptions& options, const std::vector<fs::path>& files) {
-  if (!is_resumable(options) || options.run.resume) return;
-  for (const fs::path& file : files) {
-    const fs::path part = part_of(resolved(file));
-    std::error_code ignored;
-    if (!fs::exists(part, ignored)) continue;
+void check_part(const ConvertOptions& options, const std::vector<fs::path>& files, bool is_shared) {
+  if (!(is_resumable(options) || is_shared) || options.run.resume) return;
+  const auto refuse = [&](const fs::path& part) {
     if (is_in_use(part))
       throw Error(ErrorKind::io, "another run writes it now", "wait for that run, or choose another name with `output`")
-          .in(fmt::format("'{}'", file.string()));
+          .in(fmt::format("'{}'", options.output.string()));
     throw Error(ErrorKind::usage, fmt::format("'{}' is left of a run that ended early", part.string()),
-                "add `resume` to go on with it, or remove it to begin anew")
+                "add `resume` to go on with it, or remove it and those beside it to begin anew")
         .in(fmt::format("'{}'", options.output.string()));
-  }
+  };
+  std::error_code ignored;
+  for (const fs::path& file : files)
+    if (fs::exists(part_of(resolved(file)), ignored)) refuse(part_of(resolved(file)));
+  // The journal is the same for any number of shards: it is not to be lost.
+  if (!fs::exists(journal_path(options), ignored)) return;
+  if (const fs::path part = any_part(resolved(options.output)); !part.empty()) refuse(part);
 }
 
 bool goes_on_publishing(const ConvertOptions& options) {
@@ -90,7 +109,7 @@ Part::Part(const Plan& plan, bool is_shared, bool follows)
       is_resumable_(!follows && qmill::is_resumable(plan.options)),
       kind_(kind_of(plan, is_shared, follows)),
       journal_(journal_path(plan.options), is_resumable_ ? conversion_identity(plan) : std::string(), goes_on()),
-      files_(unpublished(new_files(plan), journal_.was_publishing()), kind_) {}
+      files_(unpublished(new_files(plan), plan, journal_.was_publishing()), kind_) {}
 
 void Part::write_headers() {
   for (std::size_t i = 0; i < plan_.output.files.size(); ++i) files_[i].write(0, std::as_bytes(std::span(plan_.output.files[i].header)));
@@ -124,6 +143,7 @@ bool Part::is_intact(const Decision& decision, const JournalEntry& entry) const 
   const std::size_t expected = decision.outputs.size() + (decision.bias ? plan_.decisions[*decision.bias].outputs.size() : 0);
   if (!is_worked_on(decision) || entry.hashes.size() != expected || entry.report.has_value() != (decision.action == Action::quantize))
     return false;
+  if (entry.report && plan_.options.run.measures && !entry.report->quality.is_measured) return false;
   std::vector<std::byte> bytes;
   for (const auto& [name, hash] : entry.hashes) {
     const auto placed = plan_.output.tensors.find(name);

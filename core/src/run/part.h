@@ -11,8 +11,8 @@
 namespace qmill {
 
 // Throws Error(usage) for what is left of another run, Error(io) for a part that a run writes now. What `options` say of parts counts.
-// `files`: of the output, as far as they are known.
-void check_part(const ConvertOptions& options, const std::vector<std::filesystem::path>& files);
+// `files`: of the output, as far as they are known; `is_shared`: several processes make it.
+void check_part(const ConvertOptions& options, const std::vector<std::filesystem::path>& files, bool is_shared);
 
 // Whether a run with these options takes back files that another one has published before it ended.
 bool goes_on_publishing(const ConvertOptions& options);
@@ -21,7 +21,7 @@ class Part {
  public:
   // Makes the part, or opens the one that is there if the run goes on with it; `follows`: the one of rank 0, for a run that several processes
   // share. Throws what OutputFile and Journal throw.
-  explicit Part(const Plan& plan, bool is_shared = false, bool follows = false);
+  Part(const Plan& plan, bool is_shared, bool follows);
 
   // The first bytes of each file.
   void write_headers();

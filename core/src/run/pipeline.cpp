@@ -63,6 +63,18 @@ std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
+// No function of WorkStart is called after its end.
+class Stopped {
+ public:
+  explicit Stopped(Work& work) : work_(work) {}
+  ~Stopped() { work_.stop(); }
+  Stopped(const Stopped&) = delete;
+  Stopped& operator=(const Stopped&) = delete;
+
+ private:
+  Work& work_;
+};
+
 class Pipeline {
  public:
   Pipeline(const TensorSource& source, const Plan& plan, const RunHooks& hooks, Work& work)
@@ -82,15 +94,13 @@ class Pipeline {
   }
 
   ConvertReport run() {
+    const Stopped after(work_);  // before anything here is gone
     try {
-      ConvertReport report = run_all();
-      work_.stop();
-      return report;
+      return run_all();
     } catch (const std::bad_alloc&) {
       work_.stop();
       throw part_.leave(Error(ErrorKind::io, "out of memory", "use fewer `threads`, or a machine with more memory"));
     } catch (const QualityError&) {
-      work_.stop();
       throw;
     } catch (const Error& error) {
       work_.stop();
@@ -105,7 +115,7 @@ class Pipeline {
     {
       SharedValues shared;  // the jobs of the pool use it until that has waited for them
       std::optional<TaskPool> tasks(std::in_place, options_.run.threads);
-      resources_.emplace(RunResources{*tasks, *buffers_, hooks_.cancel, &shared, options_.run.memory.thresholds});
+      resources_.emplace(RunResources{*tasks, *buffers_, is_shared() ? &stopping_ : hooks_.cancel, &shared, options_.run.memory.thresholds});
       std::thread writer([this] { stage([this] { write_all(); }); });
       stage([this] { read_all(); });
       tasks.reset();  // waits for the workers
@@ -136,20 +146,21 @@ class Pipeline {
       for (const PlannedFile& file : plan_.output.files) progress_.bytes_done += file.header.size();
     }
     work_.begin({follows() ? std::vector<WorkUnit>() : units(), [this](const FinishedDecision& finished) { note(finished); },
-                 [this] { part_.sync(); }, [this](std::exception_ptr failure) { failure_.set(std::move(failure)); }});
+                 [this] { part_.sync(); }, [this](std::exception_ptr failure) { fail(std::move(failure)); }});
   }
 
   // A layer costs what its quantizer does with it: with real inputs, that grows with the square of its columns. Layers with the same inputs
   // share what is made of these.
   std::vector<WorkUnit> units() {
     std::vector<WorkUnit> units;
-    TaskPool tasks(options_.run.threads);
+    std::optional<TaskPool> tasks;
+    if (is_shared()) tasks.emplace(options_.run.threads);
     std::map<std::string, std::size_t> unit_of;  // by identity of the inputs
     for (std::size_t i = 0; i < plan_.decisions.size(); ++i) {
       const Decision& decision = plan_.decisions[i];
       // A bias goes with its layer.
       if (finished_[i] || decision.action == Action::remove || decision.action == Action::correct) continue;
-      const std::string inputs = is_shared() ? inputs_of(decision, tasks) : "";
+      const std::string inputs = tasks ? inputs_of(decision, *tasks) : "";
       const auto elements = static_cast<double>(decision.source.elements());
       const double cost = inputs.empty() ? elements : elements * static_cast<double>(decision.source.shape.back());
       const auto known = unit_of.find(inputs);
@@ -197,8 +208,13 @@ class Pipeline {
     try {
       function();
     } catch (...) {
-      failure_.set(std::current_exception());
+      fail(std::current_exception());
     }
+  }
+
+  void fail(std::exception_ptr failure) {
+    failure_.set(std::move(failure));
+    stopping_ = true;
   }
 
   void throw_if_cancelled() const {
@@ -231,6 +247,7 @@ class Pipeline {
       for (std::size_t k = 0; k < given.size(); ++k) {
         if (failure_.happened()) return;
         throw_if_cancelled();
+        require_planned(given[k]);
         if (k + 1 < given.size()) source_.prefetch(plan_.decisions[given[k + 1]].source_index);
         if (plan_.decisions[given[k]].action == Action::copy)
           copy(given[k]);
@@ -342,6 +359,8 @@ class Pipeline {
 
   // By this process or another. [one thread at a time]
   void note(const FinishedDecision& finished) {
+    require_planned(finished.decision);
+    if (finished_[finished.decision]) return;
     const Decision& decision = plan_.decisions[finished.decision];
     finished_[finished.decision] = true;
     progress_.bytes_done += kept_bytes(decision);
@@ -352,6 +371,12 @@ class Pipeline {
       ++progress_.layers_done;
     }
     if (hooks_.progress) hooks_.progress(progress_);
+  }
+
+  // Numbers of decisions come from other processes, too.
+  void require_planned(std::size_t decision) const {
+    if (decision >= plan_.decisions.size())
+      throw Error(ErrorKind::io, fmt::format("another rank speaks of tensor number {}, of {}", decision, plan_.decisions.size()));
   }
 
   // --- the end ---
@@ -399,6 +424,7 @@ class Pipeline {
   std::optional<RunResources> resources_;
   Channel<WriteJob> writes_;
   Failure failure_;
+  std::atomic<bool> stopping_ = false;  // a failure happened, here or in another process
   std::vector<LayerReport> reports_;            // by index of the plan's decisions
   Progress progress_;                           // of all processes
   std::map<std::size_t, std::string> warnings_;  // by index of the plan's decisions

@@ -16,13 +16,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void check_files(const TensorSource& source, const ConvertOptions& options, const std::vector<fs::path>& files) {
+void check_files(const TensorSource& source, const ConvertOptions& options, const std::vector<fs::path>& files, bool is_shared = false) {
   const bool replaces = options.run.overwrite || goes_on_publishing(options);
   for (const fs::path& file : files) {
     require_file_name(file);
     require_replaceable(file, input_files(source, options), replaces);
   }
-  check_part(options, files);
+  check_part(options, files, is_shared);
 }
 
 void require_shareable(const Plan& plan) {
@@ -32,8 +32,8 @@ void require_shareable(const Plan& plan) {
 
 std::unique_ptr<Work> work_of(const Plan& plan, const RunHooks& hooks, Peers* peers) {
   if (peers == nullptr) return std::make_unique<WholeWork>();
-  if (peers->rank() == 0) return std::make_unique<Leader>(*peers, plan.digest(), hooks.cancel);
-  return std::make_unique<Follower>(*peers, plan.digest(), hooks.cancel);
+  if (peers->rank() == 0) return std::make_unique<Leader>(*peers, conversion_identity(plan), hooks.cancel);
+  return std::make_unique<Follower>(*peers, conversion_identity(plan), hooks.cancel);
 }
 
 }  // namespace
@@ -53,7 +53,7 @@ ConvertReport run_plan(const TensorSource& source, const Plan& plan, const RunHo
   Peers* peers = hooks.peers != nullptr && hooks.peers->count() > 1 ? hooks.peers : nullptr;
   try {
     check_destination(source, plan.options);
-    check_files(source, plan.options, plan.output_files());
+    check_files(source, plan.options, plan.output_files(), peers != nullptr);
     require_selection(plan);
     if (peers != nullptr) require_shareable(plan);
   } catch (const Error& error) {
@@ -67,6 +67,10 @@ ConvertReport run_plan(const TensorSource& source, const Plan& plan, const RunHo
     return report;
   } catch (const Error& error) {
     work->end(&error);
+    throw;
+  } catch (const std::exception& error) {
+    const Error told(ErrorKind::internal, error.what());
+    work->end(&told);
     throw;
   }
 }

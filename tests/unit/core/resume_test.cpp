@@ -108,6 +108,22 @@ TEST(Resume, MayBeInterruptedAgain) {
   run.expect_complete();
 }
 
+// Its figures are those of a run that measures.
+TEST(Resume, LayersThatWereNotMeasuredAreDoneAgainWhereTheyAreToBe) {
+  Job job(six_layers());
+  job.options.run.threads = 1;
+  job.options.run.measures = false;
+  std::atomic<bool> cancel = false;
+  expect_error(ErrorKind::cancelled, {"keeps what is finished"}, [&] {
+    job.run({[&](const Progress& progress) { cancel = progress.layers_done >= 3; }, &cancel});
+  });
+  job.options.run.measures = job.options.run.resume = true;
+  for (const LayerReport& layer : job.run().layers) {
+    EXPECT_TRUE(layer.quality.is_measured) << layer.quality.name;
+    EXPECT_GT(layer.quality.sqnr_db.value_or(0), 30) << layer.quality.name;
+  }
+}
+
 TEST(Resume, WithoutItAPartIsAnErrorThatSaysBothWaysOut) {
   Interrupted run;
   expect_error(ErrorKind::usage, {"out.safetensors.qmill-part' is left of a run that ended early", "`resume`", "remove it"},

@@ -172,6 +172,34 @@ TEST_F(InterruptedShards, AFileOfAnotherIsNotTakenForOneOfThem) {
   EXPECT_EQ(read_bytes(job_.dir / kFirst), "mine");
 }
 
+// Another program made it, and the line in the journal says that files were getting their names.
+TEST_F(InterruptedShards, NorWhenFilesWereGettingTheirNames) {
+  fs::remove(part(kFirst));
+  write_bytes(job_.dir / kFirst, "mine");
+  std::ofstream(job_.dir / "out.safetensors.qmill-journal", std::ios::app) << "{\"publishing\":true}\n";
+  expect_error(ErrorKind::usage, {kFirst, "exists already"}, [&] { job_.run(); });
+  EXPECT_EQ(read_bytes(job_.dir / kFirst), "mine");
+}
+
+// As a run with overwrite leaves it: the old file has the name of the part.
+TEST_F(InterruptedShards, OldFilesGetTheirNamesBackUntilTheEnd) {
+  write_bytes(job_.dir / "old", "old");
+  fs::rename(part(kFirst), job_.dir / kFirst);
+  fs::rename(job_.dir / "old", part(kFirst));
+  std::ofstream(job_.dir / "out.safetensors.qmill-journal", std::ios::app) << "{\"publishing\":true}\n";
+  expect_error(ErrorKind::usage, {kFirst, "exists already", "`overwrite`"}, [&] { job_.run(); });
+  EXPECT_EQ(read_bytes(job_.dir / kFirst), "old");
+  job_.options.run.overwrite = true;
+  expect_resumed();
+}
+
+TEST_F(InterruptedShards, AnOutputInOneFileDoesNotTakeTheirJournal) {
+  job_.options.run.resume = false;
+  job_.options.written.max_shard_bytes = std::nullopt;
+  expect_error(ErrorKind::usage, {"is left of a run that ended early"}, [&] { job_.run(); });
+  EXPECT_TRUE(fs::exists(job_.dir / "out.safetensors.qmill-journal"));
+}
+
 TEST_F(InterruptedShards, AnotherLimitIsAnotherConversion) {
   job_.options.written.max_shard_bytes = 20'000;
   expect_error(ErrorKind::usage, {"another conversion"}, [&] { job_.run(); });
