@@ -32,11 +32,15 @@ void log_refused_plugins(const Host& host) {
       log(LogLevel::verbose, fmt::format("plugin '{}' refused: {}", candidate.file.string(), candidate.reason));
 }
 
-void check_report(const std::string& file, const ConvertOptions& options, const std::vector<std::filesystem::path>& inputs) {
+void check_report(const std::string& file, const Plan& plan, const std::vector<std::filesystem::path>& inputs) {
   namespace fs = std::filesystem;
-  if (fs::weakly_canonical(file) == fs::weakly_canonical(options.output))
-    throw Error(ErrorKind::usage, fmt::format("--report is the same file as --output: '{}'", file), "choose another name for the report");
-  check_text_output(file, inputs, options.run.overwrite);
+  std::error_code ignored;
+  std::vector<fs::path> outputs = plan.output_files();
+  outputs.push_back(plan.options.output);
+  for (const fs::path& output : outputs)
+    if (fs::weakly_canonical(file, ignored) == fs::weakly_canonical(output, ignored))
+      throw Error(ErrorKind::usage, fmt::format("--report is the same file as an output: '{}'", file), "choose another name for the report");
+  check_text_output(file, inputs, plan.options.run.overwrite);
 }
 
 void write_report(const std::string& file, const Json& report, const ConvertOptions& options,
@@ -67,7 +71,7 @@ int convert(Conversion& conversion, const Arguments& arguments) {
   std::vector<std::filesystem::path> files = conversion.input_files();
   files.push_back(options.output);
   for (const std::filesystem::path& file : plan.output_files()) files.push_back(file);
-  if (arguments.given("report")) check_report(arguments.text("report"), options, files);
+  if (arguments.given("report")) check_report(arguments.text("report"), plan, files);
   log_decisions(plan);
   const ConvertReport report = run_with_progress(conversion);
   if (!reports()) return kDone;

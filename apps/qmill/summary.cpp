@@ -1,5 +1,6 @@
 #include "summary.h"
 
+#include "shared_run.h"
 #include "text.h"
 
 #include <qmill/core/process.h>
@@ -256,6 +257,7 @@ std::string convert_summary(const Plan& plan, const ConvertReport& report) {
   std::string text = fmt::format("{}\n", plan.options.output.string());
   text += output_files_line(plan) + source_line(plan) + layer_lines(plan) + merge_lines(plan) + quantizer_line(plan);
   if (plan.options.seed < 0) text += line("seed", fmt::format("{} (drawn; also in the file)", plan.seed));
+  if (peers() != nullptr) text += line("processes", fmt::format("{}", peers()->count()));
   text += size_line(report.bytes_read, report.bytes_written);
   text += line("time",
                fmt::format("{:.2f} s, {}/s, peak memory {}", report.seconds,

@@ -46,7 +46,7 @@ std::string hyphens(std::string name) {
 namespace {
 
 // Options with the value off that are no switches.
-constexpr std::string_view kModes[] = {"convrot", "streaming_mode", "scale_search", "bf16_compute"};
+constexpr std::string_view kModes[] = {"convrot", "streaming_mode", "scale_search", "bf16_compute", "quality"};
 
 // The flag that says `option`; empty: it is no option.
 std::string flag_text(std::string_view option) {

@@ -28,9 +28,10 @@ FileReader::FileReader(std::filesystem::path path) : path_(std::move(path)) {
   if (handle_ < 0) throw system_error(path_, "open it", errno);
   struct stat status = {};
   if (::fstat(handle_, &status) != 0 || !S_ISREG(status.st_mode)) {
-    const int code = S_ISDIR(status.st_mode) ? EISDIR : errno != 0 ? errno : EINVAL;
     ::close(handle_);
-    throw system_error(path_, "read it as a file", code);
+    if (S_ISDIR(status.st_mode)) throw system_error(path_, "read it as a file", EISDIR);
+    throw Error(ErrorKind::input, "it is a pipe, a socket or a device, expected a file", "write what it gives into a file first")
+        .in(fmt::format("'{}'", path_.string()));
   }
   size_ = static_cast<std::uint64_t>(status.st_size);
 }

@@ -121,7 +121,7 @@ class Values(TempFolder):
             for flag in flags(command):
                 if not flag["value"]:
                     continue
-                kinds = [bool(flag["choices"]), is_number(flag), is_path(flag), flag["value"] in ("REGEX", "DEVICE", "MODE", "TYPE", "VALUE", "NAME"), flag["value"] in FREE_TEXT]
+                kinds = [bool(flag["choices"]), is_number(flag), is_path(flag), flag["value"] in ("REGEX", "DEVICE", "MODE", "TYPE", "VALUE", "NAME", "SIZE"), flag["value"] in FREE_TEXT]
                 self.assertTrue(any(kinds), f"{command} --{flag['name']} {flag['value']}: no kind of value that is known here; {flag['help']}")
 
     def test_wrong_values(self):

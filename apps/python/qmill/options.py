@@ -175,7 +175,8 @@ class ConvertOptions(QuantizeOptions, total=False):
     input_scale: bool
     # cast floating tensors that are not quantized.
     keep_dtype: Literal['f32', 'bf16', 'f16']
-    # write files of at most this size and an index that names them: 5GB, 4GiB, 500MB or a number of bytes.
+    # write files of at most this size and an index that names them: 5GB, 4GiB, 500MB or a number of bytes, at
+    # least 1MB.
     max_shard_size: str
     # Default: False. legacy names: a single scale has one dimension instead of none.
     no_normalize_scales: bool

@@ -27,7 +27,7 @@ std::uint64_t parse_bytes(const std::string& text) {
   for (const auto& [name, bytes] : kUnits)
     if (code == std::errc() && unit == name && number * bytes >= kSmallestShard && number * bytes <= kLargestInteger)
       return static_cast<std::uint64_t>(number * bytes);
-  throw Error(ErrorKind::usage, fmt::format("`max_shard_size` is '{}', expected a size of at least 1MB, such as 5GB, 4GiB or 500MB", text));
+  throw Error(ErrorKind::usage, fmt::format("`max_shard_size` is '{}', expected 1MB or more, such as 5GB, 4GiB or 500MB", text));
 }
 
 std::optional<DType> kept_type(const std::string& name) {
@@ -102,7 +102,7 @@ void add_file_rows(Rows& rows) {
                                       });
   overflow.spec.choices = {"error", "clamp"};
   written.optional("max_shard_size", "SIZE", std::string(),
-                   "write files of at most this size and an index that names them: 5GB, 4GiB, 500MB or a number of bytes",
+                   "write files of at most this size and an index that names them: 5GB, 4GiB, 500MB or a number of bytes, at least 1MB",
                    [](ConvertOptions& options, const OptionValues& values) {
                      if (values.has("max_shard_size")) options.written.max_shard_bytes = parse_bytes(values.text("max_shard_size"));
                    });

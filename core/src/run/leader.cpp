@@ -13,6 +13,14 @@ using Kind = CrewMessage::Kind;
 
 std::string rank_text(int rank) { return fmt::format("rank {}", rank); }
 
+std::string difference(const std::string& theirs, const std::string& ours) {
+  const std::size_t line = ours.find('\n'), other = theirs.find('\n');
+  if (theirs.substr(0, other) != ours.substr(0, line))
+    return fmt::format("its output is '{}', that of rank 0 '{}'", theirs.substr(0, other), ours.substr(0, line));
+  const std::string file = differing_file(theirs.substr(other + 1), ours.substr(line + 1));
+  return file.empty() ? "its plan is not that of rank 0" : fmt::format("its '{}' is not the file of rank 0", file);
+}
+
 }  // namespace
 
 Leader::Leader(Peers& peers, const std::string& identity, const std::atomic<bool>* cancel)
@@ -49,10 +57,7 @@ void Leader::gather(const std::string& identity) {
     if (message.kind == Kind::failed) throw Error(*message.error).in(rank_text(mail->from));
     if (message.kind != Kind::hello) continue;
     if (message.text != identity) {
-      const std::string file = differing_file(message.text, identity);
-      throw Error(ErrorKind::usage,
-                  fmt::format("it would make another output: {}", file.empty() ? "its plan is not that of rank 0"
-                                                                               : fmt::format("its '{}' is not the file of rank 0", file)),
+      throw Error(ErrorKind::usage, fmt::format("it would make another output: {}", difference(message.text, identity)),
                   "give all ranks the same options, the same version of qmill and of its plugins, and the same files")
           .in(rank_text(mail->from));
     }

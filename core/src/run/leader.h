@@ -9,7 +9,7 @@ namespace qmill {
 
 class Leader final : public Crew {
  public:
-  // Waits until each rank has said the same `identity` of the conversion, which takes as long as they plan. Throws Error(usage) that names a
+  // Waits until each rank has said the same `identity` (the output, a line end, conversion_identity), which takes as long as they plan. Throws Error(usage) that names a
   // rank with another one, what a rank threw, and Error(cancelled); then the others end, too.
   Leader(Peers& peers, const std::string& identity, const std::atomic<bool>* cancel);
   ~Leader() override;

@@ -108,7 +108,8 @@ Part::Part(const Plan& plan, bool is_shared, bool follows)
     : plan_(plan),
       is_resumable_(!follows && qmill::is_resumable(plan.options)),
       kind_(kind_of(plan, is_shared, follows)),
-      journal_(journal_path(plan.options), is_resumable_ ? conversion_identity(plan) : std::string(), goes_on()),
+      journal_(journal_path(plan.options), is_resumable_ ? conversion_identity(plan) : std::string(),
+               is_resumable_ && plan.options.run.resume),
       files_(unpublished(new_files(plan), plan, journal_.was_publishing()), kind_) {}
 
 void Part::write_headers() {

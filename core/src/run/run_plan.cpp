@@ -30,10 +30,15 @@ void require_shareable(const Plan& plan) {
     throw Error(ErrorKind::usage, "`manual_seed` -1 draws another seed in each process", "give a seed of 0 or more");
 }
 
+// What all ranks must agree on: where the output is, and the conversion.
+std::string shared_identity(const Plan& plan) {
+  return fs::absolute(plan.options.output).lexically_normal().string() + "\n" + conversion_identity(plan);
+}
+
 std::unique_ptr<Work> work_of(const Plan& plan, const RunHooks& hooks, Peers* peers) {
   if (peers == nullptr) return std::make_unique<WholeWork>();
-  if (peers->rank() == 0) return std::make_unique<Leader>(*peers, conversion_identity(plan), hooks.cancel);
-  return std::make_unique<Follower>(*peers, conversion_identity(plan), hooks.cancel);
+  if (peers->rank() == 0) return std::make_unique<Leader>(*peers, shared_identity(plan), hooks.cancel);
+  return std::make_unique<Follower>(*peers, shared_identity(plan), hooks.cancel);
 }
 
 }  // namespace

@@ -193,6 +193,14 @@ TEST_F(InterruptedShards, OldFilesGetTheirNamesBackUntilTheEnd) {
   expect_resumed();
 }
 
+TEST_F(InterruptedShards, NorDoesOneThatIsToGoOn) {
+  job_.options.written.max_shard_bytes = std::nullopt;
+  expect_error(ErrorKind::usage, {"another conversion"}, [&] { job_.run(); });
+  EXPECT_TRUE(fs::exists(job_.dir / "out.safetensors.qmill-journal"));
+  job_.options.written.max_shard_bytes = 40'000;
+  expect_resumed();
+}
+
 TEST_F(InterruptedShards, AnOutputInOneFileDoesNotTakeTheirJournal) {
   job_.options.run.resume = false;
   job_.options.written.max_shard_bytes = std::nullopt;
