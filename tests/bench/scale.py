@@ -14,7 +14,8 @@ import statistics
 import struct
 import sys
 import tempfile
-import time
+
+from whole_run import copy, run
 
 ROUNDS = 3
 CHUNK = 1 << 20
@@ -69,28 +70,6 @@ def make_inputs(path, model, width, values):
             file.write((values[turn:] + values[:turn])[: min(CHUNK, size)])
 
 
-def copy(source, target, size):
-    buffer = bytearray(CHUNK)
-    start = time.perf_counter()
-    left = size
-    with open(source, "rb", buffering=0) as reader, open(target, "wb", buffering=0) as writer:
-        while count := reader.readinto(buffer):
-            if left > 0:
-                left -= writer.write(memoryview(buffer)[: min(count, left)])
-    return time.perf_counter() - start
-
-
-def run(words):
-    """(seconds, peak MiB) of a program."""
-    start = time.perf_counter()
-    quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-    pid = os.posix_spawn(words[0], words, os.environ, file_actions=quiet)
-    _, status, usage = os.wait4(pid, 0)
-    if status != 0:
-        sys.exit(f"{' '.join(words)} failed with status {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
-
-
 def remove(path):
     if os.path.exists(path):
         os.unlink(path)
@@ -111,7 +90,7 @@ def measure(qmill, folder, size, width, values, ways):
             seconds, memory = run(words)
             written = os.path.getsize(target)
             remove(target)
-            copied = copy(model, target, written)
+            copied = copy(model, target, written, sync=False)
             for values_of, value in zip(figures[name], (seconds, memory, seconds / copied)):
                 values_of.append(value)
     for path in (model, rows, target):

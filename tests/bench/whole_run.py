@@ -95,4 +95,5 @@ def main():
         print(f"  peak memory      {peak:6.0f} MiB")
 
 
-main()
+if __name__ == "__main__":
+    main()
