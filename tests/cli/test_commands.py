@@ -154,7 +154,7 @@ class Convert(TempFolder):
     def test_a_report_is_no_output_and_replaces_nothing(self):
         output = self.folder / "out.safetensors"
         _, error = qmill("-i", ABACUS, "-o", output, "--report", output, status=2)
-        self.assertIn("--report is the same file as --output", error)
+        self.assertIn("--report is the same file as an output", error)
         self.assertFalse(output.exists())
         report = self.folder / "report.json"
         report.write_text("kept")
