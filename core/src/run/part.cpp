@@ -45,7 +45,7 @@ OutputFile::Part kind_of(const Plan& plan, bool is_shared, bool follows) {
   bool is_there = goes_on_publishing(plan.options);
   std::error_code ignored;
   if (plan.options.run.resume)
-    for (const NewFile& file : new_files(plan)) is_there = is_there || fs::exists(part_of(file.destination), ignored);
+    for (const fs::path& file : plan.output_files()) is_there = is_there || fs::exists(part_of(resolved(file)), ignored);
   return is_there ? OutputFile::Part::existing : OutputFile::Part::fresh;
 }
 
@@ -113,10 +113,8 @@ Part::Part(const Plan& plan, bool is_shared, bool follows)
       files_(unpublished(new_files(plan), plan, journal_.was_publishing()), kind_) {}
 
 void Part::write_headers() {
-  for (std::size_t i = 0; i < plan_.output.files.size(); ++i) files_[i].write(0, std::as_bytes(std::span(plan_.output.files[i].header)));
-  if (!plan_.output.has_shards()) return;
-  const std::string index = index_text(plan_);
-  files_[files_.size() - 1].write(0, std::as_bytes(std::span(index)));
+  const std::vector<NewFile> files = new_files(plan_);
+  for (std::size_t i = 0; i < files.size(); ++i) files_[i].write(0, std::as_bytes(std::span(files[i].begin)));
 }
 
 void Part::write(const std::string& name, std::span<const std::byte> bytes) {

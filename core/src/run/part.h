@@ -23,7 +23,7 @@ class Part {
   // share. Throws what OutputFile and Journal throw.
   Part(const Plan& plan, bool is_shared, bool follows);
 
-  // The first bytes of each file.
+  // The first bytes of each file; of the index, all.
   void write_headers();
   // Of an output's tensor. [threads as OutputFile says]
   void write(const std::string& name, std::span<const std::byte> bytes);

@@ -136,7 +136,7 @@ class Pipeline {
     return report;
   }
 
-  bool is_shared() const { return hooks_.peers != nullptr && hooks_.peers->count() > 1; }
+  bool is_shared() const { return hooks_.peers != nullptr; }
   bool follows() const { return is_shared() && hooks_.peers->rank() != 0; }
 
   void begin() {

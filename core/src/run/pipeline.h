@@ -8,7 +8,8 @@
 
 namespace qmill {
 
-// Publishes the output of `plan`, or leaves it to the rank that leads; `work` says what this process does. Throws as run_plan() does.
+// Publishes the output of `plan`, or leaves it to the rank that leads; `work` says what this process does; hooks.peers: null
+// unless several processes share the run. Throws as run_plan() does.
 ConvertReport run_pipeline(const TensorSource& source, const Plan& plan, const RunHooks& hooks, Work& work);
 
 }  // namespace qmill

@@ -18,9 +18,10 @@ namespace fs = std::filesystem;
 
 void check_files(const TensorSource& source, const ConvertOptions& options, const std::vector<fs::path>& files, bool is_shared = false) {
   const bool replaces = options.run.overwrite || goes_on_publishing(options);
+  const std::vector<fs::path> inputs = input_files(source, options);
   for (const fs::path& file : files) {
     require_file_name(file);
-    require_replaceable(file, input_files(source, options), replaces);
+    require_replaceable(file, inputs, replaces);
   }
   check_part(options, files, is_shared);
 }
@@ -35,10 +36,10 @@ std::string shared_identity(const Plan& plan) {
   return fs::absolute(plan.options.output).lexically_normal().string() + "\n" + conversion_identity(plan);
 }
 
-std::unique_ptr<Work> work_of(const Plan& plan, const RunHooks& hooks, Peers* peers) {
-  if (peers == nullptr) return std::make_unique<WholeWork>();
-  if (peers->rank() == 0) return std::make_unique<Leader>(*peers, shared_identity(plan), hooks.cancel);
-  return std::make_unique<Follower>(*peers, shared_identity(plan), hooks.cancel);
+std::unique_ptr<Work> work_of(const Plan& plan, const RunHooks& hooks) {
+  if (hooks.peers == nullptr) return std::make_unique<WholeWork>();
+  if (hooks.peers->rank() == 0) return std::make_unique<Leader>(*hooks.peers, shared_identity(plan), hooks.cancel);
+  return std::make_unique<Follower>(*hooks.peers, shared_identity(plan), hooks.cancel);
 }
 
 }  // namespace
@@ -55,7 +56,9 @@ void check_destination(const TensorSource& source, const ConvertOptions& options
 }
 
 ConvertReport run_plan(const TensorSource& source, const Plan& plan, const RunHooks& hooks) {
-  Peers* peers = hooks.peers != nullptr && hooks.peers->count() > 1 ? hooks.peers : nullptr;
+  RunHooks own = hooks;
+  if (hooks.peers != nullptr && hooks.peers->count() == 1) own.peers = nullptr;
+  Peers* peers = own.peers;
   try {
     check_destination(source, plan.options);
     check_files(source, plan.options, plan.output_files(), peers != nullptr);
@@ -65,9 +68,9 @@ ConvertReport run_plan(const TensorSource& source, const Plan& plan, const RunHo
     if (peers != nullptr) leave(*peers, error.what());
     throw;
   }
-  const std::unique_ptr<Work> work = work_of(plan, hooks, peers);
+  const std::unique_ptr<Work> work = work_of(plan, own);
   try {
-    ConvertReport report = run_pipeline(source, plan, hooks, *work);
+    ConvertReport report = run_pipeline(source, plan, own, *work);
     work->end(nullptr);
     return report;
   } catch (const Error& error) {
